@@ -1,0 +1,48 @@
+"""Opens the pictures of a conversation, by path or by http(s) URL."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL.Image import Image
+
+from croc_cli.chat.fetch import FetchError, fetch, is_url
+from croc_cli.data.image import BadImageError, BytesImage, PathImage, open_image
+from croc_cli.data.sample import ImageRef
+from croc_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ChatImage:
+    """A picture of a conversation.
+
+    Args:
+        name: The absolute path, or the URL.
+        picture: Decoded, RGB.
+    """
+
+    name: str
+    picture: Image
+
+
+def load_image(reference: str) -> ChatImage:
+    """Open a picture by path or http(s) URL.
+
+    Raises:
+        UsageError: It is missing, truncated, no picture, has too many pixels, or cannot be fetched; one line.
+    """
+    try:
+        if is_url(reference):
+            image: ImageRef = BytesImage(reference, fetch(reference))
+            return ChatImage(reference, open_image(image))
+        path = Path(reference).expanduser()
+        if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero never ends
+            raise UsageError(
+                f"image {reference}: {'a folder' if path.is_dir() else 'no regular file'}, expected a file"
+            )
+        return ChatImage(str(path.absolute()), open_image(PathImage(path)))
+    except FetchError as error:
+        raise UsageError(f"image {reference}: {error}") from error
+    except BadImageError as error:
+        raise UsageError(f"image {reference}: {error.reason}") from error
+    except (OSError, ValueError) as error:  # a name too long, a null byte, a folder that may not be read
+        raise UsageError(f"image {reference!r}: {error}") from error

@@ -1,0 +1,152 @@
+"""From the arguments of `croc chat` to an answer or a conversation: cheap checks first, torch last."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from croc_cli.chat.images import ChatImage, load_image
+from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
+from croc_cli.checkpoint.metadata import RECIPE_FILE
+from croc_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from croc_cli.chat.session import ChatSession
+
+MAX_TOKENS = 512
+"""Longest answer where neither the user nor the checkpoint's recipe says otherwise; as in the recipe's schema."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What the user asked for; None is left to the checkpoint's recipe, or to the machine.
+
+    Args:
+        image: Path or http(s) URL of a picture.
+        prompt: The one question to answer; without it, stdin's text, or a conversation where stdin is a terminal.
+        model: Folder or hub id.
+        temperature: 0 = greedy.
+        max_tokens: Longest answer, in tokens.
+        seed: Of the draws above temperature 0.
+        device: A torch device, or "auto".
+    """
+
+    image: str | None = None
+    prompt: str | None = None
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    device: str = "auto"
+
+
+def run_chat(request: ChatRequest) -> None:
+    """Print one answer to stdout, or hold a conversation on the terminal.
+
+    Raises:
+        UsageError: A picture, a checkpoint, the prompt or the device is not what it should be.
+    """
+    image = load_image(request.image) if request.image is not None else None
+    prompt = read_prompt(request)
+    folder = find_model(request)
+    session = open_session(request, folder)
+    if prompt is None:
+        from croc_cli.chat.repl import Repl
+
+        Repl(session, image=image).run()
+    else:
+        print(answer_once(session, prompt, image), flush=True)
+
+
+def answer_once(session: "ChatSession", prompt: str, image: ChatImage | None = None) -> str:
+    """Return the answer to the first question of a conversation."""
+    if image is not None:
+        session.show(image)
+    return session.ask(prompt).text
+
+
+def read_prompt(request: ChatRequest) -> str | None:
+    """Return the one question to answer, or None where a person sits at a terminal to hold a conversation.
+
+    Raises:
+        UsageError: The question is empty or no text, or answers of a conversation would go into a file.
+    """
+    if request.prompt is not None:
+        prompt = request.prompt
+    elif sys.stdin is not None and sys.stdin.isatty():
+        if sys.stdout.isatty():
+            return None
+        raise UsageError(
+            "stdout is no terminal, so there is no conversation", hint='give a prompt: croc chat IMAGE "…"'
+        )
+    else:
+        try:
+            prompt = sys.stdin.read() if sys.stdin is not None else ""
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the prompt on stdin is no text: {error}") from error
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", hint='croc chat IMAGE "What is this?", or the question on stdin')
+    return prompt.strip()
+
+
+def find_model(request: ChatRequest) -> Path:
+    """Return the checkpoint's folder; without --model the newest finetuned one, named on stderr.
+
+    Raises:
+        UsageError: There is none, or it is not whole.
+    """
+    if request.model is not None:
+        return locate_checkpoint(request.model)
+    folder = newest_checkpoint("finetune")
+    print(f"model: {folder}", file=sys.stderr, flush=True)
+    return locate_checkpoint(folder)
+
+
+def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
+    """Load the model and begin a conversation; flags win over the `chat` section of the checkpoint's recipe.
+
+    Raises:
+        UsageError: The model cannot be opened, or the device is not there.
+    """
+    import torch
+    import transformers
+
+    from croc_cli.chat.session import ChatSession
+    from croc_cli.checkpoint.load import load_for_inference
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    device = request.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
+    defaults = recipe_defaults(folder)
+    return ChatSession(
+        load_for_inference(folder, device=device),
+        max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
+        temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
+        seed=request.seed,
+    )
+
+
+def recipe_defaults(folder: Path) -> dict[str, Any]:
+    """Return the `chat` section of the recipe that lies in a checkpoint; empty where there is none.
+
+    Raises:
+        UsageError: The recipe file cannot be read.
+    """
+    file = folder / RECIPE_FILE
+    if not file.is_file():
+        return {}
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    section = recipe.get("chat") if isinstance(recipe, dict) else None
+    return section if isinstance(section, dict) else {}

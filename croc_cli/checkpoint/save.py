@@ -1,0 +1,277 @@
+"""Writes a checkpoint so that it appears complete or not at all, from one process or from every rank of a run.
+
+A checkpoint grows in a folder whose name starts with "." and is renamed when every byte of it is on disk. `begin`,
+`write_main` and `commit` are what rank 0 does; `save_checkpoint` runs them on all ranks, which tell each other after
+each whether it failed, so that nobody waits at a barrier for a rank that has given up.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from croc_cli import __version__
+from croc_cli.checkpoint.metadata import (
+    RECIPE_FILE,
+    RESUME_FOLDER,
+    TRAINING_STATE_FILE,
+    CheckpointMetadata,
+    combine_hashes,
+    hash_file,
+    weights_files,
+)
+from croc_cli.errors import RunError
+from croc_cli.run_dir import STEP_DIGITS, step_of
+
+_UNFINISHED, _REPLACED = ".tmp", ".old"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# safetensors and torch.save hide the errno; these are their words for a full disk (safetensors 0.8, torch 2.13).
+_DISK_FULL_WORDS = ("No space left on device", "os error 28", "os error 122", "inline_container", "PytorchStreamWriter")
+
+
+def step_folder_name(step: int) -> str:
+    """Return the name of a step's checkpoint folder, such as step-00000120."""
+    return f"step-{step:0{STEP_DIGITS}d}"
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in `folder`, oldest step first."""
+    steps = {path: step for path in folder.glob("*") if path.is_dir() and (step := step_of(path)) is not None}
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def resume_folder(checkpoint: Path) -> Path | None:
+    """Return the folder of DeepSpeed's own state in `checkpoint`, or None where it is no longer kept."""
+    folder = checkpoint / RESUME_FOLDER
+    return folder if folder.is_dir() else None
+
+
+def unfinished_folder(destination: Path) -> Path:
+    """Return where `destination` grows: the same name on every rank, hidden until it is complete."""
+    return destination.with_name(f".{destination.name}{_UNFINISHED}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what interrupted saves left in `folder`, and put back a checkpoint that was being replaced."""
+    for path in folder.glob(".step-*"):
+        complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
+        if path.suffix == _REPLACED and not complete.exists():
+            path.rename(complete)
+        else:
+            shutil.rmtree(path)
+
+
+def begin(destination: Path, *, needed_bytes: int = 0) -> Path:
+    """Make the hidden folder that `destination` grows in, after clearing what earlier saves left.
+
+    Raises:
+        OSError: The folder cannot be made; ENOSPC also where `needed_bytes` are not free.
+    """
+    folder = destination.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise OSError(errno.ENOSPC, f"{needed_bytes / 2**30:.2f} GiB needed, {free / 2**30:.2f} GiB free", str(folder))
+    unfinished = unfinished_folder(destination)
+    unfinished.mkdir()
+    return unfinished
+
+
+def write_main(
+    unfinished: Path,
+    *,
+    llava: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    metadata: CheckpointMetadata,
+    recipe_yaml: str,
+    state_dict: Mapping[str, Tensor] | None = None,
+    training_state: Mapping[str, Tensor] | None = None,
+) -> CheckpointMetadata:
+    """Write the stock files, the training state, the recipe and croc.json into the hidden folder.
+
+    Args:
+        unfinished: What `begin` returned.
+        llava: The model; under ZeRO-3 its own parameters may be empty, then `state_dict` has them.
+        processor: Its processor.
+        metadata: Everything but the hashes and the version, which are filled in here.
+        recipe_yaml: The resolved recipe, as text.
+        state_dict: The model's whole weights under stock names; None takes them from `llava`.
+        training_state: The token pool and the reconstruction head; None or empty where there are none.
+
+    Returns:
+        The metadata as written.
+    """
+    llava.save_pretrained(unfinished, state_dict=_stock_weights(llava, state_dict))
+    processor.save_pretrained(unfinished)
+    if training_state:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in training_state.items()}
+        safetensors.torch.save_file(tensors, unfinished / TRAINING_STATE_FILE, metadata={"format": "pt"})
+    (unfinished / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")
+    files = {file.name: hash_file(file) for file in weights_files(unfinished)}
+    assert files, "save_pretrained wrote no safetensors file"
+    combined = combine_hashes(files)
+    if training_state:
+        files[TRAINING_STATE_FILE] = hash_file(unfinished / TRAINING_STATE_FILE)
+    complete = replace(metadata, croc_version=__version__, files=files, weights_sha256=combined)
+    complete.write(unfinished)
+    return complete
+
+
+def _stock_weights(llava: LlavaForConditionalGeneration, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Return the weights to write: all of them, on the CPU, in the dtype that the model computes in."""
+    own = llava.state_dict()
+    weights = own if state_dict is None else dict(state_dict)
+    tied = set(llava.all_tied_weights_keys)  # written once, under the name they are tied to
+    missing = own.keys() - weights.keys() - tied
+    unknown = weights.keys() - own.keys()
+    empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
+    assert not missing, f"weights are missing: {sorted(missing)}"
+    assert not unknown, f"weights that a stock LLaVA does not have: {sorted(unknown)}"
+    assert not empty, f"weights that ZeRO-3 has not gathered: {empty}"
+    return {
+        name: tensor.detach().to(device="cpu", dtype=llava.dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in weights.items()
+        if name not in tied
+    }
+
+
+def commit(unfinished: Path, destination: Path) -> None:
+    """Put every byte of the hidden folder on disk, then give it its name in one step."""
+    for path in sorted(unfinished.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(unfinished)
+    replaced = destination.with_name(f".{destination.name}{_REPLACED}")
+    if destination.exists():  # the same step saved again: the old one comes back if we die before the next line is done
+        destination.rename(replaced)
+    unfinished.rename(destination)
+    _sync(destination.parent)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's or folder's contents are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Keep the newest `keep` checkpoints in `folder`, and DeepSpeed's resume state in the newest alone."""
+    assert keep >= 1, "the newest checkpoint always stays"
+    checkpoints = complete_checkpoints(folder)
+    for old in checkpoints[:-keep]:
+        hidden = unfinished_folder(old)  # hidden first: half a checkpoint must never look like one
+        old.rename(hidden)
+        shutil.rmtree(hidden)
+    for older in checkpoints[-keep:-1]:
+        if resume := resume_folder(older):
+            hidden = older / f".{RESUME_FOLDER}"
+            resume.rename(hidden)
+            shutil.rmtree(hidden)
+
+
+def save_checkpoint(
+    destination: Path,
+    *,
+    llava: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    metadata: CheckpointMetadata,
+    recipe_yaml: str,
+    state_dict: Mapping[str, Tensor] | None = None,
+    training_state: Mapping[str, Tensor] | None = None,
+    write_resume: Callable[[Path], None] | None = None,
+    resume_bytes: int = 0,
+    keep: int = 1,
+    is_main: bool = True,
+    gather: Callable[[str | None], Sequence[str | None]] = lambda failure: [failure],
+) -> Path:
+    """Save a checkpoint; every rank calls it at the same point.
+
+    Args:
+        destination: <stage>/checkpoints/step-XXXXXXXX, on a disk that all ranks share.
+        llava: See `write_main`, as the next five; they are used on rank 0 only.
+        processor: The model's processor.
+        metadata: Everything but the hashes and the version.
+        recipe_yaml: The resolved recipe, as text.
+        state_dict: The whole weights on rank 0, None elsewhere or where `llava` holds them.
+        training_state: The token pool and the head on rank 0, where they exist.
+        write_resume: Called on every rank with the folder that DeepSpeed's own state goes into.
+        resume_bytes: About how much `write_resume` writes, so that a disk too small is found before it starts.
+        keep: Newest checkpoints that stay.
+        is_main: True on rank 0.
+        gather: Returns every rank's value in rank order, as `train.collectives.gather_from_ranks` does.
+
+    Returns:
+        `destination`, complete.
+
+    Raises:
+        RunError: On every rank, when any of them could not write; the last complete checkpoint stays.
+    """
+    unfinished = unfinished_folder(destination)
+    needed = resume_bytes + sum(tensor.nbytes for tensor in (state_dict or llava.state_dict()).values())
+
+    def write() -> None:
+        write_main(
+            unfinished,
+            llava=llava,
+            processor=processor,
+            metadata=metadata,
+            recipe_yaml=recipe_yaml,
+            state_dict=state_dict,
+            training_state=training_state,
+        )
+
+    phases: list[tuple[bool, Callable[[], object]]] = [(is_main, lambda: begin(destination, needed_bytes=needed))]
+    if write_resume is not None:
+        phases.append((True, lambda: write_resume(unfinished / RESUME_FOLDER)))
+    phases += [(is_main, write), (is_main, lambda: commit(unfinished, destination))]
+    phases.append((is_main, lambda: prune_checkpoints(destination.parent, keep)))
+    for takes_part, phase in phases:
+        error = _failure_of(phase) if takes_part else None
+        failures = gather(None if error is None else _describe(error))
+        if failure := next((failure for failure in failures if failure), None):
+            _give_up(unfinished, failure=failure, error=error, is_main=is_main)
+    return destination
+
+
+def _failure_of(phase: Callable[[], object]) -> Exception | None:
+    """Run a phase and return what it raised: the other ranks must hear of it before anyone leaves."""
+    try:
+        phase()
+    except Exception as error:
+        return error
+    return None
+
+
+def _describe(error: Exception) -> str:
+    """Return one line for people: a full disk is called so, whichever library met it."""
+    disk_full = isinstance(error, OSError) and error.errno in _DISK_FULL
+    if disk_full or any(word in str(error) for word in _DISK_FULL_WORDS):
+        return f"disk full ({error})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _give_up(unfinished: Path, *, failure: str, error: Exception | None, is_main: bool) -> None:
+    """Remove the hidden folder and raise; an error that is our own bug is raised as it is."""
+    if is_main:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    if error is not None and not isinstance(error, (OSError, RuntimeError, safetensors.SafetensorError)):
+        raise error
+    complete = complete_checkpoints(unfinished.parent)
+    kept = f"the last complete checkpoint stays: {complete[-1]}" if complete else "no earlier checkpoint is there"
+    raise RunError(
+        f"saving {unfinished.parent / unfinished.name[1:].removesuffix(_UNFINISHED)} failed: {failure}; {kept}",
+        hint="free some disk space and run the same command again; it goes on from there"
+        if failure.startswith("disk full")
+        else "mend the cause and run the same command again; it goes on from there",
+    ) from error

@@ -1,0 +1,44 @@
+"""`croc align`."""
+
+from croc_cli.commands.options import (
+    DryRunOption,
+    FreshOption,
+    FromOption,
+    RanksOption,
+    RecipeArgument,
+    RunDirOption,
+    SeedOption,
+    SetOption,
+    StepsOption,
+)
+from croc_cli.names import DEFAULT_RECIPE
+
+EPILOG = "Example: croc align nano --dry-run"
+
+
+def align(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    assignments: SetOption = None,
+    start: FromOption = None,
+    run_dir: RunDirOption = None,
+    ranks: RanksOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Train the projector on image-caption pairs (stage 1)."""
+    from croc_cli.commands.stage import StageRequest, stage_command
+    from croc_cli.recipe.load import with_overrides
+
+    flags = {
+        "launch.num_ranks": (ranks, "--gpus"),
+        "align.max_steps": (steps, "--steps"),
+        "align.seed": (seed, "--seed"),
+    }
+    stage_command(
+        "align",
+        recipe,
+        with_overrides(flags, assignments or ()),
+        StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh),
+    )

@@ -1,0 +1,55 @@
+"""The `croc` program: its commands in the order in which they are used."""
+
+from typing import Annotated
+
+import typer
+
+from croc_cli import __version__
+from croc_cli.commands import align as align_command
+from croc_cli.commands import chat as chat_command
+from croc_cli.commands import demo as demo_command
+from croc_cli.commands import doctor as doctor_command
+from croc_cli.commands import finetune as finetune_command
+from croc_cli.commands import reconstruct as reconstruct_command
+from croc_cli.commands import run as run_command
+from croc_cli.commands.console import CrocGroup, result
+from croc_cli.commands.recipes import recipes_app
+
+app = typer.Typer(
+    cls=CrocGroup,
+    name="croc",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: croc demo",
+)
+
+
+@app.callback(invoke_without_command=True)
+def croc(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
+) -> None:
+    """Train multimodal models as the Croc paper does: align, reconstruct, finetune, then talk to them."""
+    if version:
+        result(f"croc {__version__}")
+        raise typer.Exit()
+    if ctx.invoked_subcommand is None:
+        result(ctx.get_help())
+        raise typer.Exit()
+
+
+app.command(epilog=demo_command.EPILOG)(demo_command.demo)
+app.command(epilog=run_command.EPILOG)(run_command.run)
+app.command(epilog=align_command.EPILOG)(align_command.align)
+app.command(epilog=reconstruct_command.EPILOG)(reconstruct_command.reconstruct)
+app.command(epilog=finetune_command.EPILOG)(finetune_command.finetune)
+app.command(epilog=chat_command.EPILOG)(chat_command.chat)
+app.add_typer(recipes_app, name="recipes")
+app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)
+
+
+def main() -> None:
+    """Run `croc` with the arguments of this process."""
+    app(prog_name="croc")

@@ -1,0 +1,53 @@
+"""`croc chat`."""
+
+from typing import Annotated
+
+import typer
+
+EPILOG = 'Example: croc chat image.jpg "What is this?"'
+
+
+def chat(
+    image: Annotated[
+        str | None, typer.Argument(metavar="[IMAGE]", help="A picture: a path or an http(s) URL", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROMPT]", help="Answer this and end; without it, a conversation", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="DIR|ID", help="Checkpoint folder or hub id; left out: newest finetuned in runs/"
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", "-t", min=0.0, metavar="T", help="0 = greedy; left out: as the recipe says"),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer; left out: as the recipe says"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, metavar="N", help="Makes answers above temperature 0 repeatable")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1")] = "auto",
+) -> None:
+    """Talk to a model about pictures.
+
+    On a terminal this is a conversation; with a PROMPT, or text on stdin, it prints one answer.
+    """
+    from croc_cli.chat.start import ChatRequest, run_chat
+
+    run_chat(
+        ChatRequest(
+            image=image,
+            prompt=prompt,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+            device=device,
+        )
+    )

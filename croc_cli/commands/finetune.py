@@ -1,0 +1,44 @@
+"""`croc finetune`."""
+
+from croc_cli.commands.options import (
+    DryRunOption,
+    FreshOption,
+    FromOption,
+    RanksOption,
+    RecipeArgument,
+    RunDirOption,
+    SeedOption,
+    SetOption,
+    StepsOption,
+)
+from croc_cli.names import DEFAULT_RECIPE
+
+EPILOG = "Example: croc finetune nano --dry-run"
+
+
+def finetune(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    assignments: SetOption = None,
+    start: FromOption = None,
+    run_dir: RunDirOption = None,
+    ranks: RanksOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Tune projector and LLM on instructions (stage 2)."""
+    from croc_cli.commands.stage import StageRequest, stage_command
+    from croc_cli.recipe.load import with_overrides
+
+    flags = {
+        "launch.num_ranks": (ranks, "--gpus"),
+        "finetune.max_steps": (steps, "--steps"),
+        "finetune.seed": (seed, "--seed"),
+    }
+    stage_command(
+        "finetune",
+        recipe,
+        with_overrides(flags, assignments or ()),
+        StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh),
+    )

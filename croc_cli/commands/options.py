@@ -1,0 +1,33 @@
+"""The flags that several commands share, each described once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, such as align.batch.micro_size=8"),
+]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", metavar="DIR", help="Checkpoint to start from, instead of the stage before")
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; left out: runs/ and the recipe's name")
+]
+RanksOption = Annotated[
+    int | None, typer.Option("--gpus", "--ranks", min=1, metavar="N", help="Ranks per node: GPUs, or CPU processes")
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="Stop after N optimizer steps")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of data order and masks")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; touch nothing")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; the old stage folder is renamed, not deleted")]
+PoolSizeOption = Annotated[int | None, typer.Option("--pool-size", min=1, metavar="N", help="Tokens in the token pool")]
+MaskOption = Annotated[
+    float | None,
+    typer.Option("--mask", min=0.0, max=1.0, metavar="RATIO", help="Share of visual tokens taken from the pool"),
+]
+MatchingOption = Annotated[
+    str | None, typer.Option("--matching", metavar="METHOD", help="How tokens are assigned: hungarian or nearest")
+]

@@ -1,0 +1,47 @@
+"""`croc run`."""
+
+from typing import Annotated
+
+import typer
+
+from croc_cli.commands.options import (
+    DryRunOption,
+    FreshOption,
+    RanksOption,
+    RecipeArgument,
+    RunDirOption,
+    SeedOption,
+    SetOption,
+)
+from croc_cli.names import DEFAULT_RECIPE
+
+EPILOG = "Example: croc run nano --until align"
+
+
+def run(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage to run")] = None,
+    assignments: SetOption = None,
+    run_dir: RunDirOption = None,
+    ranks: RanksOption = None,
+    seed: SeedOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Run all stages of a recipe; go on where it stopped."""
+    from croc_cli.commands.console import result, say
+    from croc_cli.commands.pipeline import run_pipeline
+    from croc_cli.commands.stage import StageRequest
+    from croc_cli.names import STAGES
+    from croc_cli.recipe.load import load_recipe, with_overrides
+    from croc_cli.report.terminal import summarise
+
+    flags: dict[str, tuple[object | None, str]] = {"launch.num_ranks": (ranks, "--gpus")}
+    flags |= {f"{stage}.seed": (seed, "--seed") for stage in STAGES}
+    loaded = load_recipe(recipe, overrides=with_overrides(flags, assignments or ()))
+    for note in loaded.notes:
+        say(f"note: {note}")
+    request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh)
+    folder = run_pipeline(loaded.recipe, request, until=until, recipe_argument=recipe)
+    if not dry_run:
+        result(summarise(folder.root))

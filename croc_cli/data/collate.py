@@ -1,0 +1,244 @@
+"""Puts encoded samples and their images together as micro-batches, and loads those of whole optimizer steps.
+
+A loader yields whole steps, so that a loss can be a mean over the tokens of a step.
+
+Letters: B samples · T sequence length · I images · n visual tokens of an image.
+"""
+
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+from PIL import Image
+
+from croc_cli.data.conversation import ConversationEncoder, EncodedConversation, SampleError
+from croc_cli.data.dataset import DataError, Dataset
+from croc_cli.data.image import BadImageError, open_image, process_images
+from croc_cli.data.masking import count_masked, draw_masked_positions
+from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.data.sample import ImageRef, Sample
+from croc_cli.data.sampler import StepSampler
+from croc_cli.names import IGNORE_INDEX
+
+__all__ = ["Collator", "MicroBatch", "StepLoader", "build_data_loader"]
+
+
+@dataclass
+class _ImagePlace:
+    """An image of a micro-batch; `trains` is False where its sample trains nothing."""
+
+    row: int
+    index: int
+    sample_id: str
+    ref: ImageRef
+    trains: bool = True
+
+
+class Collator:
+    """Encodes the samples of a micro-batch and makes its tensors.
+
+    A sample keeps its row whatever happens to it: where an image does not open a blank takes its place, and where
+    nothing to train is left of a sample it is counted as dropped; in both cases its labels are all IGNORE_INDEX and its
+    images are not real.
+
+    Args:
+        encoder: Turns conversations into ids and labels.
+        image_processor: Stock processor of the vision tower's images.
+        mask_ratio: γ, share of an image's visual tokens that are masked; None where nothing is.
+        num_visual_tokens: n.
+        pad_token_id: Id that fills up rows; any id will do, since it is neither attended nor trained.
+        seed: Seed of the masks.
+    """
+
+    def __init__(
+        self,
+        encoder: ConversationEncoder,
+        image_processor: Any,
+        *,
+        mask_ratio: float | None,
+        num_visual_tokens: int,
+        pad_token_id: int | None,
+        seed: int,
+    ) -> None:
+        self.encoder = encoder
+        self.image_processor = image_processor
+        self.num_visual_tokens = num_visual_tokens
+        self.num_masked = None if mask_ratio is None else count_masked(num_visual_tokens, mask_ratio)
+        self.pad_token_id = pad_token_id if pad_token_id is not None else 0
+        self.seed = seed
+        self.blank = torch.zeros_like(process_images([Image.new("RGB", (8, 8))], image_processor)[0])
+
+    def __call__(self, samples: Sequence[Sample], *, step: int) -> MicroBatch:
+        """Return the micro-batch of some samples; with none of them, one row that trains nothing.
+
+        Args:
+            samples: The samples, a row each.
+            step: The optimizer step, which the masks depend on.
+
+        Raises:
+            DataError: A sample's turns do not fit the template; says which sample.
+        """
+        encoded = [self._encode(sample) for sample in samples]
+        trains = [any(label != IGNORE_INDEX for label in row.labels[1:]) for row in encoded]
+        num_dropped = len(trains) - sum(trains)
+        places = [
+            _ImagePlace(row, index, sample.id, sample.images[index], trains[row])
+            for row, sample in enumerate(samples)
+            for index in range(encoded[row].num_images)
+        ]
+        pixel_values, bad_images = self._pixels(places)
+        for row in {place.row for place in places if not place.trains}:
+            trains[row] = False
+        input_ids, labels, attention_mask = self._rows(encoded, trains)
+        return MicroBatch(
+            input_ids=input_ids,
+            labels=labels,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            image_is_real=torch.tensor([trains[place.row] for place in places] or [False]),
+            image_rows=torch.tensor([place.row for place in places] or [-1]),
+            masked=self._masked(places, step),
+            sample_ids=[sample.id for sample in samples],
+            num_samples=len(samples),
+            num_truncated=sum(row.truncated for row in encoded),
+            num_dropped=num_dropped,
+            bad_images=bad_images,
+        )
+
+    def _encode(self, sample: Sample) -> EncodedConversation:
+        try:
+            return self.encoder.encode(sample.turns, num_images=len(sample.images))
+        except SampleError as error:
+            raise DataError(f"sample {sample.id}: {error}") from error
+
+    def _rows(
+        self, encoded: Sequence[EncodedConversation], trains: Sequence[bool]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return input_ids, labels and attention_mask, each [B, T]; B and T are at least 1."""
+        shape = (max(len(encoded), 1), max([1, *(len(row.input_ids) for row in encoded)]))
+        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        attention_mask[:, 0] = 1  # a row that attends nothing at all gives NaN in some attention kernels
+        for position, row in enumerate(encoded):
+            length = len(row.input_ids)
+            input_ids[position, :length] = row.input_ids
+            attention_mask[position, :length] = 1
+            if trains[position]:
+                labels[position, :length] = row.labels
+        return torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(attention_mask)
+
+    def _pixels(self, places: Sequence[_ImagePlace]) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
+        """Return [I, 3, H, W] and the images that did not open, and note in `places` whose samples they are."""
+        opened: list[tuple[int, Image.Image]] = []
+        bad_images: list[tuple[str, str, str]] = []
+        for position, place in enumerate(places):
+            try:
+                opened.append((position, open_image(place.ref)))
+            except BadImageError as error:
+                bad_images.append((place.sample_id, error.name, error.reason))
+                place.trains = False
+        if len(opened) == len(places) and opened:
+            return process_images([image for _, image in opened], self.image_processor), bad_images
+        pixel_values = self.blank.repeat(max(len(places), 1), 1, 1, 1)
+        if opened:
+            positions = [position for position, _ in opened]
+            pixel_values[positions] = process_images([image for _, image in opened], self.image_processor)
+        return pixel_values, bad_images
+
+    def _masked(self, places: Sequence[_ImagePlace], step: int) -> torch.Tensor | None:
+        """Return [I, n] bool with equally many masked tokens in every row, blanks too."""
+        if self.num_masked is None:
+            return None
+        draws = [
+            draw_masked_positions(
+                self.num_visual_tokens,
+                self.num_masked,
+                seed=self.seed,
+                step=step,
+                sample_id=sample_id,
+                image_index=index,
+            )
+            for sample_id, index in [(place.sample_id, place.index) for place in places] or [("", 0)]
+        ]
+        return torch.from_numpy(np.stack(draws))
+
+
+class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
+    """This rank's micro-batches by optimizer step, counted from 0.
+
+    Args:
+        dataset: The samples.
+        encoder: Turns conversations into ids and labels.
+        image_processor: Stock processor of the vision tower's images.
+        sampler: Says which samples a step takes.
+        mask_ratio: γ, share of an image's visual tokens that are masked; None where nothing is.
+        num_visual_tokens: n.
+        pad_token_id: Id that fills up rows.
+        seed: Seed of the masks.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoder: ConversationEncoder,
+        image_processor: Any,
+        sampler: StepSampler,
+        *,
+        mask_ratio: float | None,
+        num_visual_tokens: int,
+        pad_token_id: int | None,
+        seed: int,
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.collator = Collator(
+            encoder,
+            image_processor,
+            mask_ratio=mask_ratio,
+            num_visual_tokens=num_visual_tokens,
+            pad_token_id=pad_token_id,
+            seed=seed,
+        )
+
+    def __len__(self) -> int:
+        return self.sampler.num_steps
+
+    def __getitem__(self, step: int) -> list[MicroBatch]:
+        return [
+            self.collator([self.dataset[index] for index in indices if index is not None], step=step)
+            for indices in self.sampler.micro_batches(step, self.dataset.length_hint)
+        ]
+
+
+def build_data_loader(
+    step_loader: StepLoader, *, start_step: int = 0, num_workers: int = 0
+) -> Iterable[list[MicroBatch]]:
+    """Return an iterable over the remaining steps, in order, loaded ahead by worker processes where there are any.
+
+    Args:
+        step_loader: The steps.
+        start_step: The first step to load.
+        num_workers: Processes; 0 loads in this one.
+    """
+    loader: torch.utils.data.DataLoader[list[MicroBatch]] = torch.utils.data.DataLoader(
+        step_loader,
+        batch_size=None,
+        sampler=range(start_step, len(step_loader)),
+        num_workers=num_workers,
+        worker_init_fn=_start_worker if num_workers else None,
+        prefetch_factor=2 if num_workers else None,
+    )
+    return loader
+
+
+def _start_worker(_worker: int) -> None:
+    """Make a worker process use one thread, and leave Ctrl-C and its like to the process that trains."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,184 @@
+"""From a conversation to token ids and labels: the one place where templates become tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from croc_cli.data.chat_template import ChatTemplate
+from croc_cli.data.items import Control, ImageSlot, Item, Message, SampleError, Text
+from croc_cli.data.pieces import PieceTokenizer, Place
+from croc_cli.data.sample import Turn
+from croc_cli.data.templates import PlainTemplate, VicunaTemplate
+from croc_cli.names import IGNORE_INDEX, IMAGE_TOKEN
+
+if TYPE_CHECKING:
+    from croc_cli.recipe.schema import TemplateName
+
+__all__ = ["ConversationEncoder", "EncodedConversation", "SampleError"]
+
+
+@dataclass(frozen=True)
+class EncodedConversation:
+    """One conversation as tokens.
+
+    Args:
+        input_ids: Token ids; an image is `num_visual_tokens` times the image token.
+        labels: The same ids where a token is trained (answers and their end tokens), elsewhere IGNORE_INDEX.
+        truncated: The end was cut off to fit the longest sequence.
+        num_images: Images whose tokens are in `input_ids`: all of them, or the first ones of a sample that was cut.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    truncated: bool
+    num_images: int
+
+
+class ConversationEncoder:
+    """Encodes conversations by a template, piece by piece, so that labels come from where a token came from.
+
+    `plain` and `vicuna_v1` give the tokens that LLaVA-1.5's own preprocessing gives; `chat_template` gives those of the
+    tokenizer's own chat template. A prompt is always a prefix of the training sequence that it belongs to.
+
+    Where LLaVA's length arithmetic fails (an empty answer, a literal `</s>` or ` ASSISTANT: ` in a message), it masks
+    the whole row; here such a row is trained like any other, but for its empty answers.
+
+    Args:
+        tokenizer: A fast `transformers` tokenizer.
+        template: `plain` (images, then the answer), `vicuna_v1`, or `chat_template`.
+        image_token_id: Id that stands for a visual token.
+        num_visual_tokens: Tokens of an image.
+        max_length: Longest sequence in tokens, visual tokens included.
+
+    Raises:
+        UsageError: The tokenizer lacks what the template needs.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, template: "TemplateName", image_token_id: int, num_visual_tokens: int, max_length: int
+    ) -> None:
+        self.image_token_id = image_token_id
+        self.num_visual_tokens = num_visual_tokens
+        self.max_length = max_length
+        self._pieces = PieceTokenizer(tokenizer, forbidden_ids=frozenset({image_token_id}))
+        if template == "plain":
+            self._template: PlainTemplate | VicunaTemplate | ChatTemplate = PlainTemplate(self._pieces)
+        elif template == "vicuna_v1":
+            self._template = VicunaTemplate(self._pieces, end_id=tokenizer.eos_token_id)
+        else:
+            self._template = ChatTemplate(self._pieces, tokenizer)
+
+    def encode(self, sample_turns: Sequence[Turn], *, num_images: int) -> EncodedConversation:
+        """Encode a conversation for training.
+
+        Args:
+            sample_turns: Human and gpt in turn, the human first.
+            num_images: Images of the sample. With none, `<image>` is text like any other. With one, its placeholder
+                moves to the front of its turn, as in LLaVA. With more, each stays where it is written.
+
+        Raises:
+            SampleError: The turns do not alternate, or placeholders and images differ in number.
+        """
+        messages = split_images(sample_turns, num_images=num_images)
+        input_ids, labels = self._lay(self._template.items(messages))
+        truncated = len(input_ids) > self.max_length
+        if truncated:
+            end = self._cut_before_image(input_ids)
+            input_ids, labels = input_ids[:end], labels[:end]
+        num_kept = input_ids.count(self.image_token_id) // self.num_visual_tokens if num_images else 0
+        return EncodedConversation(input_ids, labels, truncated, num_kept)
+
+    def encode_prompt(self, turns: Sequence[Turn], *, num_images: int | None = None) -> list[int]:
+        """Encode a conversation up to where the next answer begins; the last turn is a human one.
+
+        Args:
+            turns: Human and gpt in turn, the human first and last.
+            num_images: As for `encode`; left out, every `<image>` in a human turn is an image.
+
+        Raises:
+            SampleError: As `encode`, or the last turn is not a human one.
+        """
+        if not turns or turns[-1].role != "human":
+            raise SampleError("a prompt must end with a human turn")
+        if num_images is None:
+            num_images = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
+        messages = split_images(turns, num_images=num_images)
+        return self._lay(self._template.prompt_items(messages))[0]
+
+    def _lay(self, items: Iterator[Item]) -> tuple[list[int], list[int]]:
+        """Turn a template's items into ids and labels, neighbouring texts of one kind tokenised together."""
+        input_ids: list[int] = []
+        labels: list[int] = []
+        place: Place = "start"
+        pending = Text("")
+
+        def flush() -> None:
+            nonlocal place, pending
+            if pending.text:
+                ids = self._pieces.encode(pending.text, place)
+                input_ids.extend(ids)
+                labels.extend(ids if pending.trained else [IGNORE_INDEX] * len(ids))
+                place = "middle"
+            pending = Text("")
+
+        for item in items:
+            if isinstance(item, Text):
+                if item.trained != pending.trained or item.apart:
+                    flush()
+                pending = Text(pending.text + item.text, trained=item.trained)
+            elif isinstance(item, Control):
+                flush()
+                input_ids.append(item.token_id)
+                labels.append(item.token_id if item.trained else IGNORE_INDEX)
+                place = item.then
+            else:
+                flush()
+                input_ids.extend([self.image_token_id] * self.num_visual_tokens)
+                labels.extend([IGNORE_INDEX] * self.num_visual_tokens)
+                place = self._template.place_after_image
+        flush()
+        return input_ids, labels
+
+    def _cut_before_image(self, input_ids: list[int]) -> int:
+        """Return where to cut: at the longest length, or before the image that this would cut in two."""
+        end = self.max_length
+        visual_before = input_ids[:end].count(self.image_token_id)
+        if input_ids[end] == self.image_token_id:
+            # Images may follow each other without text between them: only what is left over of whole ones is cut.
+            end -= visual_before % self.num_visual_tokens
+        return end
+
+
+def split_images(turns: Sequence[Turn], *, num_images: int) -> list[Message]:
+    """Split each turn into texts and image slots, by LLaVA's rules.
+
+    Raises:
+        SampleError: The turns do not alternate, or placeholders and images differ in number.
+    """
+    if not turns:
+        raise SampleError("a conversation must have at least one turn")
+    for position, turn in enumerate(turns):
+        expected = "human" if position % 2 == 0 else "gpt"
+        if turn.role != expected:
+            raise SampleError(f"turn {position} is from {turn.role!r}, expected {expected!r}")
+    human = [turn.text for turn in turns if turn.role == "human"]
+    if num_images == 1:
+        num_found = sum(IMAGE_TOKEN in text for text in human)
+    else:
+        num_found = sum(text.count(IMAGE_TOKEN) for text in human)
+    if num_images and num_found != num_images:
+        raise SampleError(f"{num_found} {IMAGE_TOKEN} in the human turns, but {num_images} image(s)")
+    return [_split_turn(turn, num_images=num_images) for turn in turns]
+
+
+def _split_turn(turn: Turn, *, num_images: int) -> Message:
+    if num_images == 0 or turn.role != "human" or IMAGE_TOKEN not in turn.text:
+        return [turn.text]
+    if num_images == 1:
+        rest = turn.text.replace(IMAGE_TOKEN, "").strip()
+        return [ImageSlot(), "\n" + rest] if rest else [ImageSlot()]
+    parts: Message = []
+    for position, text in enumerate(turn.text.split(IMAGE_TOKEN)):
+        parts += [ImageSlot()] if position else []
+        parts += [text] if text else []
+    return parts

@@ -1,0 +1,160 @@
+"""Opens images of any kind as RGB, and makes the stock processor that turns them into pixels for the vision tower.
+
+As in LLaVA, orientation tags (EXIF) are not applied, since boxes in its data count on that, and alpha is dropped.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from croc_cli.data.sample import ImageRef
+
+if TYPE_CHECKING:
+    from croc_cli.recipe.schema import AspectName
+
+MAX_PIXELS = 178_956_970
+"""Where PIL itself refuses an image as a decompression bomb (twice the size it warns at)."""
+
+MAX_ASPECT_RATIO = 200
+"""Longer side by shorter side; the `square` aspect enlarges both sides until the shorter one fits the tower."""
+
+_PROCESSOR_KEYS = (
+    "size",
+    "crop_size",
+    "resample",
+    "rescale_factor",
+    "image_mean",
+    "image_std",
+    "do_resize",
+    "do_center_crop",
+    "do_rescale",
+    "do_normalize",
+)
+
+
+class BadImageError(ValueError):
+    """An image that cannot be decoded.
+
+    Args:
+        name: Which one: a path, or how it was made.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["BadImageError"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
+@dataclass(frozen=True)
+class PathImage:
+    """An image file."""
+
+    path: Path
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def open(self) -> Image.Image:
+        """Decode the file; its first frame where it has several."""
+        with self.path.open("rb") as file:
+            return _decode(file, self.max_pixels)
+
+
+@dataclass(frozen=True)
+class BytesImage:
+    """An image file's content, as it came over a network."""
+
+    name: str
+    content: bytes
+    max_pixels: int = MAX_PIXELS
+
+    def open(self) -> Image.Image:
+        """Decode the content; its first frame where it has several."""
+        return _decode(io.BytesIO(self.content), self.max_pixels)
+
+
+def open_image(ref: ImageRef) -> Image.Image:
+    """Open an image as RGB.
+
+    Raises:
+        BadImageError: It is missing, truncated, not an image, or has too many pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL's, on sizes that _decode checks and on transparency that is dropped
+            image = _to_rgb(ref.open())
+    except FileNotFoundError as error:
+        raise BadImageError(ref.name, "no such file") from error
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        raise BadImageError(ref.name, _first_line(error)) from error
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        reason = f"{image.width} × {image.height} pixels, one side more than {MAX_ASPECT_RATIO} times the other"
+        raise BadImageError(ref.name, reason)
+    return image
+
+
+def build_image_processor(source: Path | str | Mapping[str, Any], aspect: "AspectName") -> Any:
+    """Make the image processor of a stage from the vision tower's own.
+
+    Args:
+        source: Folder of the tower (or of a LLaVA checkpoint), or the content of its preprocessor_config.json.
+        aspect: `pad` fills up to a square with the mean colour; `square` resizes the shorter side and crops the centre.
+    Returns:
+        A stock `LlavaImageProcessorPil`. Saved and opened again by `AutoImageProcessor` it gives the same pixels; where
+        torchvision is installed, only with `backend="pil"`.
+    """
+    from transformers import AutoImageProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    if isinstance(source, Mapping):
+        config = dict(source)
+    else:
+        config = AutoImageProcessor.from_pretrained(source, backend="pil").to_dict()
+    kept = {key: config[key] for key in _PROCESSOR_KEYS if config.get(key) is not None}
+    return LlavaImageProcessorPil(**kept, do_pad=aspect == "pad", do_convert_rgb=True)
+
+
+def process_images(images: Sequence[Image.Image], processor: Any) -> torch.Tensor:
+    """Turn RGB images into the vision tower's pixels: [I, 3, H, W] float32."""
+    pixels = processor(list(images), return_tensors="np")["pixel_values"]
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
+    image = Image.open(file)
+    num_pixels = image.width * image.height
+    if num_pixels > max_pixels:
+        raise ValueError(f"{image.width} × {image.height} pixels, more than {max_pixels}")
+    image.load()
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        # PIL would clip 16-bit grey at 255, so nearly all of it would be white.
+        grey = np.asarray(image).astype(np.int64)
+        grey = grey // 257 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else grey
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that can be read"
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -1,0 +1,58 @@
+"""The samples of one forward pass as tensors.
+
+Letters: B samples · T sequence length · I images · n visual tokens of an image.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from croc_cli.names import IGNORE_INDEX
+
+
+@dataclass
+class MicroBatch:
+    """The samples of one forward pass.
+
+    Args:
+        input_ids: [B, T] int64, filled up on the right.
+        labels: [B, T] int64, IGNORE_INDEX where a token is not trained.
+        attention_mask: [B, T] int64, 0 where a sequence is filled up.
+        pixel_values: [I, 3, H, W] float32; a blank where an image did not open or there is none at all.
+        image_is_real: [I] bool, False for blanks and for images of samples that train nothing.
+        image_rows: [I] int64, the row that shows each image, in order of appearance; −1 for a blank that no row shows.
+        masked: [I, n] bool, the masked visual tokens, equally many of every image; None where none are masked.
+        sample_ids: Id of each row's sample.
+        num_samples: Samples, dropped ones and those with bad images included.
+        num_truncated: Samples whose end was cut off.
+        num_dropped: Samples that train nothing, because nothing to train was left of them.
+        bad_images: (sample id, image name, reason) of each image that did not open.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    attention_mask: torch.Tensor
+    pixel_values: torch.Tensor
+    image_is_real: torch.Tensor
+    image_rows: torch.Tensor
+    masked: torch.Tensor | None
+    sample_ids: list[str]
+    num_samples: int
+    num_truncated: int
+    num_dropped: int
+    bad_images: list[tuple[str, str, str]]
+
+    @property
+    def num_trained_tokens(self) -> int:
+        """Labels that count in a causal loss; a sequence's first token is never predicted."""
+        return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
+
+    def to(self, device: torch.device | str) -> "MicroBatch":
+        """Return the micro-batch with its tensors on a device."""
+        moved: dict[str, Any] = {
+            entry.name: value.to(device, non_blocking=True)
+            for entry in fields(self)
+            if isinstance(value := getattr(self, entry.name), torch.Tensor)
+        }
+        return replace(self, **moved)

@@ -1,0 +1,133 @@
+"""The training data of the demo: conversations about drawn scenes, made on the fly from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from croc_cli.data.sample import Sample, Turn
+from croc_cli.demo.draw import draw_scene
+from croc_cli.demo.language import BRIEF_FORMS, brief_caption, detail_request, detailed_caption, scene_in_words
+from croc_cli.demo.questions import QUESTION_TYPES, ask
+from croc_cli.demo.scenes import Scene, sample_scene, scene_generator
+from croc_cli.names import IMAGE_TOKEN
+
+SceneTask = Literal["brief_captions", "detailed_captions", "questions"]
+SCENE_TASKS: tuple[SceneTask, ...] = get_args(SceneTask)
+
+_PURPOSE = 2  # of the random draws, see `scene_generator`
+_BRIEF_REQUEST = "Give a brief description of the picture."  # the plain template leaves it out
+_QUESTIONS_PER_SCENE = 6
+_CAPTION_SHARE = 0.25  # of the question conversations that end with a request for a detailed caption
+
+
+@dataclass(frozen=True)
+class SceneImage:
+    """A scene's picture, drawn when it is opened."""
+
+    scene: Scene
+
+    @property
+    def name(self) -> str:
+        """The picture's file name."""
+        return self.scene.name
+
+    def open(self) -> Image.Image:
+        """Draw the picture."""
+        return draw_scene(self.scene)
+
+
+class SceneDataset:
+    """Conversations about scenes, one per index, the same for the same arguments.
+
+    Args:
+        kind: "brief_captions" for align: every object with one attribute; "detailed_captions" for reconstruct: every
+            object with all attributes; "questions" for finetune: several questions a scene, some with a request for a
+            detailed caption at the end.
+        num_samples: Length, in samples.
+        seed: Of scenes and words.
+        split: "train" or "test"; see `croc_cli.demo.scenes.SPLITS`.
+        text_only_share: Share of the samples that tell the scene in words instead of showing it, and ask about it.
+            Brief captions have none.
+
+    Raises:
+        ValueError: The kind is unknown, or the share is not between 0 and 1.
+    """
+
+    def __init__(
+        self, kind: SceneTask, *, num_samples: int, seed: int, split: str = "train", text_only_share: float = 0.0
+    ) -> None:
+        if kind not in SCENE_TASKS:
+            raise ValueError(f"kind of scene data {kind!r} is not one of {', '.join(SCENE_TASKS)}")
+        if not 0.0 <= text_only_share <= 1.0:
+            raise ValueError(f"text_only_share {text_only_share} is not between 0 and 1")
+        self.kind = kind
+        self.num_samples = num_samples
+        self.seed = seed
+        self.split = split
+        self.text_only_share = text_only_share if kind != "brief_captions" else 0.0
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.num_samples:
+            raise IndexError(f"sample {index} of a scene data set of {self.num_samples}")
+        # The kinds draw different scenes: a stage then never meets the pictures of the stage before.
+        position = len(SCENE_TASKS) * index + SCENE_TASKS.index(self.kind)
+        scene = sample_scene(self.seed, self.split, position)
+        rng = scene_generator(self.seed, self.split, position, purpose=_PURPOSE)
+        identity = f"{self.kind}-{self.split}-{self.seed}-{index}"
+        if rng.random() < self.text_only_share:
+            return Sample(identity, _text_only_turns(scene, rng, for_test=self.split == "test"))
+        return Sample(identity, _WRITERS[self.kind](scene, rng, self.split == "test"), (SceneImage(scene),))
+
+
+def _brief_turns(scene: Scene, rng: np.random.Generator, for_test: bool) -> tuple[Turn, ...]:
+    caption = brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))])
+    return _turns([(_BRIEF_REQUEST, caption)], image=True)
+
+
+def _detailed_turns(scene: Scene, rng: np.random.Generator, for_test: bool) -> tuple[Turn, ...]:
+    return _turns([(detail_request(rng), detailed_caption(scene))], image=True)
+
+
+def _question_turns(scene: Scene, rng: np.random.Generator, for_test: bool) -> tuple[Turn, ...]:
+    exchanges = _draw_questions(scene, rng, for_test=for_test)
+    if rng.random() < _CAPTION_SHARE:
+        exchanges.append((detail_request(rng), detailed_caption(scene)))
+    return _turns(exchanges, image=True)
+
+
+def _text_only_turns(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> tuple[Turn, ...]:
+    (question, answer), *others = _draw_questions(scene, rng, for_test=for_test)
+    return _turns([(scene_in_words(scene, question), answer), *others], image=False)
+
+
+def _draw_questions(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> list[tuple[str, str]]:
+    """Draw different questions, one of every type first; the types in random order."""
+    types = [QUESTION_TYPES[index] for index in rng.permutation(len(QUESTION_TYPES))]
+    answers: dict[str, str] = {}
+    while len(answers) < _QUESTIONS_PER_SCENE:
+        question = ask(scene, types[len(answers) % len(types)], rng, for_test=for_test)
+        answers.setdefault(question.text, question.answer)
+    return list(answers.items())
+
+
+def _turns(exchanges: list[tuple[str, str]], *, image: bool) -> tuple[Turn, ...]:
+    turns: list[Turn] = []
+    for index, (request, answer) in enumerate(exchanges):
+        shown = f"{IMAGE_TOKEN}\n{request}" if image and not index else request
+        turns += [Turn("human", shown), Turn("gpt", answer)]
+    return tuple(turns)
+
+
+_WRITERS: dict[SceneTask, Callable[[Scene, np.random.Generator, bool], tuple[Turn, ...]]] = {
+    "brief_captions": _brief_turns,
+    "detailed_captions": _detailed_turns,
+    "questions": _question_turns,
+}

@@ -1,0 +1,194 @@
+"""Questions about a scene with answers of one word, and the rules that would answer them without reading the question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from croc_cli.demo.language import NUMBER_WORDS
+from croc_cli.demo.scenes import COLOURS, COLUMNS, HELD_OUT_PAIRS, PLACES, ROWS, SHAPES, SIZES, Scene, SceneObject
+
+QUESTION_TYPES = ("existence", "colour", "count", "shape", "relation")
+
+_WORDINGS = {
+    "existence": ("Is there a {colour} {shape}?", "Do you see a {colour} {shape}?"),
+    "colour": ("What colour is the {shape}?", "What is the colour of the {shape}?"),
+    "shape": ("Which shape is at the {place}?", "What shape do you see at the {place}?"),
+    "count size": ("How many objects are {value}?",),
+    "count line": ("How many objects are in the {value}?",),
+    "count all": ("How many objects are there?", "How many objects do you see?"),
+    "relation check": ("Is the {one} {relation} the {other}?",),
+    "relation choice": ("Is the {one} {choice} the {other}?",),
+}
+_RELATIONS = ("left of", "right of", "above", "below")
+_CHOICES = {"x": "left or right of", "y": "above or below"}
+_RECOMBINED_SHARE = 0.8  # of training's "no" questions about existence; the test asks no others
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about one scene.
+
+    Attributes:
+        type: One of QUESTION_TYPES.
+        text: The question.
+        answer: The right answer, one word.
+    """
+
+    type: str
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class _Count:
+    kind: str
+    value: str
+    number: int
+
+
+def ask(scene: Scene, question_type: str, rng: np.random.Generator, *, for_test: bool = False) -> Question:
+    """Draw a question of one type about a scene.
+
+    Yes and no are equally likely, and so are the counts that the scene allows. No question of the train and pretrain
+    splits names a held-out pair; in the test split held-out pairs are named as often under yes as under no.
+
+    Args:
+        scene: The scene.
+        question_type: One of QUESTION_TYPES.
+        rng: What the draws are made from.
+        for_test: Ask only what cannot be answered without binding attributes to objects.
+
+    Raises:
+        KeyError: The question type is not one of QUESTION_TYPES.
+    """
+    return _MAKERS[question_type](scene, rng, for_test)
+
+
+def _pick(rng: np.random.Generator, items: list[SceneObject]) -> SceneObject:
+    return items[int(rng.integers(len(items)))]
+
+
+def _word(rng: np.random.Generator, wording: str, **values: str) -> str:
+    wordings = _WORDINGS[wording]
+    return wordings[int(rng.integers(len(wordings)))].format(**values)
+
+
+def _existence(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+    present = [(item.shape, item.colour) for item in scene.objects]
+    is_there = bool(rng.integers(2))
+    if is_there:
+        pairs = present
+    elif for_test or rng.random() < _RECOMBINED_SHARE:
+        pairs = [(shape, colour) for shape, _ in present for _, colour in present]
+    else:
+        pairs = [(shape, colour) for shape in SHAPES for colour in COLOURS]
+    candidates = [pair for pair in pairs if (pair in present) == is_there]
+    held_out = [pair for pair in candidates if pair in HELD_OUT_PAIRS]
+    others = [pair for pair in candidates if pair not in HELD_OUT_PAIRS]
+    # Named equally often under yes and no, so that "held out" tells nothing about the answer.
+    candidates = held_out if for_test and held_out and (rng.random() < 0.5 or not others) else others
+    shape, colour = candidates[int(rng.integers(len(candidates)))]
+    text = _word(rng, "existence", colour=colour, shape=shape)
+    return Question("existence", text, "yes" if is_there else "no")
+
+
+def _colour(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+    item = _pick(rng, list(scene.objects))
+    return Question("colour", _word(rng, "colour", shape=item.shape), item.colour)
+
+
+def _shape(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+    item = _pick(rng, list(scene.objects))
+    return Question("shape", _word(rng, "shape", place=item.place), item.shape)
+
+
+def _count(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+    counts = [_Count("count size", size, sum(item.size == size for item in scene.objects)) for size in SIZES]
+    for row in ROWS:
+        counts.append(_Count("count line", f"{row} row", sum(item.row == row for item in scene.objects)))
+    for column in COLUMNS:
+        counts.append(_Count("count line", f"{column} column", sum(item.column == column for item in scene.objects)))
+    # The total is asked about as often as any single size or line; it is what a rule could guess from the scene alone.
+    counts.append(_Count("count all", "", len(scene.objects)))
+    numbers = sorted({count.number for count in counts})
+    number = numbers[int(rng.integers(len(numbers)))]
+    fitting = [count for count in counts if count.number == number]
+    count = fitting[int(rng.integers(len(fitting)))]
+    return Question("count", _word(rng, count.kind, value=count.value), NUMBER_WORDS[count.number])
+
+
+def _relation(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+    ranks = {"x": lambda item: COLUMNS.index(item.column), "y": lambda item: ROWS.index(item.row)}
+    options = [
+        (axis, one, other)
+        for axis, rank in ranks.items()
+        for one in scene.objects
+        for other in scene.objects
+        if rank(one) != rank(other)
+    ]
+    axis, one, other = options[int(rng.integers(len(options)))]
+    before, after = _RELATIONS[:2] if axis == "x" else _RELATIONS[2:]
+    truth = before if ranks[axis](one) < ranks[axis](other) else after
+    if rng.random() < 0.5:
+        text = _word(rng, "relation choice", one=one.shape, choice=_CHOICES[axis], other=other.shape)
+        return Question("relation", text, truth.split()[0])
+    asked = before if rng.integers(2) else after
+    text = _word(rng, "relation check", one=one.shape, relation=asked, other=other.shape)
+    return Question("relation", text, "yes" if asked == truth else "no")
+
+
+_MAKERS: dict[str, Callable[[Scene, np.random.Generator, bool], Question]] = {
+    "existence": _existence,
+    "colour": _colour,
+    "count": _count,
+    "shape": _shape,
+    "relation": _relation,
+}
+
+
+def blind_answers(scene: Scene, question_type: str) -> dict[str, str]:
+    """Answer a question of one type by rules that look at the scene and never at the question.
+
+    Returns:
+        Name of the rule → its answer.
+    """
+    constants = {
+        "existence": ("yes", "no"),
+        "relation": ("yes", "no", "left", "right", "above", "below"),
+        "count": NUMBER_WORDS,
+        "colour": COLOURS,
+        "shape": SHAPES,
+    }[question_type]
+    rules = {f"always {word}": word for word in constants}
+    if question_type in ("colour", "shape"):
+        for name, item in _salient_objects(scene).items():
+            rules[f"{question_type} of the {name} object"] = getattr(item, question_type)
+    elif question_type == "count":
+        rules["number of objects"] = NUMBER_WORDS[len(scene.objects)]
+        for size in SIZES:
+            rules[f"number of {size} objects"] = NUMBER_WORDS[sum(item.size == size for item in scene.objects)]
+        for name, lines in (("row", [item.row for item in scene.objects]), ("column", [i.column for i in scene.objects])):
+            rules[f"objects in the fullest {name}"] = NUMBER_WORDS[max(lines.count(line) for line in lines)]
+    else:
+        rules["yes where there are four objects"] = "yes" if len(scene.objects) == 4 else "no"
+        rules["yes where there are three objects"] = "yes" if len(scene.objects) == 3 else "no"
+    return rules
+
+
+def _salient_objects(scene: Scene) -> dict[str, SceneObject]:
+    """Return the objects that a model could name without knowing which one is asked for."""
+    centre = PLACES[len(PLACES) // 2]
+    return {
+        "largest": max(scene.objects, key=lambda item: item.radius),
+        "smallest": min(scene.objects, key=lambda item: item.radius),
+        "first": scene.objects[0],
+        "last": scene.objects[-1],
+        "most central": min(
+            scene.objects,
+            key=lambda item: abs(ROWS.index(item.row) - ROWS.index(centre[0]))
+            + abs(COLUMNS.index(item.column) - COLUMNS.index(centre[1])),
+        ),
+    }

@@ -1,0 +1,41 @@
+"""The errors that users can mend: one line of what is wrong, a hint, an exit code."""
+
+EXIT_RUN_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class CrocError(Exception):
+    """Something a user can mend; shown as one line and a `hint:`, never as a traceback.
+
+    Args:
+        message: What is wrong, with the value and what was expected.
+        hint: The next step, without the word "hint".
+    """
+
+    exit_code = EXIT_RUN_FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CrocError):
+    """Wrong arguments, files or folders; exit code 2."""
+
+    exit_code = EXIT_USAGE
+
+
+class RecipeError(UsageError):
+    """A recipe that cannot be run as written; exit code 2."""
+
+
+class RunError(CrocError):
+    """A run that started and failed; exit code 1."""
+
+
+class Interrupted(CrocError):
+    """The user or the scheduler asked the run to stop, and it saved; exit code 130."""
+
+    exit_code = EXIT_INTERRUPTED

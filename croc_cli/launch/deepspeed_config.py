@@ -1,0 +1,104 @@
+"""DeepSpeed's config from a recipe: pure, the same on one CPU process as on many nodes."""
+
+from typing import Any
+
+from croc_cli.errors import RecipeError
+from croc_cli.names import StageName
+from croc_cli.recipe.schema import MonitorRecipe, Recipe, StageRecipe
+
+NEVER = 10**9
+"""Steps between two of DeepSpeed's own progress lines; croc has its own."""
+
+
+def accumulation_steps(batch_global_size: int, micro_size: int, num_ranks: int, *, key: str) -> int:
+    """Return the micro-batches that each rank takes in one optimizer step.
+
+    Args:
+        batch_global_size: Samples per optimizer step.
+        micro_size: Samples per rank per forward pass.
+        num_ranks: Ranks of the whole run.
+        key: The recipe key of the batch, for the message.
+
+    Raises:
+        RecipeError: The global batch is not whole micro-batches on every rank.
+    """
+    per_pass = micro_size * num_ranks
+    if rest := batch_global_size % per_pass:
+        raise RecipeError(
+            f"{key}.global_size: {batch_global_size} is not a multiple of micro_size × ranks"
+            f" = {micro_size} × {num_ranks} = {per_pass}",
+            hint=f"the next size that fits is --set {key}.global_size={batch_global_size - rest + per_pass}",
+        )
+    return batch_global_size // per_pass
+
+
+def deepspeed_config(
+    recipe: Recipe, stage: StageName, *, num_ranks: int, stage_folder: str, on_gpu: bool
+) -> dict[str, Any]:
+    """Return the JSON that DeepSpeed is given for one stage.
+
+    Args:
+        recipe: The resolved recipe.
+        stage: The stage.
+        num_ranks: Ranks of the whole run.
+        stage_folder: Where TensorBoard's files go, if the recipe asks for them.
+        on_gpu: Whether ranks compute on GPUs; the overlap of communication and pinned memory are of use there only.
+
+    Raises:
+        RecipeError: The global batch does not divide, or offload and ZeRO stage do not fit together.
+    """
+    section: StageRecipe = getattr(recipe, stage)
+    batch = section.batch
+    config: dict[str, Any] = {
+        "train_batch_size": batch.global_size,
+        "train_micro_batch_size_per_gpu": batch.micro_size,
+        "gradient_accumulation_steps": accumulation_steps(
+            batch.global_size, batch.micro_size, num_ranks, key=f"{stage}.batch"
+        ),
+        "gradient_clipping": section.optimizer.clip_norm,
+        "bf16": {"enabled": section.precision == "bf16"},
+        "zero_optimization": zero_config(section, key=stage, on_gpu=on_gpu),
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": NEVER,
+        "wall_clock_breakdown": False,
+    }
+    if section.offload != "none":
+        config["zero_force_ds_cpu_optimizer"] = False
+    config.update(monitor_config(recipe.monitor, name=f"{recipe.name}-{stage}", stage_folder=stage_folder))
+    return config
+
+
+def zero_config(section: StageRecipe, *, key: str, on_gpu: bool) -> dict[str, Any]:
+    """Return the `zero_optimization` block.
+
+    Raises:
+        RecipeError: Offload of something that the ZeRO stage does not partition.
+    """
+    needed = {"none": 0, "optimizer": 1, "all": 3}[section.offload]
+    if section.zero_stage < needed:
+        raise RecipeError(
+            f"{key}.offload: {section.offload} needs {key}.zero_stage {needed} or more, not {section.zero_stage}",
+            hint=f"--set {key}.zero_stage={needed}, or --set {key}.offload=none",
+        )
+    config: dict[str, Any] = {"stage": section.zero_stage}
+    if section.zero_stage >= 1:
+        config |= {"overlap_comm": on_gpu, "contiguous_gradients": True, "reduce_scatter": True}
+    if section.zero_stage == 3:
+        # Without it a ZeRO-3 checkpoint holds no weights that stock from_pretrained can open.
+        config["stage3_gather_16bit_weights_on_model_save"] = True
+    if section.offload != "none":
+        config["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    if section.offload == "all":
+        config["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    return config
+
+
+def monitor_config(monitor: MonitorRecipe, *, name: str, stage_folder: str) -> dict[str, Any]:
+    """Return the blocks of DeepSpeed's monitor that the recipe switches on."""
+    config: dict[str, Any] = {}
+    if monitor.tensorboard:
+        config["tensorboard"] = {"enabled": True, "output_path": stage_folder, "job_name": "tensorboard"}
+    if monitor.wandb is not None:
+        wandb = {"project": monitor.wandb.project, "team": monitor.wandb.team, "group": monitor.wandb.group or name}
+        config["wandb"] = {"enabled": True} | {key: value for key, value in wandb.items() if value is not None}
+    return config

@@ -1,0 +1,142 @@
+"""Why a launch failed: the first failing rank's own words, or what the logs show."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from croc_cli.errors import EXIT_RUN_FAILED, EXIT_USAGE, CrocError, RunError, UsageError
+from croc_cli.run_dir import StageDir, read_json
+
+LOG_LINES = 15
+_TAIL_BYTES = 64 * 1024
+
+KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"CUDA out of memory|OutOfMemoryError",
+        "the GPU's memory was too small: lower STAGE.batch.micro_size, or raise STAGE.zero_stage",
+    ),
+    (
+        r"DefaultCPUAllocator: .*allocate memory|Cannot allocate memory|\bMemoryError\b",
+        "this machine's memory was too small: lower STAGE.batch.micro_size or data.num_workers",
+    ),
+    (
+        r"No space left on device",
+        "the disk is full: free some space; the same command goes on from the last save",
+    ),
+    (
+        r"address already in use|EADDRINUSE",
+        "the port is taken by another run: --set launch.master_port=PORT picks another",
+    ),
+    (r"bus error|shared memory.*shm|/dev/shm", "/dev/shm is too small for loader processes: --set data.num_workers=0"),
+    (
+        r"ninja: build stopped|Error building extension|Ninja is required|g\+\+: (not found|command not found)",
+        "DeepSpeed could not compile an operator; `croc doctor` shows whether g++ and ninja are there",
+    ),
+    (
+        r"NCCL (error|WARN)|ncclSystemError|ncclUnhandled",
+        "the GPUs could not reach each other: NCCL_DEBUG=INFO shows why",
+    ),
+    (
+        r"Connect(ion)? (timed out|refused)|connect\(\) timed out",
+        "a rank could not reach rank 0: check host names and firewalls",
+    ),
+    (r"No module named", "a Python package is missing: `croc doctor` lists them"),
+)
+"""What logs say, as a regular expression, and what helps; STAGE stands for the stage's name."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is shown of a failed launch.
+
+    Args:
+        error: Message, hint and exit code.
+        log: The log of the rank that failed first; None where nothing was written.
+        lines: Its last lines; empty where the message says it all.
+    """
+
+    error: CrocError
+    log: Path | None
+    lines: tuple[str, ...]
+
+
+def explain_failure(stage_dir: StageDir, *, exit_code: int) -> Failure:
+    """Find out why a launch ended without being finished.
+
+    Args:
+        stage_dir: Its folder.
+        exit_code: Of the launcher; may be 0, as the launcher loses the code of a rank that a signal killed.
+    """
+    record = first_failure(stage_dir)
+    if record is not None:
+        rank = int(record.get("rank", 0))
+        log = rank_log(stage_dir, rank) or stage_dir.launcher_log
+        code = int(record.get("exit_code") or EXIT_RUN_FAILED)
+        text = str(record.get("message", "no message"))
+        kind = UsageError if code == EXIT_USAGE else RunError
+        lines = () if code == EXIT_USAGE else last_lines(log)
+        hint = (
+            record.get("hint") or hint_from(text + "\n" + "\n".join(lines), stage_dir.name) or f"the whole log is {log}"
+        )
+        message = text if code == EXIT_USAGE else f"{stage_dir.name} failed on rank {rank}: {text}"
+        return Failure(kind(message, hint=str(hint)), log, lines)
+    newest = newest_log(stage_dir)
+    lines = last_lines(newest) if newest else ()
+    killed = signal_of(exit_code)
+    cause = f"was killed by signal {killed}" if killed else f"ended with exit code {exit_code} and without a word"
+    hint = hint_from("\n".join(lines), stage_dir.name)
+    if hint is None and killed == 9:
+        hint = (
+            f"most likely memory ran out: lower {stage_dir.name}.batch.micro_size or data.num_workers, and see `dmesg`"
+        )
+    error = RunError(f"{stage_dir.name} {cause}", hint=hint or f"the logs are in {stage_dir.logs}")
+    return Failure(error, newest, lines)
+
+
+def first_failure(stage_dir: StageDir) -> dict[str, Any] | None:
+    """Return the record of the rank that died first; the others mostly died of its death."""
+    records = [record for file in sorted(stage_dir.failures.glob("rank-*.json")) if (record := read_json(file))]
+    return min(records, key=lambda record: float(record.get("time") or 0.0)) if records else None
+
+
+def rank_log(stage_dir: StageDir, rank: int) -> Path | None:
+    """Return the newest log of a rank."""
+    logs = sorted(stage_dir.logs.glob(f"*_rank{rank}.log"))
+    return logs[-1] if logs else None
+
+
+def newest_log(stage_dir: StageDir) -> Path | None:
+    """Return the log that was written to last and is not empty."""
+    logs = [log for log in stage_dir.logs.glob("*.log") if log.stat().st_size]
+    return max(logs, key=lambda log: log.stat().st_mtime) if logs else None
+
+
+def last_lines(file: Path, count: int = LOG_LINES) -> tuple[str, ...]:
+    """Return the last lines of a log, progress bars' carriage returns resolved; none where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ()
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    return tuple([line for line in lines if line][-count:])
+
+
+def hint_from(text: str, stage: str) -> str | None:
+    """Return what helps against a cause that is known by its words."""
+    for pattern, hint in KNOWN_CAUSES:
+        if re.search(pattern, text, flags=re.IGNORECASE):
+            return hint.replace("STAGE", stage)
+    return None
+
+
+def signal_of(exit_code: int) -> int | None:
+    """Return the signal behind an exit code: -9 as Python reports it, 137 as a shell does, 247 as -9 cut to a byte."""
+    if exit_code < 0:
+        return -exit_code
+    if exit_code > 256 - 32:
+        return 256 - exit_code
+    return exit_code - 128 if 128 < exit_code < 128 + 32 and exit_code != 130 else None

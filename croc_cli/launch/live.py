@@ -1,0 +1,174 @@
+"""How far a run is: one live line on a terminal, a plain line now and then elsewhere; all on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol, TextIO
+
+PLAIN_SECONDS = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Progress(Protocol):
+    """Shows how far a stage is."""
+
+    def __enter__(self) -> "Progress": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        """Take a step's figures."""
+
+    def message(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def tick(self) -> None:
+        """Called several times a second."""
+
+
+def open_progress(stage: str, stream: TextIO | None = None) -> Progress:
+    """Return a live line where the stream (stderr, if left out) is a terminal, else plain lines."""
+    stream = sys.stderr if stream is None else stream
+    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return LiveLine(stage, stream) if terminal else PlainLines(stage, stream)
+
+
+class PlainLines:
+    """Log lines: the first step, the last one, and one every ten seconds between.
+
+    Args:
+        stage: Name of the stage.
+        stream: Where the lines go.
+        seconds: Between two lines.
+    """
+
+    def __init__(self, stage: str, stream: TextIO, *, seconds: float = PLAIN_SECONDS) -> None:
+        self.stage = stage
+        self.stream = stream
+        self.seconds = seconds
+        self._last_time = -float("inf")
+        self._held_back: Mapping[str, Any] | None = None
+
+    def __enter__(self) -> "PlainLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held_back is not None:
+            self._print(self._held_back)
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        """Print the row, or hold it back until it is time."""
+        last = row.get("step") is not None and row.get("step") == row.get("total_steps")
+        self._held_back = row
+        if last or time.monotonic() - self._last_time >= self.seconds:
+            self._print(row)
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=self.stream, flush=True)
+
+    def tick(self) -> None:
+        """Do nothing: lines come with the figures."""
+
+    def _print(self, row: Mapping[str, Any]) -> None:
+        self.message(f"{self.stage} {format_metrics(row)}")
+        self._held_back, self._last_time = None, time.monotonic()
+
+
+class LiveLine:
+    """One line that is drawn over itself, with rich.
+
+    Args:
+        stage: Name of the stage.
+        stream: A terminal.
+    """
+
+    def __init__(self, stage: str, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.stage = stage
+        self.console = Console(file=stream, highlight=False)
+        self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self._draw)
+        self.started = time.monotonic()
+        self.row: Mapping[str, Any] | None = None
+
+    def __enter__(self) -> "LiveLine":
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        """Take a step's figures; the line is drawn at its own pace."""
+        self.row = row
+
+    def message(self, text: str) -> None:
+        """Print a line above the live one."""
+        self.console.print(text, markup=False)
+
+    def tick(self) -> None:
+        """Do nothing: rich draws in a thread of its own."""
+
+    def _draw(self) -> Any:
+        from rich.text import Text
+
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f"{self.stage} ", style="bold")
+        if self.row is None:
+            line.append(f"starting, {format_seconds(time.monotonic() - self.started)}", style="dim")
+            return line
+        step, total = self.row.get("step") or 0, self.row.get("total_steps") or 0
+        line.append(bar(step, total), style="cyan")
+        line.append(" " + format_metrics(self.row))
+        return line
+
+
+def bar(step: int, total: int, width: int = 12) -> str:
+    """Return a bar such as `━━━───`."""
+    done = min(width, width * step // total) if total else 0
+    return "━" * done + "─" * (width - done)
+
+
+def format_metrics(row: Mapping[str, Any]) -> str:
+    """Return one step's figures in a line; what a row does not have is left out.
+
+    Args:
+        row: A line of metrics.jsonl.
+    """
+    parts = [f"step {row.get('step', '?')}/{row.get('total_steps', '?')}"]
+    caption, reconstruction = row.get("caption_loss"), row.get("reconstruction_loss")
+    if caption is None and reconstruction is None and row.get("loss") is not None:
+        parts.append(f"loss {row['loss']:.3f}")
+    if caption is not None:
+        parts.append(f"caption loss {caption:.3f}")
+    if reconstruction is not None:
+        parts.append(f"reconstruction loss {reconstruction:.3f}")
+    rates = {group: rate for group, rate in (row.get("learning_rate") or {}).items() if rate is not None}
+    if rates:
+        parts.append("rate " + "/".join(f"{rate:.1e}" for rate in dict.fromkeys(rates.values())))
+    if row.get("tokens_per_second") is not None:
+        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    if row.get("seconds_left") is not None:
+        parts.append(f"{format_seconds(row['seconds_left'])} left")
+    if row.get("assignment_share") is not None:
+        parts.append(f"assignment {row['assignment_share']:.0%}")
+    if row.get("pool_window_share") is not None:
+        parts.append(f"pool {row['pool_window_share']:.0%}")
+    if row.get("skipped"):
+        parts.append("skipped")
+    return " · ".join(parts)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration: `42 s`, `3:07`, `1:02:03`, `2 d 03:00:00`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    days, rest = divmod(whole, 86_400)
+    hours, minutes, left = rest // 3600, rest // 60 % 60, rest % 60
+    if days:
+        return f"{days} d {hours:02d}:{minutes:02d}:{left:02d}"
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -1,0 +1,204 @@
+"""Starts a plan, watches it, passes signals on, and says how it ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from croc_cli.errors import EXIT_INTERRUPTED, Interrupted
+from croc_cli.launch.failure import explain_failure
+from croc_cli.launch.live import Progress, open_progress
+from croc_cli.launch.plan import LaunchPlan
+from croc_cli.launch.tail import JsonLinesTail
+from croc_cli.run_dir import RunDir, read_json, write_json
+
+POLL_SECONDS = 0.2
+LET_GO_SECONDS = 10.0
+"""How long ranks on other nodes get to end after a second Ctrl-C, before the local processes are killed."""
+
+
+def find_free_port() -> int:
+    """Return a TCP port that is free on this machine now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_launch_files(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str) -> None:
+    """Write into the stage folder what the worker reads, and take out what the last launch left for its parent."""
+    stage_dir = plan.stage_dir
+    stage_dir.logs.mkdir(parents=True, exist_ok=True)
+    for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json")):
+        stale.unlink(missing_ok=True)
+    stage_dir.recipe_file.write_text(recipe_yaml, encoding="utf-8")
+    RunDir(stage_dir.root.parent).recipe_file.write_text(recipe_yaml, encoding="utf-8")
+    if plan.deepspeed is not None:
+        write_json(stage_dir.deepspeed_file, plan.deepspeed)
+    # A stage that goes on keeps the time of its earlier launches.
+    earlier = read_json(stage_dir.launch_file).get("wall_seconds") if stage_dir.latest_checkpoint() else None
+    launch: dict[str, Any] = {
+        "stage": plan.stage,
+        "start": str(plan.start) if plan.start else None,
+        "num_ranks": plan.layout.num_ranks,
+        "command": list(plan.command),
+        "env": plan.environment,
+        "fingerprint": fingerprint,
+        "time": time.time(),
+        "wall_seconds": earlier or 0.0,
+    }
+    write_json(stage_dir.launch_file, launch)
+
+
+class StopRequests:
+    """Counts Ctrl-C and its like while a launch runs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Count a signal."""
+        self.count += 1
+
+    @contextmanager
+    def installed(self) -> Iterator["StopRequests"]:
+        """Catch SIGINT, SIGTERM and SIGHUP; one that is ignored, as under nohup, stays ignored."""
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, self)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def launch(plan: LaunchPlan, *, progress: Progress | None = None) -> float:
+    """Start a plan whose files are written, show how far it is, and wait for its end.
+
+    Args:
+        plan: The plan.
+        progress: Where figures go; left out: stderr.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        Interrupted: It was asked to stop, and did.
+        UsageError, RunError: It failed.
+    """
+    stage_dir = plan.stage_dir
+    started = time.monotonic()
+    shown = open_progress(plan.stage) if progress is None else progress
+    tails = (JsonLinesTail(stage_dir.metrics_file), JsonLinesTail(stage_dir.events_file))
+    with StopRequests().installed() as requests, shown:
+        process = start(plan)
+        try:
+            watch(process, plan, requests=requests, tails=tails, progress=shown)
+        finally:
+            if process.poll() is None:
+                kill(process, plan)
+            record_seconds(plan, time.monotonic() - started)
+    code = process.returncode
+    if code == 0 and stage_dir.finished():
+        return time.monotonic() - started
+    if requests.count > 1:
+        raise Interrupted(f"{plan.stage} was stopped at once", hint="the same command goes on from the last checkpoint")
+    if code == EXIT_INTERRUPTED:
+        latest = stage_dir.latest_checkpoint()
+        kept = f"saved in {latest}" if latest else "nothing was trained yet"
+        raise Interrupted(f"{plan.stage} was interrupted; {kept}", hint="the same command goes on from there")
+    failure = explain_failure(stage_dir, exit_code=code)
+    for line in failure.lines:
+        shown.message(f"  {line}")
+    if failure.log is not None:
+        shown.message(f"logs: {failure.log}")
+    raise failure.error
+
+
+def record_seconds(plan: LaunchPlan, seconds: float) -> None:
+    """Add the time of this launch to that of the stage."""
+    record = read_json(plan.stage_dir.launch_file)
+    write_json(
+        plan.stage_dir.launch_file, record | {"wall_seconds": float(record.get("wall_seconds") or 0.0) + seconds}
+    )
+
+
+def start(plan: LaunchPlan) -> "subprocess.Popen[bytes]":
+    """Start the command in a session of its own, so that Ctrl-C reaches this process alone."""
+    with plan.stage_dir.launcher_log.open("ab") as log:
+        return subprocess.Popen(
+            plan.command,
+            env=os.environ | plan.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def watch(
+    process: "subprocess.Popen[bytes]",
+    plan: LaunchPlan,
+    *,
+    requests: StopRequests,
+    tails: tuple[JsonLinesTail, JsonLinesTail],
+    progress: Progress,
+) -> None:
+    """Show what the ranks report until the process ends; the first stop request asks them to, the second ends it."""
+    metrics, events = tails
+    asked = False
+    while True:
+        ended = process.poll() is not None
+        for event in events.read():
+            progress.message(format_event(event))
+        for row in metrics.read():
+            progress.metrics(row)
+        progress.tick()
+        if ended:
+            return
+        if requests.count and not asked:
+            asked = True
+            ask_to_stop(plan.stage_dir.stop_file)
+            progress.message("stopping after this step and saving; Ctrl-C again stops at once")
+        if requests.count > 1:
+            kill(process, plan)
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def ask_to_stop(stop_file: Path) -> None:
+    """Ask the ranks to save and end."""
+    stop_file.parent.mkdir(parents=True, exist_ok=True)
+    stop_file.touch()
+
+
+def kill(process: "subprocess.Popen[bytes]", plan: LaunchPlan) -> None:
+    """End the process and all it started: at once on this machine, with a moment to reach other nodes."""
+    if plan.layout.kind != "local":
+        signal_group(process, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LET_GO_SECONDS)
+    signal_group(process, signal.SIGKILL)
+    process.wait()
+
+
+def signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to the process and all of its session."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def format_event(event: dict[str, Any]) -> str:
+    """Return an event as one line: `warning: … (hint)`."""
+    level = "" if event.get("level", "info") == "info" else f"{event['level']}: "
+    hint = f" ({event['hint']})" if event.get("hint") else ""
+    return f"{level}{event.get('message', '')}{hint}"

@@ -1,0 +1,109 @@
+"""From a recipe's name of a pretrained model to a folder: built in, local, or from the hub."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+import croc_cli
+from croc_cli.errors import UsageError
+
+BUILTIN_PREFIX = "builtin:"
+BUILTIN_FOLDER = Path(croc_cli.__file__).parent / "demo" / "backbones"
+
+TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+"""Configs and tokenizers."""
+
+WEIGHT_FILES = (["model*.safetensors"], ["pytorch_model*.bin"])
+"""Weights, the better form first. Vicuna and CLIP ViT-L/14-336 are published in the second alone; transformers reads it
+with `torch.load(weights_only=True)`, which runs no code."""
+
+HUB_TIMEOUT = 10.0
+"""Seconds to wait for the hub's first answer."""
+
+
+class ModelNotFound(UsageError):
+    """A vision tower, LLM or checkpoint is not where its name points; exit code 2."""
+
+
+def find_model(name: str, *, part: str, revision: str | None = None) -> Path:
+    """Return the folder of a pretrained model, fetched from the hub if need be.
+
+    Args:
+        name: `builtin:nano`, a folder, or a hub id such as `openai/clip-vit-large-patch14-336`.
+        part: `vision_tower` or `llm`, the recipe key that names it.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        ModelNotFound: With every place that was looked at.
+    """
+    if name.startswith(BUILTIN_PREFIX):
+        return _find_builtin(name, part)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise ModelNotFound(
+                f"{_words(part)} {name!r}: the folder {folder.resolve()} holds no config.json",
+                hint=f"give model.{part} a folder in Hugging Face's form: config.json, weights, tokenizer or processor",
+            )
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelNotFound(
+            f"{_words(part)} {name!r} was not found: there is no folder {folder.absolute()}", hint=_local_hint(part)
+        )
+    try:
+        return _fetch(name, revision)
+    except Exception as error:  # hub, network and cache have no error class in common
+        raise ModelNotFound(
+            f"{_words(part)} {name!r} was not found: no folder {folder.absolute()}, "
+            f"and the hub {HfApi().endpoint} did not give it ({_reason(error)})",
+            hint=_local_hint(part),
+        ) from error
+
+
+def _find_builtin(name: str, part: str) -> Path:
+    folder = BUILTIN_FOLDER / part
+    if name != f"{BUILTIN_PREFIX}nano" or not (folder / "config.json").exists():
+        raise ModelNotFound(
+            f"{_words(part)} {name!r} is not built in: looked for {folder}", hint="builtin:nano is the only one"
+        )
+    return folder
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """Return the hub's snapshot of a model: texts and one form of weights; from the cache where the hub is silent."""
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+    except Exception:
+        if cached := _find_cached(name, revision):
+            return cached
+        raise
+    files = [Path(sibling.rfilename) for sibling in info.siblings or ()]
+    weights = next((form for form in WEIGHT_FILES if any(file.match(form[0]) for file in files)), [])
+    return Path(snapshot_download(name, revision=revision, allow_patterns=TEXT_FILES + weights))
+
+
+def _find_cached(name: str, revision: str | None) -> Path | None:
+    """Return the snapshot that an earlier run fetched, if there is one."""
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (OSError, HFValidationError):
+        return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or no right to see it"
+    if isinstance(error, HFValidationError):
+        return "not a hub id"
+    if isinstance(error, HfHubHTTPError):
+        return f"status {error.response.status_code}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+
+
+def _words(part: str) -> str:
+    return {"vision_tower": "vision tower", "llm": "LLM"}.get(part, part)
+
+
+def _local_hint(part: str) -> str:
+    return f"pass a local folder: model.{part}: /path/to/folder"

@@ -1,0 +1,202 @@
+"""The multimodal model in training: stock LLaVA, with what stage 1.5 puts between its parts.
+
+Letters: B samples, T tokens of a sequence, I images, n visual tokens of an image, m masked ones, K trained tokens,
+V vocabulary size, D the LLM's hidden size.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from croc_cli.model.attention_mask import build_attention_mask
+from croc_cli.model.token_pool import TokenPool
+from croc_cli.names import IGNORE_INDEX
+
+
+class MultimodalOutput(NamedTuple):
+    """What the objectives and the metrics need of one forward pass; a tuple, so that ZeRO-3 finds the tensors in it.
+
+    Args:
+        hidden: [B, T, D], last hidden states of the LLM.
+        logits: [K, V], only where a label needs them; one row where none does, so that the LM head always runs.
+        labels: [K] int64, the token that each row of `logits` is to predict; -100 for the row that stands in for none.
+        visual_hidden: [I, n, D], hidden states at visual positions, through the head where there is one.
+        visual_targets: [I, n, D], visual tokens before any was replaced.
+        masked: [I, n] bool, where tokens were replaced; None without a pool.
+        assignment: [I, m] int64 on the CPU, pool tokens of masked positions, -1 for blanks; None without a pool.
+        assignment_cost_sum: Sum over real images of the mean distance between masked tokens and their pool tokens.
+        assignment_seconds: Time that costs and assignment took.
+        zero: Scalar 0 that hangs on every module. It belongs into every loss: each rank then has a gradient for the
+            same parameters at every step, whatever its micro-batch holds.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    labels: Tensor
+    visual_hidden: Tensor
+    visual_targets: Tensor
+    masked: Tensor | None
+    assignment: Tensor | None
+    assignment_cost_sum: float
+    assignment_seconds: float
+    zero: Tensor
+
+
+class MultimodalModel(nn.Module):
+    """Stock LLaVA with a token pool and a reconstruction head (arXiv:2410.14332v3, section 3).
+
+    Every call runs every module, also on a micro-batch without an image, which brings one blank: under ZeRO ranks that
+    ran different modules would wait for each other forever. Parameters are touched only inside their own module's
+    forward.
+
+    Args:
+        llava: The stock model, a `LlavaForConditionalGeneration`.
+        num_visual_tokens: n.
+        pool: What replaces masked tokens; None where nothing is masked.
+        head: From [I, n, D] hidden states to [I, n, D] predicted visual tokens; None for the hidden states themselves.
+        matching: `hungarian` or `nearest`, how the pool chooses.
+        attention_kind: `causal`, `mixed` or `prefix`, see `croc_cli.model.attention_mask`.
+        visual_norm: `none`, or `l2` for visual tokens of unit length, as in the released code.
+    """
+
+    def __init__(
+        self,
+        llava: Any,
+        *,
+        num_visual_tokens: int,
+        pool: TokenPool | None = None,
+        head: nn.Module | None = None,
+        matching: str = "hungarian",
+        attention_kind: str = "causal",
+        visual_norm: str = "none",
+    ) -> None:
+        super().__init__()
+        if visual_norm not in ("none", "l2"):
+            raise ValueError(f"visual_norm is {visual_norm!r}, expected none or l2")
+        self.llava = llava
+        self.num_visual_tokens = num_visual_tokens
+        self.pool = pool
+        self.head = head
+        self.matching = matching
+        self.attention_kind = attention_kind
+        self.visual_norm = visual_norm
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor,
+        image_is_real: Tensor,
+        image_rows: Tensor,
+        masked: Tensor | None = None,
+    ) -> MultimodalOutput:
+        """Run the model on one micro-batch.
+
+        Args:
+            input_ids: [B, T] int64, n image tokens for each image that has a place.
+            attention_mask: [B, T] int64, 0 at padding, which is on the right.
+            labels: [B, T] int64, -100 where nothing is trained.
+            pixel_values: [I, 3, H, W], I ≥ 1.
+            image_is_real: [I] bool, False for blanks.
+            image_rows: [I] int64, the row of each image, images of a row in order of appearance; -1 for a blank without
+                a place.
+            masked: [I, n] bool, visual tokens to replace; None for none.
+
+        Raises:
+            ValueError: Image tokens and images do not match.
+        """
+        is_visual = input_ids == self.llava.config.image_token_id
+        places = self._order_of_places(is_visual, image_rows)
+        visual_targets = self.encode_images(pixel_values)
+        tokens, assignment, cost_sum, seconds = visual_targets, None, 0.0, 0.0
+        if self.pool is not None:
+            masked = torch.zeros(tokens.shape[:2], dtype=torch.bool) if masked is None else masked
+            masked = masked.to(tokens.device)
+            tokens, assignment, cost_sum, seconds = self.pool(tokens, masked, image_is_real, matching=self.matching)
+
+        embeds = self.llava.get_input_embeddings()(input_ids)
+        embeds = embeds.masked_scatter(is_visual[..., None], tokens[places].to(embeds.dtype))
+        hidden = self._run_llm(embeds, attention_mask, labels, is_visual)
+        logits, logit_labels = self._label_logits(hidden, labels)
+        visual_hidden = self._gather_visual(hidden, is_visual, places, num_images=len(tokens))
+        if self.head is not None:
+            visual_hidden = self.head(visual_hidden)
+        return MultimodalOutput(
+            hidden=hidden,
+            logits=logits,
+            labels=logit_labels,
+            visual_hidden=visual_hidden,
+            visual_targets=visual_targets,
+            masked=masked if self.pool is not None else None,
+            assignment=assignment,
+            assignment_cost_sum=cost_sum,
+            assignment_seconds=seconds,
+            zero=torch.stack([(part.float() * 0.0).sum() for part in (tokens, visual_hidden, logits[:1])]).sum(),
+        )
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Turn pictures into visual tokens: vision tower, projector and the norm, if any (METHOD: step 1).
+
+        Args:
+            pixel_values: [I, 3, H, W].
+
+        Returns:
+            [I, n, D]. A frozen tower leaves no graph behind: nothing that enters it needs a gradient.
+        """
+        features = self.llava.get_image_features(pixel_values.to(self.llava.dtype)).pooler_output
+        tokens = torch.stack(list(features))
+        if tokens.shape[1] != self.num_visual_tokens:
+            raise ValueError(
+                f"the vision tower gives {tokens.shape[1]} visual tokens an image, expected {self.num_visual_tokens}"
+            )
+        return F.normalize(tokens, dim=-1) if self.visual_norm == "l2" else tokens
+
+    def _order_of_places(self, is_visual: Tensor, image_rows: Tensor) -> Tensor:
+        """Return [P] int64, the images that have a place, in the order in which their places are met, row by row."""
+        order = torch.argsort(image_rows, stable=True)
+        places = order[image_rows[order] >= 0]
+        expected = torch.bincount(image_rows[places], minlength=len(is_visual)) * self.num_visual_tokens
+        if not torch.equal(expected, is_visual.sum(dim=1)):
+            raise ValueError(
+                f"rows hold {is_visual.sum(dim=1).tolist()} image tokens, expected {expected.tolist()}: "
+                f"{self.num_visual_tokens} for each image"
+            )
+        return places
+
+    def _run_llm(self, embeds: Tensor, attention_mask: Tensor, labels: Tensor, is_visual: Tensor) -> Tensor:
+        """Return [B, T, D] last hidden states."""
+        language_model = self.llava.model.language_model
+        has_key = attention_mask.bool()
+        # a row of padding alone would have no key at all, which some kernels answer with NaN
+        has_key[:, 0] |= ~has_key.any(dim=1)
+        is_label = labels != IGNORE_INDEX
+        prefix_length = torch.where(is_label.any(dim=1), is_label.int().argmax(dim=1), labels.shape[1])
+        mask = build_attention_mask(
+            language_model.config,
+            embeds,
+            has_key,
+            kind=self.attention_kind,
+            is_visual=is_visual,
+            prefix_length=prefix_length,
+        )
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        outputs = language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
+        hidden: Tensor = outputs.last_hidden_state
+        return hidden
+
+    def _label_logits(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return [K, V] logits of the positions whose next token is trained, and those [K] tokens."""
+        following = labels[:, 1:]
+        trained = following != IGNORE_INDEX
+        states, wanted = hidden[:, :-1][trained], following[trained]
+        if len(wanted) == 0:
+            states, wanted = hidden[0, :1], labels.new_full((1,), IGNORE_INDEX)
+        return self.llava.lm_head(states), wanted
+
+    def _gather_visual(self, hidden: Tensor, is_visual: Tensor, places: Tensor, *, num_images: int) -> Tensor:
+        """Return [I, n, D], hidden states at each image's positions; zeros for an image without a place."""
+        found = hidden[is_visual].view(len(places), self.num_visual_tokens, hidden.shape[-1])
+        return hidden.new_zeros(num_images, *found.shape[1:]).index_copy(0, places, found)

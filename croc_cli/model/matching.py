@@ -1,0 +1,89 @@
+"""Which pool token takes the place of which masked visual token: costs, and the assignment over them.
+
+Letters: I images, m masked tokens of an image, N pool tokens, D hidden size.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+MATCHINGS = ("hungarian", "nearest")
+
+
+def pairwise_cost(tokens: Tensor, pool: Tensor) -> Tensor:
+    """Return C_ij = ‖token i − pool token j‖₂ (arXiv:2410.14332v3, Eq. 2), without gradient.
+
+    Both sides are first moved by the pool's mean, which leaves distances as they are and keeps the fast form
+    ‖a‖² − 2ab + ‖b‖² from cancelling where all tokens share a large common part, as visual tokens do.
+
+    Args:
+        tokens: [m, D], any float dtype.
+        pool: [N, D], any float dtype.
+
+    Returns:
+        [m, N] float32.
+    """
+    with torch.no_grad():
+        pool = pool.float()
+        centre = pool.mean(dim=0)
+        return torch.cdist(tokens.float() - centre, pool - centre)
+
+
+def assign(cost: npt.NDArray[np.float32], *, method: str) -> npt.NDArray[np.int64]:
+    """Choose a pool token for each masked token (arXiv:2410.14332v3, section 3.2).
+
+    `hungarian` has the least total cost with each pool token used at most ceil(m / N) times: once in the usual case
+    of m ≤ N. The paper pads the masked tokens with ∅ to N; that adds rows of zero cost only, so this rectangular
+    problem is the same. `nearest` takes the cheapest pool token for each masked token on its own (Table 4c).
+
+    Args:
+        cost: [m, N] float32. Where it is not finite no assignment means anything, and pool tokens are taken in turn, so
+            that a diverging run gets as far as its loss, where it is noticed.
+        method: `hungarian` or `nearest`.
+
+    Returns:
+        [m] int64, a pool token for each masked token.
+
+    Raises:
+        ValueError: `method` is neither.
+    """
+    if method not in MATCHINGS:
+        raise ValueError(f"matching is {method!r}, expected one of {', '.join(MATCHINGS)}")
+    num_masked, num_pool = cost.shape
+    if num_pool == 1 or num_masked == 0:
+        return np.zeros(num_masked, dtype=np.int64)
+    if not np.isfinite(cost).all():
+        return np.asarray(np.arange(num_masked) % num_pool, dtype=np.int64)
+    if method == "nearest":
+        return np.asarray(cost.argmin(axis=1), dtype=np.int64)
+    uses = -(-num_masked // num_pool)
+    _, columns = linear_sum_assignment(np.tile(cost, (1, uses)) if uses > 1 else cost)
+    return np.asarray(columns % num_pool, dtype=np.int64)
+
+
+def assign_images(costs: Sequence[Tensor], *, method: str) -> list[Tensor]:
+    """Assign for several images at once.
+
+    The exact solver runs on the CPU in as many threads as torch has: scipy lets go of the interpreter lock while it
+    solves. `nearest` stays on the device.
+
+    Args:
+        costs: For each image [m, N] float32, on any device.
+        method: `hungarian` or `nearest`.
+
+    Returns:
+        For each image [m] int64, on the CPU.
+    """
+    if method == "nearest":
+        return [cost.argmin(dim=1).cpu() for cost in costs]
+    arrays = [cost.cpu().numpy() for cost in costs]
+    workers = min(len(arrays), torch.get_num_threads())
+    if workers <= 1:
+        return [torch.from_numpy(assign(array, method=method)) for array in arrays]
+    with ThreadPoolExecutor(max_workers=workers) as threads:
+        return [torch.from_numpy(found) for found in threads.map(lambda array: assign(array, method=method), arrays)]

@@ -1,0 +1,256 @@
+"""Cross-checks: what single keys cannot say, each with the next value that fits."""
+
+from collections.abc import Callable, Iterator
+
+from croc_cli.errors import RecipeError
+from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.facts import ModelFacts, model_facts
+from croc_cli.recipe.issues import Issue, KeyPath, dotted
+from croc_cli.recipe.schema import Recipe, ScenesData, StageRecipe
+
+TRAINED_GROUPS: dict[StageName, tuple[str, ...]] = {
+    "align": ("projector",),
+    "reconstruct": ("projector", "llm", "token_pool", "head"),
+    "finetune": ("projector", "llm"),
+}
+"""Parameter groups that a stage may train (paper, section 3.4); the worker's stage table says the same."""
+
+
+def cross_check(recipe: Recipe) -> list[Issue]:
+    """Return all that does not fit together in a recipe whose single values are right; without origins."""
+    facts = model_facts(recipe.model)
+    alone = (issue for check in _CHECKS for issue in check(recipe))
+    with_facts = (issue for check in _CHECKS_WITH_FACTS for issue in check(recipe, facts))
+    return [*alone, *with_facts]
+
+
+def check_batches(recipe: Recipe, stages: tuple[StageName, ...], *, num_ranks: int) -> None:
+    """Raise RecipeError unless each stage's global batch is whole micro-batches on every rank.
+
+    Args:
+        recipe: The checked recipe.
+        stages: Stages that are about to run.
+        num_ranks: Ranks of the whole run, once the devices are counted.
+    """
+    issues = [issue for stage in stages if (issue := _batch_issue(recipe, stage, num_ranks)) is not None]
+    if issues:
+        raise RecipeError("\n".join(str(issue) for issue in issues))
+
+
+def known_ranks(recipe: Recipe) -> int | None:
+    """Return the ranks of the whole run as far as the recipe alone tells, or None."""
+    launch = recipe.launch
+    if launch.num_ranks == "auto" or launch.hostfile is not None:
+        return None
+    return launch.num_ranks * (launch.slurm.num_nodes if launch.slurm is not None else 1)
+
+
+def num_masked(recipe: Recipe, num_visual_tokens: int) -> int:
+    """Return m = round(γ·n), the masked tokens of an image."""
+    return round(recipe.reconstruct.mask.ratio * num_visual_tokens)
+
+
+def notes(recipe: Recipe) -> tuple[str, ...]:
+    """Return what is allowed in a recipe, yet perhaps not meant; one line each."""
+    found: list[str] = []
+    facts = model_facts(recipe.model)
+    stage, settings = recipe.reconstruct, recipe.reconstruct.reconstruction
+    if not stage.enabled:
+        return ()
+    if facts.num_visual_tokens is not None and stage.matching == "hungarian":
+        masked = num_masked(recipe, facts.num_visual_tokens)
+        if stage.pool.size < masked:
+            uses = -(-masked // stage.pool.size)
+            found.append(
+                f"reconstruct.pool.size: {stage.pool.size} is smaller than the {masked} masked tokens of an image,"
+                f" so each pool token may be used {uses} times in it"
+            )
+    if settings.loss == "l2" and settings.smooth_l1_beta != type(settings).model_fields["smooth_l1_beta"].default:
+        found.append("reconstruct.reconstruction.smooth_l1_beta: has no effect, as loss is l2")
+    if settings.head != "none" and stage.learning_rate.head == 0:
+        found.append("reconstruct.learning_rate.head: is 0, so the head keeps its random weights")
+    if settings.head == "bert" and facts.num_visual_tokens is None:
+        found.append(
+            "reconstruct.reconstruction.head: bert learns one position for each visual token, and only the tower's"
+            " config, which is not at hand, tells how many there are"
+        )
+    return tuple(found)
+
+
+def _batches(recipe: Recipe) -> Iterator[Issue]:
+    for stage in _enabled(recipe):
+        issue = _batch_issue(recipe, stage, known_ranks(recipe))
+        if issue is not None:
+            yield issue
+
+
+def _batch_issue(recipe: Recipe, stage: StageName, num_ranks: int | None) -> Issue | None:
+    batch = _stage(recipe, stage).batch
+    per_pass = batch.micro_size * (num_ranks or 1)
+    rest = batch.global_size % per_pass
+    if not rest:
+        return None
+    product = (
+        f"micro_size × ranks = {batch.micro_size} × {num_ranks} = {per_pass}" if num_ranks else f"micro_size {per_pass}"
+    )
+    above = batch.global_size - rest + per_pass
+    fitting = f"{above - per_pass} or {above}" if above > per_pass else str(above)
+    message = f"{batch.global_size} is not a multiple of {product}; the next that fits is {fitting}"
+    if smaller := _fitting_micro_size(batch.global_size, batch.micro_size, num_ranks or 1):
+        message += f", or micro_size {smaller}"
+    related: list[KeyPath] = [(stage, "batch", "micro_size")]
+    if num_ranks is not None:
+        related += [("launch", "num_ranks"), ("launch", "slurm", "num_nodes")]
+    return Issue((stage, "batch", "global_size"), message, related=tuple(related))
+
+
+def _tower_fits(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
+    tower = facts.tower
+    if tower is None:
+        return
+    if rest := tower.image_size % tower.patch_size:
+        message = (
+            f"its image size {tower.image_size} is not a multiple of its patch size {tower.patch_size};"
+            f" the next that fits is {tower.image_size - rest + tower.patch_size}"
+        )
+        yield Issue(("model", "vision_tower"), message)
+    depth = tower.num_layers + 1  # hidden states: the embeddings and one for each layer
+    layer = recipe.model.vision_feature_layer
+    if not -depth <= layer < depth:
+        message = f"{layer} is none of the tower's {depth} hidden states; it must be from {-depth} to {depth - 1}"
+        yield Issue(("model", "vision_feature_layer"), message, related=(("model", "vision_tower"),))
+
+
+def _lengths_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
+    positions = facts.llm.max_positions if facts.llm is not None else None
+    visual = facts.num_visual_tokens
+    for stage in _enabled(recipe):
+        length = _stage(recipe, stage).max_length
+        path = (stage, "max_length")
+        if positions is not None and length > positions:
+            message = f"{length} is more than the {positions} positions of {recipe.model.llm}; at most {positions} fits"
+            yield Issue(path, message, related=(("model", "llm"),))
+        if visual is not None and length <= visual:
+            message = (
+                f"{length} leaves no room for text beside the {visual} visual tokens of an image; it must be above that"
+            )
+            yield Issue(path, message, related=(("model", "vision_tower"),))
+
+
+def _data_fits(recipe: Recipe) -> Iterator[Issue]:
+    if recipe.reconstruct.enabled and recipe.data.reconstruct is None:
+        yield Issue(
+            ("data", "reconstruct"),
+            "is missing, though the reconstruct stage is enabled; give its data, or set reconstruct.enabled: false",
+            related=(("reconstruct", "enabled"),),
+        )
+    for stage in _enabled(recipe):
+        source = getattr(recipe.data, stage)
+        if _stage(recipe, stage).template != "plain" or not isinstance(source, ScenesData):
+            continue
+        if source.task == "questions":
+            message = f"plain takes an image and its caption, but data.{stage}.task is questions; use vicuna_v1"
+            yield Issue((stage, "template"), message, related=(("data", stage, "task"),))
+
+
+def _stages_enabled(recipe: Recipe) -> Iterator[Issue]:
+    if not _enabled(recipe):
+        paths: tuple[KeyPath, ...] = tuple((stage, "enabled") for stage in STAGES)
+        yield Issue(
+            paths[-1], "no stage is enabled; set at least one of align, reconstruct and finetune", related=paths[:-1]
+        )
+
+
+def _rates_fit(recipe: Recipe) -> Iterator[Issue]:
+    for stage in _enabled(recipe):
+        trained = TRAINED_GROUPS[stage]
+        rates: dict[str, float] = _stage(recipe, stage).learning_rate.model_dump()
+        for group in (group for group, rate in rates.items() if rate and group not in trained):
+            yield Issue((stage, "learning_rate", group), f"the {stage} stage trains {_and(trained)} only; leave it out")
+        if not any(rates[group] for group in trained):
+            yield Issue(
+                (stage, "learning_rate"),
+                f"trains nothing; set at least one of {', '.join(trained)} above 0",
+                related=tuple((stage, "learning_rate", group) for group in rates),
+            )
+
+
+def _optimizer_fits(recipe: Recipe) -> Iterator[Issue]:
+    for stage in _enabled(recipe):
+        section = _stage(recipe, stage)
+        if max(section.optimizer.betas) >= 1:
+            message = f"both must be below 1, not {list(section.optimizer.betas)}"
+            yield Issue((stage, "optimizer", "betas"), message)
+        least = {"none": 0, "optimizer": 1, "all": 3}[section.offload]
+        if section.zero_stage < least:
+            takes = f"zero_stage {least}" if least == 3 else f"zero_stage {least} or more"
+            message = f"{section.offload} needs {takes}, not {section.zero_stage}"
+            yield Issue((stage, "offload"), message, related=((stage, "zero_stage"),))
+
+
+def _objectives_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
+    stage = recipe.reconstruct
+    if not stage.enabled:
+        return
+    weight: KeyPath = ("reconstruct", "objectives", "reconstruction_weight")
+    caption: KeyPath = ("reconstruct", "objectives", "caption_weight")
+    ratio: KeyPath = ("reconstruct", "mask", "ratio")
+    if not stage.objectives.reconstruction_weight and not stage.objectives.caption_weight:
+        yield Issue(weight, f"both objectives have weight 0; set this or {dotted(caption)} above 0", related=(caption,))
+    visual = facts.num_visual_tokens
+    masks_none = num_masked(recipe, visual) == 0 if visual is not None else stage.mask.ratio == 0
+    settings = stage.reconstruction
+    if stage.objectives.reconstruction_weight and masks_none and settings.scope == "masked":
+        message = f"{stage.mask.ratio:g} masks no token, so there is nothing to reconstruct"
+        if visual:
+            message += f"; the next that fits is {_next_ratio(visual):g}"
+        message += f" (or {dotted(weight)}: 0, or scope: all)"
+        yield Issue(ratio, message, related=(weight, ("reconstruct", "reconstruction", "scope")))
+    if settings.head == "none" and stage.learning_rate.head:
+        head: KeyPath = ("reconstruct", "reconstruction", "head")
+        message = f"there is no head to train, as {dotted(head)} is none; leave it out, or choose linear or bert"
+        yield Issue(("reconstruct", "learning_rate", "head"), message, related=(head,))
+
+
+def _launch_fits(recipe: Recipe) -> Iterator[Issue]:
+    if recipe.launch.hostfile is not None and recipe.launch.slurm is not None:
+        message = "a run is started through a hostfile or through slurm, not both; leave one out"
+        yield Issue(("launch", "hostfile"), message, related=(("launch", "slurm"),))
+
+
+_CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
+    _stages_enabled,
+    _batches,
+    _data_fits,
+    _rates_fit,
+    _optimizer_fits,
+    _launch_fits,
+)
+_CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (
+    _tower_fits,
+    _lengths_fit,
+    _objectives_fit,
+)
+
+
+def _enabled(recipe: Recipe) -> list[StageName]:
+    return [stage for stage in STAGES if _stage(recipe, stage).enabled]
+
+
+def _stage(recipe: Recipe, stage: StageName) -> StageRecipe:
+    section: StageRecipe = getattr(recipe, stage)
+    return section
+
+
+def _fitting_micro_size(global_size: int, micro_size: int, num_ranks: int) -> int | None:
+    """Return the largest micro-batch, at most the present one, that divides the global batch on every rank."""
+    return next((size for size in range(micro_size, 0, -1) if global_size % (size * num_ranks) == 0), None)
+
+
+def _next_ratio(num_visual_tokens: int) -> float:
+    """Return the least share, in hundredths, that masks a token."""
+    return next(step / 100 for step in range(1, 101) if round(step / 100 * num_visual_tokens) > 0)
+
+
+def _and(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]

@@ -1,0 +1,237 @@
+"""What a recipe may say: one YAML file is one pipeline, and this is every key of it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
+AspectName = Literal["pad", "square"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class ModelRecipe(Section):
+    """The pretrained parts, and how visual tokens enter the LLM."""
+
+    vision_tower: str = Field(description="Folder, hub id or `builtin:nano` of a CLIP-shaped vision tower")
+    llm: str = Field(description="Folder, hub id or `builtin:nano` of a decoder-only LLM with its tokenizer")
+    vision_tower_revision: str | None = Field(None, description="Hub revision of the tower")
+    llm_revision: str | None = Field(None, description="Hub revision of the LLM")
+    vision_feature_layer: int = Field(-2, description="Hidden state of the tower that is projected; -2 = penultimate")
+    visual_norm: Literal["none", "l2"] = Field(
+        "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"
+    )
+    attention: Literal["sdpa", "eager", "flex_attention"] = Field("sdpa", description="Attention kernel of the LLM")
+
+
+class LlavaJsonData(Section):
+    """Samples from a LLaVA JSON list or JSONL file and a folder of images."""
+
+    kind: Literal["llava_json"]
+    path: str = Field(description="JSON list or JSONL in LLaVA's form")
+    image_folder: str = Field(description="Folder that the rows' `image` paths start from")
+    num_samples: PositiveInt | None = Field(None, description="Samples to take, by a seeded draw; left out: all")
+
+
+class ScenesData(Section):
+    """Samples drawn on the fly: scenes of coloured shapes with captions and questions."""
+
+    kind: Literal["scenes"]
+    task: Literal["brief_captions", "detailed_captions", "questions"]
+    num_samples: PositiveInt = Field(description="Samples of one epoch")
+    text_only_share: Share = Field(
+        0.0, description="Share of samples that describe the scene in words, without picture"
+    )
+
+
+DataSource = Annotated[LlavaJsonData | ScenesData, Field(discriminator="kind")]
+
+
+class DataRecipe(Section):
+    """What each stage is trained on."""
+
+    align: DataSource
+    reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
+    finetune: DataSource
+    num_workers: NonNegativeInt = Field(4, description="Loader processes per rank; 0 = load in the training process")
+    max_bad_images: NonNegativeInt = Field(100, description="Images of a stage that may fail to open before it stops")
+
+
+class BatchRecipe(Section):
+    """Batch sizes of one stage, in samples."""
+
+    global_size: PositiveInt = Field(description="Samples per optimizer step")
+    micro_size: PositiveInt = Field(description="Samples per rank per forward pass")
+
+
+class LearningRates(Section):
+    """Peak learning rate of each parameter group; 0 or left out = frozen."""
+
+    projector: NonNegativeFloat = 0.0
+    llm: NonNegativeFloat = 0.0
+    token_pool: NonNegativeFloat = 0.0
+    head: NonNegativeFloat = 0.0
+
+
+class OptimizerRecipe(Section):
+    """AdamW and its schedule."""
+
+    betas: tuple[Share, Share] = Field((0.9, 0.98), description="Paper, section 4")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Paper, Table 7")
+    eps: PositiveFloat = 1e-8
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Share = Field(0.03, description="Share of the steps over which the rate rises from zero")
+    clip_norm: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 = no clipping")
+
+
+class StageRecipe(Section):
+    """What every training stage has."""
+
+    enabled: bool = True
+    batch: BatchRecipe
+    learning_rate: LearningRates
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    epochs: PositiveFloat = 1.0
+    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; left out: as many as the epochs have")
+    template: TemplateName
+    image_aspect: AspectName = Field("pad", description="pad = mean colour to a square; square = centre crop")
+    max_length: PositiveInt = Field(2048, description="Tokens of a sequence, visual tokens included")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none", description="What DeepSpeed keeps in host memory: nothing, optimizer state, or parameters too"
+    )
+    gradient_checkpointing: bool = True
+    seed: NonNegativeInt = 0
+    save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; left out: the last step only")
+    keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints that stay on disk")
+
+
+class PoolRecipe(Section):
+    """The token pool of stage 1.5 (paper, section 3.2)."""
+
+    size: PositiveInt = Field(2048, description="N, tokens in the pool")
+    initialisation: Literal["sampled", "normal", "moments", "covariance"] = Field(
+        "sampled",
+        description="sampled = real visual tokens; normal = N(0, 1); moments, covariance = drawn like real ones",
+    )
+
+
+class MaskRecipe(Section):
+    """Which visual tokens are replaced (paper, section 4.2)."""
+
+    ratio: Share = Field(0.75, description="γ, share of an image's visual tokens replaced from the pool")
+
+
+class ObjectivesRecipe(Section):
+    """Weights of the two objectives (paper, Eq. 5)."""
+
+    reconstruction_weight: NonNegativeFloat = Field(10.0, description="α; 0 leaves the objective out")
+    caption_weight: NonNegativeFloat = Field(1.0, description="0 leaves the objective out")
+
+
+class ReconstructionRecipe(Section):
+    """How reconstruction is measured (paper, Eq. 3, made exact)."""
+
+    target: Literal["raw", "layer_norm", "l2"] = "layer_norm"
+    stop_gradient: bool = Field(True, description="Keep the projector from shrinking its own targets")
+    loss: Literal["l2", "smooth_l1"] = "l2"
+    smooth_l1_beta: PositiveFloat = 0.01
+    per_dimension: bool = Field(True, description="Divide the L2 norm by √D")
+    reduction: Literal["mean", "sum"] = Field("mean", description="Over the positions of an image; images are averaged")
+    scope: Literal["masked", "all"] = Field("masked", description="Positions that count")
+    head: Literal["none", "linear", "bert"] = "none"
+    head_dropout: Share = 0.1
+
+
+class ReconstructStage(StageRecipe):
+    """Stage 1.5: masked visual token reconstruction and detailed captions."""
+
+    pool: PoolRecipe = PoolRecipe()
+    mask: MaskRecipe = MaskRecipe()
+    matching: Literal["hungarian", "nearest"] = "hungarian"
+    attention: Literal["mixed", "causal", "prefix"] = Field(
+        "mixed", description="mixed = visual tokens visible to all; prefix = all before the first label, as released"
+    )
+    objectives: ObjectivesRecipe = ObjectivesRecipe()
+    reconstruction: ReconstructionRecipe = ReconstructionRecipe()
+    log_gradient_shares_every: PositiveInt | None = Field(
+        None, description="Steps between measurements of the gradient norm each objective alone gives the LLM"
+    )
+
+
+class EvalRecipe(Section):
+    """The evaluation that ends the pipeline."""
+
+    benchmarks: tuple[Literal["scenes"], ...] = ()
+    num_scenes: PositiveInt = Field(200, description="Held-out scenes of the `scenes` benchmark")
+    batch_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 128
+
+
+class ChatRecipe(Section):
+    """How `croc chat` answers with this recipe's model."""
+
+    temperature: NonNegativeFloat = Field(0.0, description="0 = greedy")
+    max_tokens: PositiveInt = 512
+
+
+class SlurmRecipe(Section):
+    """What a Slurm job needs; `croc` then starts ranks with srun."""
+
+    num_nodes: PositiveInt = 1
+    partition: str | None = None
+    time_limit: str | None = Field(None, description="As Slurm writes it, such as 2-00:00:00")
+    extra_args: tuple[str, ...] = ()
+
+
+class WandbRecipe(Section):
+    """Weights & Biases, through DeepSpeed's monitor."""
+
+    project: str
+    team: str | None = None
+    group: str | None = None
+
+
+class MonitorRecipe(Section):
+    """Where metrics go besides metrics.jsonl."""
+
+    tensorboard: bool = False
+    wandb: WandbRecipe | None = None
+
+
+class LaunchRecipe(Section):
+    """Where the ranks run."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    num_ranks: PositiveInt | Literal["auto"] = Field(
+        "auto", description="Ranks per node; auto = every GPU, or 1 on a CPU"
+    )
+    threads_per_rank: PositiveInt | None = Field(None, description="CPU threads of a rank; left out: cores / ranks")
+    hostfile: str | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
+    slurm: SlurmRecipe | None = None
+    master_port: PositiveInt | None = Field(None, description="Left out: a free one")
+
+
+class Recipe(Section):
+    """One pipeline: model, data, the stages, evaluation, chat, launch."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder; left out: the file's name"
+    )
+    description: str = ""
+    model: ModelRecipe
+    data: DataRecipe
+    align: StageRecipe
+    reconstruct: ReconstructStage
+    finetune: StageRecipe
+    eval: EvalRecipe = EvalRecipe()
+    chat: ChatRecipe = ChatRecipe()
+    launch: LaunchRecipe = LaunchRecipe()
+    monitor: MonitorRecipe = MonitorRecipe()
+    runs_folder: str = Field("runs", description="Run folders are made in it, one a recipe")

@@ -1,0 +1,176 @@
+"""A run folder as text: stages with their times, losses and health, and the accuracy by question type."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from croc_cli.launch.live import format_seconds
+from croc_cli.names import STAGES
+from croc_cli.run_dir import RunDir, StageDir, read_json
+
+Table = list[list[str]]
+NONE = "–"
+
+
+def summarise(run_dir: Path) -> str:
+    """Return the report of a run folder; what is not there yet is left out."""
+    run = RunDir(run_dir)
+    parts = [stage_table(run)]
+    results = read_json(run.stage("eval").results_file)
+    benchmarks = results.get("benchmarks")
+    for name, scores in (benchmarks if isinstance(benchmarks, dict) else {}).items():
+        if isinstance(scores, dict):
+            parts.append(accuracy_table(name, scores))
+    if isinstance(example := results.get("example"), dict):
+        parts.append(format_example(example))
+    return "\n\n".join(part for part in parts if part)
+
+
+def stage_table(run: RunDir) -> str:
+    """Return the table of stages, the evaluation last and the total under it."""
+    rows: Table = [["stage", "steps", "time", "caption loss", "reconstruction", "health"]]
+    total = 0.0
+    for name in (*STAGES, "eval"):
+        stage = run.stage(name)
+        if not stage.exists():
+            continue
+        seconds = stage_seconds(stage)
+        total += seconds or 0.0
+        summary = read_json(stage.summary_file)
+        losses = _mapping(summary.get("losses"))
+        rows.append(
+            [
+                name,
+                str(summary.get("steps", NONE)) if name != "eval" else "",
+                NONE if seconds is None else format_seconds(seconds),
+                _number(losses.get("caption_loss")) if name != "eval" else "",
+                _number(losses.get("reconstruction_loss")) if name == "reconstruct" else "",
+                ("; ".join(health_lines(summary)) if stage.finished() else "not finished"),
+            ]
+        )
+    if len(rows) == 1:
+        return f"{run.root} holds no stage yet"
+    rows.append(["total", "", format_seconds(total), "", "", ""])
+    return format_table(rows)
+
+
+def stage_seconds(stage: StageDir) -> float | None:
+    """Return the seconds that a stage took, start-up included; without them if only the worker's own time is known."""
+    for record, key in (
+        (stage.launch_file, "wall_seconds"),
+        (stage.summary_file, "seconds"),
+        (stage.results_file, "seconds"),
+    ):
+        value = read_json(record).get(key)
+        if isinstance(value, int | float):
+            return float(value)
+    return None
+
+
+def health_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the health figures of a stage as short phrases, and loudly what is wrong (METHOD: health)."""
+    health = _mapping(summary.get("health"))
+    lines = []
+    if (used := health.get("pool_used_share")) is not None:
+        window = health.get("pool_window_share")
+        lines.append(f"pool {used:.0%} used" + ("" if window is None else f", {window:.0%} in the last window"))
+    if (entropy := health.get("pool_entropy")) is not None:
+        lines.append(f"entropy {entropy:.2f}")
+    if (explained := health.get("explained_share")) is not None:
+        lines.append(f"explained share {explained:.2f}")
+        if explained <= 0:
+            lines.append("NO BETTER THAN PREDICTING THE MEAN VISUAL TOKEN")
+    if (share := health.get("assignment_share")) is not None:
+        lines.append(f"assignment {share:.0%} of the time")
+    names = {
+        "bad_images": "images that did not open",
+        "skipped_steps": "steps skipped",
+        "truncated_samples": "samples cut",
+        "dropped_samples": "samples dropped",
+    }
+    counts = _mapping(summary.get("counts"))
+    lines += [f"{counts[key]:,} {phrase}" for key, phrase in names.items() if counts.get(key)]
+    return lines
+
+
+def format_stage_end(stage: StageDir, *, seconds: float) -> str:
+    """Return the lines that end a stage command: time, last losses, health, checkpoint."""
+    summary = read_json(stage.summary_file)
+    losses = _mapping(summary.get("losses"))
+    figures = [
+        f"{name.replace('_', ' ')} {value:.3f}"
+        for name, value in losses.items()
+        if isinstance(value, int | float) and (name != "loss" or losses.get("reconstruction_loss") is not None)
+    ]
+    steps = f"{summary['steps']:,} steps in " if summary.get("steps") else ""
+    line = f"{stage.name}: {steps}{format_seconds(seconds)}"
+    if figures:
+        line += " · " + " · ".join(figures)
+    lines = [line]
+    if health := health_lines(summary):
+        lines.append(f"{stage.name}: " + "; ".join(health))
+    if stage.name == "eval":
+        lines.append(f"{stage.name}: scores in {stage.results_file}")
+    elif (checkpoint := stage.latest_checkpoint()) is not None:
+        lines.append(f"{stage.name}: checkpoint {checkpoint}")
+    return "\n".join(lines)
+
+
+def accuracy_table(benchmark: str, scores: Mapping[str, Any]) -> str:
+    """Return the accuracy of each question type beside its baselines.
+
+    Args:
+        benchmark: Its name.
+        scores: What results.json says of it.
+    """
+    accuracy = _mapping(scores.get("accuracy"))
+    baselines = {name: _mapping(values) for name, values in _mapping(scores.get("baselines")).items()}
+    blind = _mapping(scores.get("best_blind"))
+    columns = {"accuracy": accuracy, **({"best blind": blind} if blind else {}), **baselines}
+    rows: Table = [["question type", *(name.replace("_", " ") for name in columns)]]
+    for kind in accuracy:
+        rows.append([str(kind), *(_percent(values.get(kind)) for values in columns.values())])
+    mean = scores.get("mean_accuracy")
+    means = [mean if mean is not None else _mean(accuracy), *(_mean(values) for values in list(columns.values())[1:])]
+    rows.append(["mean", *(_percent(value) for value in means)])
+    number = scores.get("num_questions")
+    title = f"accuracy on {benchmark}" + (f", {number:,} questions" if isinstance(number, int) else "")
+    lines = [title, format_table(rows)]
+    if (recall := scores.get("caption_recall")) is not None:
+        lines.append(f"objects named with their colour in detailed captions: {_percent(recall)}")
+    return "\n".join(lines)
+
+
+def format_example(example: Mapping[str, Any]) -> str:
+    """Return the question about a held-out picture, what the model answered, and what is right."""
+    labels = (("picture", "image"), ("question", "question"), ("answer", "answer"), ("expected", "expected"))
+    lines = [f"{label:<9}{example[key]}" for label, key in labels if example.get(key) not in (None, "")]
+    return "\n".join(["one held-out picture", *lines]) if lines else ""
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned columns under a ruled header; columns without content are left out."""
+    kept = [column for column in zip(*rows, strict=True) if any(cell not in ("", NONE) for cell in column[1:])]
+    widths = [max(map(len, column)) for column in kept]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*kept, strict=True)
+    ]
+    return "\n".join([lines[0], "─" * min(110, sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else NONE
+
+
+def _percent(value: object) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, int | float) else NONE
+
+
+def _mean(values: Mapping[str, Any]) -> float | None:
+    numbers = [value for value in values.values() if isinstance(value, int | float)]
+    return sum(numbers) / len(numbers) if numbers else None

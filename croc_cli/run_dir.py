@@ -1,0 +1,184 @@
+"""The map of a run folder: every path that processes hand to one another, each named once."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STEP_DIGITS = 8
+"""Digits of a step in a checkpoint's name, so that names sort as steps do."""
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """The folder of one stage of a run.
+
+    Args:
+        root: The folder, such as `runs/nano/align`; it need not exist yet.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self.root.name
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe that the stage was started with."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def launch_file(self) -> Path:
+        """Command, environment, start and number of ranks of the last launch."""
+        return self.root / "launch.json"
+
+    @property
+    def deepspeed_file(self) -> Path:
+        """DeepSpeed's config."""
+        return self.root / "deepspeed.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def events_file(self) -> Path:
+        """One JSON object for each thing a user should hear of while the stage runs."""
+        return self.root / "events.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        """Health figures, written when the stage ends; `finished` tells whether it reached its last step."""
+        return self.root / "summary.json"
+
+    @property
+    def results_file(self) -> Path:
+        """Scores; of the eval folder only."""
+        return self.root / "results.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Answers of the model, one JSONL file a benchmark; of the eval folder only."""
+        return self.root / "predictions"
+
+    @property
+    def logs(self) -> Path:
+        """What the launcher and the ranks printed."""
+        return self.root / "logs"
+
+    @property
+    def launcher_log(self) -> Path:
+        """What the launcher printed."""
+        return self.logs / "launcher.log"
+
+    @property
+    def failures(self) -> Path:
+        """One JSON file for each rank that died of an exception."""
+        return self.root / "failures"
+
+    def failure_file(self, rank: int) -> Path:
+        """Return the file in which a dying rank says why."""
+        return self.failures / f"rank-{rank}.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """Asks the ranks to save and stop, by being there."""
+        return self.root / "stop"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.root / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the folder of the checkpoint that is saved after `step`."""
+        return self.checkpoints / f"step-{step:0{STEP_DIGITS}d}"
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Return the complete checkpoints, oldest first; a name that starts with a dot is not complete."""
+        if not self.checkpoints.is_dir():
+            return []
+        found = [path for path in self.checkpoints.iterdir() if path.is_dir() and step_of(path) is not None]
+        return sorted(found, key=lambda path: step_of(path) or 0)
+
+    def latest_checkpoint(self) -> Path | None:
+        """Return the complete checkpoint of the highest step, or None."""
+        found = self.complete_checkpoints()
+        return found[-1] if found else None
+
+    def exists(self) -> bool:
+        """Tell whether this stage was started before."""
+        return self.recipe_file.is_file()
+
+    def finished(self) -> bool:
+        """Tell whether the stage reached its last step, or the evaluation its scores."""
+        if self.name == "eval":
+            return bool(read_json(self.results_file))
+        return bool(read_json(self.summary_file).get("finished", False))
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run of a recipe.
+
+    Args:
+        root: The folder, such as `runs/nano`; it need not exist yet.
+    """
+
+    root: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe of the last command."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def init(self) -> Path:
+        """The stock LLaVA checkpoint assembled from tower and LLM."""
+        return self.root / "init"
+
+    def stage(self, name: str) -> StageDir:
+        """Return the folder of a stage, `eval` included."""
+        return StageDir(self.root / name)
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """Return the step in a checkpoint folder's name, or None where it is not a complete checkpoint."""
+    prefix, _, digits = checkpoint.name.partition("-")
+    return int(digits) if prefix == "step" and digits.isdigit() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, or an empty one where the file is missing or half-written."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file; a missing file has none, and a half-written last line is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)

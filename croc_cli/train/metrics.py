@@ -1,0 +1,135 @@
+"""Figures of every step, and the health of the token pool over the steps."""
+
+import json
+import math
+import resource
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HEALTH_WINDOW = 50
+"""Steps over which pool use, explained share and rates are reported as "the last window"."""
+
+
+class PoolUsage:
+    """Which pool tokens were used: since the start, and in the last window of steps.
+
+    Args:
+        num_tokens: N, tokens in the pool.
+        window: Steps of the window.
+    """
+
+    def __init__(self, num_tokens: int, *, window: int = HEALTH_WINDOW) -> None:
+        self.total = torch.zeros(num_tokens, dtype=torch.int64)
+        self.recent: deque[Tensor] = deque(maxlen=window)
+
+    def add(self, counts: Tensor) -> None:
+        """Count one step's uses; counts: [N] int64, summed over ranks."""
+        self.total += counts
+        self.recent.append(counts.clone())
+
+    def shares(self) -> dict[str, float]:
+        """Return the used share since the start and in the window, and the window's entropy (1 = even use)."""
+        window = torch.stack(list(self.recent)).sum(0) if self.recent else torch.zeros_like(self.total)
+        probability = window.double() / window.sum().clamp(min=1)
+        positive = probability[probability > 0]
+        entropy = float(-(positive * positive.log()).sum())
+        return {
+            "pool_used_share": float((self.total > 0).double().mean()),
+            "pool_window_share": float((window > 0).double().mean()),
+            "pool_entropy": entropy / math.log(len(window)) if len(window) > 1 else 1.0,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on counting."""
+        return {"total": self.total.tolist(), "recent": [counts.tolist() for counts in self.recent]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.total = torch.tensor(state["total"], dtype=torch.int64)
+        self.recent.clear()
+        self.recent.extend(torch.tensor(counts, dtype=torch.int64) for counts in state["recent"])
+
+
+class ExplainedShare:
+    """1 − loss / loss of predicting the mean visual token, over the last window of steps (METHOD: health)."""
+
+    def __init__(self, *, window: int = HEALTH_WINDOW) -> None:
+        self.sums: deque[tuple[float, float]] = deque(maxlen=window)
+
+    def add(self, loss_sum: float, baseline_sum: float) -> None:
+        """Count one step's sums over images."""
+        self.sums.append((loss_sum, baseline_sum))
+
+    def value(self) -> float | None:
+        """Return the share, or None before any image was reconstructed."""
+        baseline = sum(pair[1] for pair in self.sums)
+        return 1 - sum(pair[0] for pair in self.sums) / baseline if baseline > 0 else None
+
+    def state_dict(self) -> list[tuple[float, float]]:
+        """Return what a resumed run needs to go on."""
+        return list(self.sums)
+
+    def load_state_dict(self, state: list[tuple[float, float]]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.sums.clear()
+        self.sums.extend((float(loss), float(baseline)) for loss, baseline in state)
+
+
+class JsonLines:
+    """A file that grows by one JSON object at a time, each written whole and flushed.
+
+    Args:
+        path: The file; made with its folders where it does not exist.
+        enabled: False on ranks that do not write.
+    """
+
+    def __init__(self, path: Path, *, enabled: bool = True) -> None:
+        self.path = path
+        self.enabled = enabled
+
+    def write(self, **fields: Any) -> None:
+        """Append one object; figures that are not finite are written as null, which JSON can hold."""
+        if not self.enabled:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({key: _finite(value) for key, value in fields.items()}, ensure_ascii=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def drop_after(self, step: int) -> None:
+        """Take out lines of steps beyond `step`: a resumed run writes them again.
+
+        The whole file is written anew beside the old one and put in its place at once.
+        """
+        if not self.enabled or not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line a crash cut in the middle
+            if record.get("step", 0) <= step:
+                kept.append(line + "\n")
+        replacement = self.path.with_name(f".{self.path.name}.new")
+        replacement.write_text("".join(kept), encoding="utf-8")
+        replacement.replace(self.path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory this process held: on its GPU where there is one, else in RAM."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

@@ -1,0 +1,153 @@
+"""AdamW over named parameter groups, and the learning rate of every step as a function of that step."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from croc_cli.errors import UsageError
+
+GROUP_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "projector": ("model.llava.model.multi_modal_projector.",),
+    "llm": ("model.llava.model.language_model.", "model.llava.lm_head."),
+    "token_pool": ("model.pool.",),
+    "head": ("model.head.",),
+}
+"""Which parameters of a StageModule belong to which group; the vision tower belongs to none and stays frozen."""
+
+
+class SkippingAdamW(torch.optim.AdamW):
+    """AdamW that clips, and leaves weights and moments alone when a gradient is not finite.
+
+    ZeRO's own optimizers do both on all ranks; this does the same where there is no ZeRO, after the gradients were
+    averaged, so that every rank sees the same ones and decides alike.
+
+    Args:
+        groups: Parameter groups.
+        clip_norm: Largest gradient norm; 0 = no clipping.
+        options: What torch's AdamW takes.
+    """
+
+    def __init__(self, groups: list[dict], *, clip_norm: float, **options: Any) -> None:  # type: ignore[type-arg]
+        super().__init__(groups, **options)
+        self.clip_norm = clip_norm
+        self.overflow = False
+        # The engine reads these two names after a step, as it does of its own optimizers.
+        self._global_grad_norm = 0.0
+
+    @torch.no_grad()
+    def step(self, closure=None):  # type: ignore[no-untyped-def]  # torch overloads it
+        """Take a step unless the gradient norm is infinite or not a number."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]) if parameters else torch.zeros(())
+        self._global_grad_norm = float(norm)
+        self.overflow = not bool(torch.isfinite(norm))
+        if self.overflow:
+            return None
+        if self.clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        return super().step(closure)
+
+
+def group_of(name: str) -> str | None:
+    """Return the parameter group of the StageModule parameter `name`, or None where it is always frozen."""
+    for group, prefixes in GROUP_PREFIXES.items():
+        if name.startswith(prefixes):
+            return group
+    return None
+
+
+def freeze_all_but(module: nn.Module, groups: Iterable[str]) -> None:
+    """Let only the parameters of `groups` be trained."""
+    trained = set(groups)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(group_of(name) in trained)
+
+
+def parameter_groups(module: nn.Module, learning_rates: Mapping[str, float], *, weight_decay: float) -> list[dict]:  # type: ignore[type-arg]
+    """Return AdamW's groups: each has a `name`, a peak rate, and one of the two halves of weight decay.
+
+    Vectors (norms, biases) are not decayed. With a decay of 0, as in the paper, a group is not split.
+
+    Raises:
+        UsageError: Where a group with a learning rate has no parameter.
+    """
+    members: dict[str, dict[bool, list[Tensor]]] = {}
+    for name, parameter in module.named_parameters():
+        group = group_of(name)
+        if group is None or not parameter.requires_grad:
+            continue
+        # ZeRO-3 parameters are partitioned: their whole shape is in ds_shape.
+        decayed = weight_decay > 0 and len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+        members.setdefault(group, {}).setdefault(decayed, []).append(parameter)
+    if missing := sorted(set(learning_rates) - set(members)):
+        raise UsageError(
+            f"learning rate given for {', '.join(missing)}, which this stage does not have",
+            hint="set it to 0 in the recipe",
+        )
+    return [
+        {
+            "params": parameters,
+            "name": group,
+            "lr": learning_rates[group],
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for group, halves in members.items()
+        for decayed, parameters in halves.items()
+    ]
+
+
+def build_optimizer(
+    groups: list[dict],  # type: ignore[type-arg]
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    offloaded: bool,
+    on_gpu: bool,
+    clip_norm: float,
+) -> torch.optim.Optimizer:
+    """Return AdamW: DeepSpeed's CPU one where the state is offloaded, torch's fused one on GPUs.
+
+    Args:
+        groups: What `parameter_groups` returned.
+        betas, eps: AdamW's own.
+        offloaded: Whether DeepSpeed keeps the optimizer state in host memory.
+        on_gpu: Whether the parameters are on a GPU.
+        clip_norm: Largest gradient norm where there is no ZeRO to clip; 0 = no clipping here.
+    """
+    if offloaded:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, betas=betas, eps=eps, adamw_mode=True)  # type: ignore[no-any-return]
+    return SkippingAdamW(groups, clip_norm=clip_norm, betas=betas, eps=eps, fused=True if on_gpu else None)
+
+
+class LearningRateSchedule:
+    """The learning rates of every step, from `transformers`' schedules.
+
+    Nothing is stored: step s has the same rates in an unbroken run and in a resumed one.
+
+    Args:
+        kind: `cosine`, `linear` or `constant`; all rise linearly from zero over the warm-up.
+        num_steps: Optimizer steps of the stage.
+        warmup_ratio: Share of them that warms up, rounded up to whole steps.
+    """
+
+    def __init__(self, kind: str, *, num_steps: int, warmup_ratio: float) -> None:
+        name = "constant_with_warmup" if kind == "constant" else kind
+        dummy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        scheduler = get_scheduler(
+            name, dummy, num_warmup_steps=math.ceil(num_steps * warmup_ratio), num_training_steps=num_steps
+        )
+        self._multiplier = scheduler.lr_lambdas[0]
+
+    def set(self, optimizer: torch.optim.Optimizer, peaks: Mapping[str, float], *, step: int) -> dict[str, float]:
+        """Give the optimizer's groups the rates of `step` (from 0) and return them by group name."""
+        factor = self._multiplier(step)
+        rates = {}
+        for group in optimizer.param_groups:
+            group["lr"] = rates[group["name"]] = peaks[group["name"]] * factor
+        return rates

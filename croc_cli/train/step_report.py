@@ -1,0 +1,107 @@
+"""What one optimizer step did, summed over its micro-batches and over ranks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from croc_cli.data.collate import MicroBatch
+from croc_cli.train.collectives import sum_over_ranks
+from croc_cli.train.stage_module import StageOutput
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """What a step holds, over all ranks; known before its forward passes.
+
+    Args:
+        trained_tokens: Tokens with a label.
+        images: Real images that take part in reconstruction.
+        tokens: Tokens, visual ones included, without padding.
+        padded_tokens: Places of the padded batches.
+        samples, truncated, dropped, bad_images: Samples, and what happened to some of them.
+        stop: Ranks that were asked to stop.
+    """
+
+    trained_tokens: int
+    images: int
+    tokens: int
+    padded_tokens: int
+    samples: int
+    truncated: int
+    dropped: int
+    bad_images: int
+    stop: int
+
+    @classmethod
+    def over_ranks(cls, micro_batches: list[MicroBatch], *, stop: bool, device: torch.device) -> "StepCounts":
+        """Count this rank's micro-batches and add up the ranks."""
+        local = [
+            sum(batch.num_trained_tokens for batch in micro_batches),
+            sum(int(batch.image_is_real.sum()) for batch in micro_batches),
+            sum(int(batch.attention_mask.sum()) for batch in micro_batches),
+            sum(batch.attention_mask.numel() for batch in micro_batches),
+            sum(batch.num_samples for batch in micro_batches),
+            sum(batch.num_truncated for batch in micro_batches),
+            sum(batch.num_dropped for batch in micro_batches),
+            sum(len(batch.bad_images) for batch in micro_batches),
+            int(stop),
+        ]
+        return cls(*(int(n) for n in sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=device)).tolist()))
+
+
+class StepSums:
+    """The losses and the assignment of one step, added up as its micro-batches run.
+
+    Sums stay on the device until the step ends, so that a GPU need not wait for the host in between.
+
+    Args:
+        pool_size: N, tokens in the pool; 0 without one.
+        device: Where the step runs.
+        started: `time.perf_counter()` at the step's beginning, before its data was there.
+    """
+
+    def __init__(self, pool_size: int, device: torch.device, *, started: float) -> None:
+        self.device = device
+        self.started = started
+        self.caption = self.reconstruction = self.baseline = 0.0
+        self.assignment_cost = self.assignment_seconds = 0.0
+        self.pool_counts = torch.zeros(pool_size, dtype=torch.float64)
+        self._losses = torch.zeros(3, dtype=torch.float64, device=device)
+        self._finite: list[tuple[Tensor, list[str]]] = []
+
+    def add(self, loss: Tensor, parts: StageOutput, *, sample_ids: list[str]) -> None:
+        """Add one micro-batch with its samples."""
+        sums = (parts.caption_sum, parts.reconstruction_sum, parts.baseline_sum)
+        self._losses += torch.stack([term.detach().double() for term in sums])
+        self._finite.append((torch.isfinite(loss.detach()), sample_ids))
+        self.assignment_cost += parts.assignment_cost_sum
+        self.assignment_seconds += parts.assignment_seconds
+        if parts.assignment is not None and parts.assignment.numel():
+            self.pool_counts += torch.bincount(parts.assignment.flatten().cpu(), minlength=len(self.pool_counts))
+
+    def over_ranks(self) -> None:
+        """Add up the ranks; the sums are then the whole step's."""
+        times = torch.tensor([self.assignment_cost, self.assignment_seconds], dtype=torch.float64, device=self.device)
+        summed = sum_over_ranks(torch.cat([self._losses, times, self.pool_counts.to(self.device)])).cpu()
+        self.caption, self.reconstruction, self.baseline, self.assignment_cost, self.assignment_seconds = (
+            float(value) for value in summed[:5]
+        )
+        self.pool_counts = summed[5:]
+
+    def samples_not_finite(self) -> list[str]:
+        """Return this rank's samples of micro-batches whose loss was not finite."""
+        return [sample for finite, ids in self._finite if not bool(finite) for sample in ids]
+
+
+def loss_fields(sums: StepSums, counts: StepCounts, *, weights: tuple[float, float], has_pool: bool) -> dict[str, Any]:
+    """Return the losses of a step as metrics.jsonl holds them; weights: (caption, reconstruction)."""
+    caption = sums.caption / max(counts.trained_tokens, 1)
+    reconstruction = sums.reconstruction / max(counts.images, 1) if weights[1] > 0 else None
+    return {
+        "loss": weights[0] * caption + weights[1] * (reconstruction or 0.0),
+        "caption_loss": caption,
+        "reconstruction_loss": reconstruction,
+        "assignment_cost": sums.assignment_cost / max(counts.images, 1) if has_pool else None,
+    }

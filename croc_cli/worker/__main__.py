@@ -1,0 +1,67 @@
+"""One rank of a run: `python -m croc_cli.worker --stage-dir DIR --stage STAGE [--start CHECKPOINT]`."""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted
+from croc_cli.run_dir import StageDir
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return what the launch passed to this rank."""
+    parser = argparse.ArgumentParser(prog="python -m croc_cli.worker", description=__doc__)
+    parser.add_argument("--stage-dir", type=Path, required=True, help="folder with recipe.yaml and deepspeed.json")
+    parser.add_argument("--stage", required=True, help="align, reconstruct, finetune or eval")
+    parser.add_argument("--start", type=Path, default=None, help="checkpoint to start from")
+    return parser.parse_args()
+
+
+def report_failure(stage_dir: StageDir, error: BaseException) -> int:
+    """Write what went wrong where the launching process looks for it, and return the exit code."""
+    known = isinstance(error, CrocError)
+    exit_code = error.exit_code if isinstance(error, CrocError) else EXIT_RUN_FAILED
+    rank = int(os.environ.get("RANK", "0"))
+    record = {
+        "rank": rank,
+        "message": error.message if isinstance(error, CrocError) else f"{type(error).__name__}: {error}",
+        "hint": error.hint if isinstance(error, CrocError) else None,
+        "exit_code": exit_code,
+        "traceback": None if known else "".join(traceback.format_exception(error)),
+        "time": time.time(),
+    }
+    stage_dir.failures.mkdir(parents=True, exist_ok=True)
+    (stage_dir.failures / f"rank-{rank}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if not isinstance(error, Interrupted):
+        print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+    return exit_code
+
+
+def main() -> int:
+    """Run the stage; every way to fail ends in a failure file and an exit code."""
+    arguments = parse_arguments()
+    stage_dir = StageDir(arguments.stage_dir)
+    try:
+        if arguments.stage == "eval":
+            from croc_cli.worker.evaluation import run_evaluation
+
+            run_evaluation(stage_dir, start=arguments.start)
+        else:
+            from croc_cli.worker.training import run_training
+
+            run_training(stage_dir, arguments.stage, start=arguments.start)
+    except BaseException as error:  # the process border: whatever it is, the parent must learn of it
+        return report_failure(stage_dir, error)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A rank that failed must not wait in exit handlers for ranks that are stuck in a collective.
+    os._exit(code)

@@ -1,0 +1,219 @@
+"""The only place that turns a recipe into objects; everything it builds takes plain arguments."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+
+from croc_cli.data.collate import StepLoader
+from croc_cli.data.conversation import ConversationEncoder
+from croc_cli.data.dataset import Dataset, LlavaJsonDataset
+from croc_cli.data.image import build_image_processor
+from croc_cli.data.sampler import StepSampler
+from croc_cli.demo.dataset import SceneDataset
+from croc_cli.errors import UsageError
+from croc_cli.model.build import load_llava
+from croc_cli.model.lmm import MultimodalModel
+from croc_cli.model.reconstruction import build_head
+from croc_cli.model.token_pool import TokenPool
+from croc_cli.names import IMAGE_TOKEN, StageName
+from croc_cli.recipe.schema import DataSource, LlavaJsonData, Recipe, ReconstructStage, StageRecipe
+from croc_cli.train.stage_module import ObjectiveSettings, StageModule
+from croc_cli.train.trainer import TrainerSettings
+from croc_cli.worker.stages import STAGE_TABLE
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass
+class StageParts:
+    """What a stage's run is made of, before any engine wraps it.
+
+    Args:
+        module: Model and objectives.
+        processor: Stock processor that makes the same pictures and prompts as the training.
+        loader: Yields whole optimizer steps of this rank.
+        settings: What the training loop needs to know.
+        num_visual_tokens: n, visual tokens of an image.
+    """
+
+    module: StageModule
+    processor: LlavaProcessor
+    loader: StepLoader
+    settings: TrainerSettings
+    num_visual_tokens: int
+
+
+def stage_section(recipe: Recipe, stage: StageName) -> StageRecipe:
+    """Return the recipe's section of a stage."""
+    section: StageRecipe = getattr(recipe, stage)
+    return section
+
+
+def build_dataset(source: DataSource, *, seed: int) -> Dataset:
+    """Return the samples that a recipe's data section names."""
+    if isinstance(source, LlavaJsonData):
+        return LlavaJsonDataset(source.path, source.image_folder, num_samples=source.num_samples, seed=seed)
+    return SceneDataset(
+        source.task, num_samples=source.num_samples, seed=seed, split="train", text_only_share=source.text_only_share
+    )
+
+
+def num_visual_tokens(config: Any) -> int:
+    """Return n, the visual tokens that a LLaVA config makes of an image, the CLS token left out."""
+    return int((config.vision_config.image_size // config.vision_config.patch_size) ** 2)
+
+
+def build_processor(start: Path, *, aspect: str, config: Any, chat_template: str | None) -> LlavaProcessor:
+    """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says."""
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    tokenizer.padding_side = "right"
+    return LlavaProcessor(
+        image_processor=build_image_processor(start, aspect),
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        image_token=IMAGE_TOKEN,
+        num_additional_image_tokens=1,  # the tower's CLS token, which the `default` strategy leaves out
+        chat_template=chat_template or tokenizer.chat_template,
+    )
+
+
+def build_objectives(section: StageRecipe) -> ObjectiveSettings:
+    """Return what a stage minimises."""
+    if not isinstance(section, ReconstructStage):
+        return ObjectiveSettings()
+    how = section.reconstruction
+    return ObjectiveSettings(
+        caption_weight=section.objectives.caption_weight,
+        reconstruction_weight=section.objectives.reconstruction_weight,
+        target=how.target,
+        loss=how.loss,
+        smooth_l1_beta=how.smooth_l1_beta,
+        per_dimension=how.per_dimension,
+        reduction=how.reduction,
+        scope=how.scope,
+        stop_gradient=how.stop_gradient,
+    )
+
+
+def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration) -> MultimodalModel:
+    """Return `llava` with what the stage adds: pool, head, attention. Pool weights are not initialised yet."""
+    section = stage_section(recipe, stage)
+    spec = STAGE_TABLE[stage]
+    n = num_visual_tokens(llava.config)
+    dim = llava.config.text_config.hidden_size
+    pool = head = None
+    matching, attention = "hungarian", "causal"
+    if spec.has_pool and isinstance(section, ReconstructStage):
+        matching, attention = section.matching, section.attention
+        if section.mask.ratio > 0:
+            pool = TokenPool(section.pool.size, dim)
+        if section.objectives.reconstruction_weight > 0:
+            head = build_head(section.reconstruction.head, dim, n, section.reconstruction.head_dropout)
+    return MultimodalModel(
+        llava,
+        num_visual_tokens=n,
+        pool=pool,
+        head=head,
+        matching=matching,
+        attention_kind=attention,
+        visual_norm=recipe.model.visual_norm,
+    )
+
+
+def learning_rates(recipe: Recipe, stage: StageName, module: StageModule) -> dict[str, float]:
+    """Return the peak rate of each group that this stage trains.
+
+    Raises:
+        UsageError: Where the recipe gives a rate to a group that the stage may not train, or to none at all.
+    """
+    given = {name: rate for name, rate in stage_section(recipe, stage).learning_rate.model_dump().items() if rate > 0}
+    if wrong := sorted(set(given) - set(STAGE_TABLE[stage].trains)):
+        raise UsageError(
+            f"{stage} does not train {', '.join(wrong)}", hint=f"set {stage}.learning_rate.{wrong[0]} to 0"
+        )
+    present = {"projector", "llm"}
+    if module.model.pool is not None:
+        present.add("token_pool")
+    if module.model.head is not None and any(True for _ in module.model.head.parameters()):
+        present.add("head")
+    rates = {name: rate for name, rate in given.items() if name in present}
+    if not rates:
+        raise UsageError(f"{stage} trains nothing", hint=f"give {stage}.learning_rate a rate above 0")
+    return rates
+
+
+def build_stage(
+    recipe: Recipe,
+    stage: StageName,
+    *,
+    start: Path,
+    weights: Path,
+    rank: int,
+    num_ranks: int,
+    chat_template: str | None,
+) -> StageParts:
+    """Build everything of a stage but the engine.
+
+    Args:
+        recipe: The resolved recipe.
+        stage: Which stage.
+        start: Checkpoint that tokenizer, processor and config come from.
+        weights: Checkpoint that weights come from: `start`, or where the stage stopped.
+        rank: This process.
+        num_ranks: All of them.
+        chat_template: Jinja template that the saved processor gets; None keeps the tokenizer's own.
+    """
+    section = stage_section(recipe, stage)
+    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention)
+    if section.gradient_checkpointing:
+        llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    module = StageModule(build_model(recipe, stage, llava), build_objectives(section))
+    n = num_visual_tokens(llava.config)
+    processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
+    source: DataSource | None = getattr(recipe.data, stage)
+    if source is None:
+        raise UsageError(
+            f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
+        )
+    dataset = build_dataset(source, seed=section.seed)
+    sampler = StepSampler(
+        len(dataset),
+        global_size=section.batch.global_size,
+        micro_size=section.batch.micro_size,
+        rank=rank,
+        num_ranks=num_ranks,
+        seed=section.seed,
+        epochs=section.epochs,
+        max_steps=section.max_steps,
+    )
+    encoder = ConversationEncoder(
+        processor.tokenizer,
+        template=section.template,
+        image_token_id=llava.config.image_token_id,
+        num_visual_tokens=n,
+        max_length=section.max_length,
+    )
+    replaces_or_reconstructs = module.model.pool is not None or module.objectives.reconstruction_weight > 0
+    loader = StepLoader(
+        dataset,
+        encoder,
+        processor.image_processor,
+        sampler,
+        mask_ratio=section.mask.ratio if isinstance(section, ReconstructStage) and replaces_or_reconstructs else None,
+        num_visual_tokens=n,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        seed=section.seed,
+    )
+    settings = TrainerSettings(
+        num_steps=sampler.num_steps,
+        learning_rates=learning_rates(recipe, stage, module),
+        save_every=section.save_every,
+        max_bad_images=recipe.data.max_bad_images,
+        gradient_shares_every=section.log_gradient_shares_every if isinstance(section, ReconstructStage) else None,
+        seed=section.seed,
+    )
+    return StageParts(module, processor, loader, settings, n)

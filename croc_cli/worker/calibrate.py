@@ -1,0 +1,62 @@
+"""The calibration pass: real visual tokens of training pictures, from which the token pool starts."""
+
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from croc_cli.data.image import BadImageError, open_image, process_images
+from croc_cli.data.sample import Sample
+from croc_cli.errors import RunError
+from croc_cli.train.calibration import num_calibration_images, sample_visual_tokens
+from croc_cli.train.weights import gathered
+from croc_cli.worker.build import StageParts
+
+_BATCH_IMAGES = 8
+
+
+def calibration_tokens(parts: StageParts, *, pool_size: int, generator: torch.Generator) -> Tensor:
+    """Return visual tokens [K, D] float32, K ≥ pool_size where the data has images enough.
+
+    Every rank looks at the same pictures, in the order in which training will see them, so all ranks get the same pool
+    without telling each other.
+
+    Raises:
+        RunError: Where no picture of the stage's data opens.
+    """
+    needed = num_calibration_images(pool_size, parts.num_visual_tokens)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = parts.module.model
+    visual: list[Tensor] = []
+    with torch.no_grad(), gathered(list(model.llava.model.parameters())):
+        llava_device = next(model.llava.parameters()).device
+        model.llava.model.to(device)
+        for pixels in _pixel_batches(parts, needed):
+            visual += list(model.encode_images(pixels.to(device)))
+        model.llava.model.to(llava_device)
+    if not visual:
+        raise RunError("no picture of the reconstruct data opens", hint="croc needs some to start the token pool from")
+    return sample_visual_tokens(visual, generator=generator)
+
+
+def _pixel_batches(parts: StageParts, num_images: int) -> list[Tensor]:
+    """Return the first `num_images` pictures that open, in training order, as batches [b, 3, H, W]."""
+    pictures: list[Image.Image] = []
+    for sample in _samples_in_order(parts):
+        for reference in sample.images:
+            try:
+                pictures.append(open_image(reference))
+            except BadImageError:
+                continue  # the training loop names and counts it when its turn comes
+        if len(pictures) >= num_images:
+            break
+    batches = (pictures[first : first + _BATCH_IMAGES] for first in range(0, len(pictures), _BATCH_IMAGES))
+    return [process_images(batch, parts.processor.image_processor) for batch in batches]
+
+
+def _samples_in_order(parts: StageParts) -> Iterator[Sample]:
+    """Yield the stage's samples in the order in which training takes them."""
+    for step in range(parts.loader.sampler.num_steps):
+        for index in parts.loader.sampler.global_batch(step):
+            yield parts.loader.dataset[index]

@@ -1,0 +1,74 @@
+"""Where a stage starts: a given checkpoint, or the stock LLaVA assembled from the recipe's tower and LLM."""
+
+import json
+import time
+from pathlib import Path
+
+import torch.distributed as dist
+
+from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, hash_file, weights_files
+from croc_cli.data.image import build_image_processor
+from croc_cli.data.processor_template import chat_template_for
+from croc_cli.errors import RunError
+from croc_cli.model.build import assemble, find_model
+from croc_cli.names import StageName
+from croc_cli.recipe.schema import Recipe
+from croc_cli.run_dir import RunDir, StageDir
+from croc_cli.train.collectives import gather_from_ranks
+from croc_cli.worker.build import DTYPES, stage_section
+
+
+def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: Path | None) -> Path:
+    """Return the stock checkpoint folder that a stage starts from; rank 0 assembles it where there is none yet.
+
+    Raises:
+        RunError: On every rank, where it could not be assembled.
+    """
+    if start is not None:
+        return start
+    folder = RunDir(stage_dir.root.parent).init
+    failure = None
+    if dist.get_rank() == 0:
+        try:
+            ensure_assembled(recipe, stage, folder)
+        except Exception as error:  # the other ranks wait below, and must hear of it
+            failure = f"{type(error).__name__}: {error}"
+    if message := next((text for text in gather_from_ranks(failure) if text), None):
+        raise RunError(f"the model could not be assembled from tower and LLM: {message}")
+    return folder
+
+
+def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
+    """Make the stock LLaVA that training starts from, unless `folder` holds it for the same parts and seed.
+
+    One for other parts is renamed, not deleted. The folder appears complete or not at all.
+    """
+    section = stage_section(recipe, stage)
+    parts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
+    made_from = json.loads(json.dumps(parts))
+    if (folder / METADATA_FILE).exists():
+        if json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("made_from") == made_from:
+            return
+        folder.rename(folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    tower = find_model(recipe.model.vision_tower, part="vision_tower", revision=recipe.model.vision_tower_revision)
+    llm = find_model(recipe.model.llm, part="llm", revision=recipe.model.llm_revision)
+    growing = folder.with_name(f".{folder.name}.tmp")
+    assemble(
+        tower,
+        llm,
+        growing,
+        seed=section.seed,
+        vision_feature_layer=recipe.model.vision_feature_layer,
+        image_processor=build_image_processor(tower, section.image_aspect),
+        chat_template=chat_template_for(section.template),
+        dtype=DTYPES[section.precision],
+    )
+    files = {file.name: hash_file(file) for file in weights_files(growing)}
+    CheckpointMetadata(
+        files=files,
+        weights_sha256=combine_hashes(files),
+        visual_norm=recipe.model.visual_norm,
+        image_aspect=section.image_aspect,
+        extra={"made_from": made_from},
+    ).write(growing)
+    growing.rename(folder)

@@ -1,0 +1,193 @@
+"""A training stage on one rank: find the start, build, calibrate, wrap in DeepSpeed, resume, train, sum up."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from transformers.integrations import HfDeepSpeedConfig
+
+from croc_cli.checkpoint.load import load_training_state
+from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, weights_sha256
+from croc_cli.data.collate import build_data_loader
+from croc_cli.data.processor_template import chat_template_for
+from croc_cli.model.token_pool import initialise_pool
+from croc_cli.names import StageName
+from croc_cli.recipe.load import load_resolved
+from croc_cli.recipe.schema import Recipe, ReconstructStage
+from croc_cli.run_dir import StageDir
+from croc_cli.train.metrics import JsonLines
+from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
+from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_resume
+from croc_cli.train.trainer import Trainer, TrainerState
+from croc_cli.worker.build import StageParts, build_stage, stage_section
+from croc_cli.worker.calibrate import calibration_tokens
+from croc_cli.worker.start import find_start
+
+
+def set_up_ranks(device: str) -> None:
+    """Join the other ranks; a process that nobody launched is a run of one rank."""
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(name, os.environ.get(f"SLURM_{_SLURM[name]}", value) if name in _SLURM else value)
+    os.environ.setdefault("MASTER_PORT", "29500" if os.environ["WORLD_SIZE"] != "1" else str(_free_port()))
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
+
+
+_SLURM = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "WORLD_SIZE": "NTASKS"}
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None) -> None:
+    """Train a stage to its end, or to the request to stop."""
+    recipe = load_resolved(stage_dir.recipe_file)
+    section = stage_section(recipe, stage)
+    device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    set_up_ranks(device)
+    on_main = dist.get_rank() == 0
+    deepspeed_config = json.loads(stage_dir.deepspeed_file.read_text(encoding="utf-8"))
+    start_folder = find_start(recipe, stage_dir, stage, start=start)
+    stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
+    # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
+    partitioning = HfDeepSpeedConfig(deepspeed_config) if section.zero_stage == 3 else None
+    parts = build_stage(
+        recipe,
+        stage,
+        start=start_folder,
+        weights=stopped_at or start_folder,
+        rank=dist.get_rank(),
+        num_ranks=dist.get_world_size(),
+        chat_template=chat_template_for(section.template),
+    )
+    del partitioning
+    prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at)
+    engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
+    metrics = JsonLines(stage_dir.metrics_file, enabled=on_main)
+    metrics.drop_after(state.step)
+    events = JsonLines(stage_dir.events_file, enabled=on_main)
+    saver = CheckpointSaver(
+        engine,
+        parts.processor,
+        stage_dir.checkpoints,
+        recipe_yaml=stage_dir.recipe_file.read_text(encoding="utf-8"),
+        keep=section.keep_checkpoints,
+        metadata=checkpoint_metadata(recipe, stage, start_folder),
+    )
+    trainer = Trainer(
+        engine,
+        parts.settings,
+        schedule=LearningRateSchedule(
+            section.optimizer.schedule,
+            num_steps=parts.settings.num_steps,
+            warmup_ratio=section.optimizer.warmup_ratio,
+        ),
+        state=state,
+        save=saver.save,
+        metrics=metrics,
+        events=events,
+        stop_file=stage_dir.stop_file,
+    )
+    loader = build_data_loader(parts.loader, start_step=state.step, num_workers=recipe.data.num_workers)
+    last = trainer.run(loader)
+    if on_main:
+        write_summary(stage_dir, stage, trainer, last)
+
+
+def build_engine(
+    parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str
+) -> Any:
+    """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
+    section = stage_section(recipe, stage)
+    freeze_all_but(parts.module, parts.settings.learning_rates)
+    optimizer = build_optimizer(
+        parameter_groups(
+            parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay
+        ),
+        betas=section.optimizer.betas,
+        eps=section.optimizer.eps,
+        offloaded=section.offload != "none",
+        on_gpu=device == "cuda",
+        # Without ZeRO, DeepSpeed would clip before it measures; the optimizer does both in order.
+        clip_norm=section.optimizer.clip_norm if section.zero_stage == 0 else 0.0,
+    )
+    if section.zero_stage == 0:
+        config = config | {"gradient_clipping": 0.0}
+    engine, *_ = deepspeed.initialize(model=parts.module, optimizer=optimizer, config=config, dist_init_required=False)
+    return engine
+
+
+def prepare_pool_and_head(parts: StageParts, recipe: Recipe, stage: StageName, *, stopped_at: Path | None) -> None:
+    """Give pool and head their weights: those of the checkpoint to go on from, or a calibrated start."""
+    section = stage_section(recipe, stage)
+    model = parts.module.model
+    if not isinstance(section, ReconstructStage):
+        return
+    generator = torch.Generator().manual_seed(section.seed)
+    if model.head is not None:
+        model.head.to(next(model.llava.parameters()).dtype)
+    if stopped_at is not None:
+        saved = load_training_state(stopped_at)
+        for prefix, module in (("pool.", model.pool), ("head.", model.head)):
+            if module is not None:
+                own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+                module.load_state_dict(own)
+    elif model.pool is not None:
+        tokens = None
+        if section.pool.initialisation != "normal":
+            tokens = calibration_tokens(parts, pool_size=section.pool.size, generator=generator)
+        initialise_pool(model.pool.weight, tokens, section.pool.initialisation, generator)
+    if model.pool is not None:
+        model.pool.to(next(model.llava.parameters()).dtype)
+
+
+def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> CheckpointMetadata:
+    """Return what croc.json says of every checkpoint of this run, but for step, health and hashes."""
+    section = stage_section(recipe, stage)
+    return CheckpointMetadata(
+        stage=stage,
+        start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
+        visual_norm=recipe.model.visual_norm,
+        template=section.template,
+        image_aspect=section.image_aspect,
+        extra={"recipe": recipe.name},
+    )
+
+
+def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last: dict[str, Any]) -> None:
+    """Write what a finished stage came to."""
+    state = trainer.state
+    checkpoint = stage_dir.latest_checkpoint()
+    health_keys = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
+    previous = json.loads(stage_dir.summary_file.read_text()) if stage_dir.summary_file.exists() else {}
+    summary = {
+        "finished": True,
+        "stage": stage,
+        "steps": state.step,
+        "seconds": state.seconds,
+        "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
+        "health": {key: last[key] for key in health_keys if last.get(key) is not None},
+        "counts": {
+            "truncated_samples": state.truncated,
+            "dropped_samples": state.dropped,
+            "bad_images": state.bad_images,
+            "skipped_steps": state.skipped,
+        },
+        "peak_memory_bytes": last.get("peak_memory_bytes"),
+        "checkpoint": str(checkpoint) if checkpoint else None,
+        "time": time.time(),
+    }
+    if last:
+        stage_dir.summary_file.write_text(json.dumps(previous | summary, indent=1), encoding="utf-8")

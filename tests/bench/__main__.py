@@ -1,0 +1,20 @@
+"""`python -m tests.bench [NAME …]`: run the measurements of this folder and print their tables.
+
+Nothing here is a test: a figure is a ratio to a named baseline in the same run, or a time of this machine.
+"""
+
+import importlib
+import sys
+
+BENCHES = ("startup", "stage_1_5", "nano_throughput")
+
+
+def main() -> None:
+    """Run the named measurements, or all of them."""
+    for name in sys.argv[1:] or BENCHES:
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"tests.bench.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

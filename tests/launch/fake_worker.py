@@ -1,0 +1,61 @@
+"""A worker without torch: writes the files that a real one writes, in the way FAKE_WORKER says."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from croc_cli.run_dir import StageDir, write_json
+
+
+def main() -> int:
+    arguments = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    stage_dir = StageDir(Path(arguments["--stage-dir"]))
+    behaviour = os.environ.get("FAKE_WORKER", "finish")
+    rank = int(os.environ.get("RANK", "0"))
+    print(f"rank {rank} prints to its log")
+    if behaviour == "fail":
+        return fail(stage_dir, rank)
+    if behaviour == "killed":
+        os.kill(os.getpid(), 9)
+    if behaviour == "silent":
+        print("RuntimeError: [enforce fail] No space left on device")
+        return 1
+    if arguments["--stage"] == "eval":
+        write_json(stage_dir.results_file, {"benchmarks": {"scenes": {"accuracy": {"colour": 0.75}}}, "seconds": 1.0})
+        return 0
+    steps = 10_000 if behaviour == "endless" else 3
+    for step in range(1, steps + 1):
+        with stage_dir.metrics_file.open("a") as file:
+            file.write(json.dumps({"step": step, "total_steps": steps, "caption_loss": 2.0 / step}) + "\n")
+        if stage_dir.stop_file.exists():
+            save(stage_dir, step)
+            return 130
+        if behaviour == "endless":
+            time.sleep(0.05)
+    with stage_dir.events_file.open("a") as file:
+        file.write(json.dumps({"level": "warning", "message": "a picture did not open"}) + "\n")
+    save(stage_dir, steps)
+    write_json(stage_dir.summary_file, {"finished": True, "steps": steps, "losses": {"caption_loss": 0.667}})
+    return 0
+
+
+def save(stage_dir: StageDir, step: int) -> None:
+    checkpoint = stage_dir.checkpoint(step)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    write_json(checkpoint / "croc.json", {"weights_sha256": f"{stage_dir.name}-{step}"})
+
+
+def fail(stage_dir: StageDir, rank: int) -> int:
+    print("a line of the log")
+    write_json(
+        stage_dir.failure_file(rank),
+        {"rank": rank, "message": "ValueError: it broke", "hint": None, "exit_code": 1, "time": time.time() + rank},
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from croc_cli.errors import RecipeError
+from croc_cli.names import STAGES
+from croc_cli.recipe.checks import TRAINED_GROUPS, check_batches, known_ranks, num_masked
+from croc_cli.recipe.load import load_recipe
+from croc_cli.worker.stages import STAGE_TABLE
+from tests.recipe.recipes import child, errors_of
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "launch: {num_ranks: 3}",
+            [
+                f"{stage}.batch.global_size: 8 is not a multiple of micro_size × ranks = 4 × 3 = 12; the next that fits"
+                " is 12"
+                for stage in STAGES
+            ],
+        ),
+        (
+            "launch: {num_ranks: 1, slurm: {num_nodes: 4}}",
+            [
+                f"{stage}.batch.global_size: 8 is not a multiple of micro_size × ranks = 4 × 4 = 16; the next that fits"
+                " is 16, or micro_size 2"
+                for stage in STAGES
+            ],
+        ),
+        (
+            "align: {max_length: 8193}",
+            [
+                "align.max_length: 8193 is more than the 8192 positions of HuggingFaceTB/SmolLM2-135M-Instruct;"
+                " at most 8192 fits"
+            ],
+        ),
+        (
+            "align: {max_length: 196}",
+            [
+                "align.max_length: 196 leaves no room for text beside the 196 visual tokens of an image;"
+                " it must be above that"
+            ],
+        ),
+        (
+            "model: {vision_feature_layer: -14}",
+            ["model.vision_feature_layer: -14 is none of the tower's 13 hidden states; it must be from -13 to 12"],
+        ),
+        (
+            "data: {reconstruct: null}",
+            [
+                "data.reconstruct: is missing, though the reconstruct stage is enabled; give its data,"
+                " or set reconstruct.enabled: false"
+            ],
+        ),
+        (
+            "finetune: {template: plain}",
+            [
+                "finetune.template: plain takes an image and its caption, but data.finetune.task is questions;"
+                " use vicuna_v1"
+            ],
+        ),
+        (
+            "finetune: {learning_rate: {llm: 0, projector: 0}}",
+            ["finetune.learning_rate: trains nothing; set at least one of projector, llm above 0"],
+        ),
+        (
+            "align: {learning_rate: {llm: 1e-5}}",
+            ["align.learning_rate.llm: the align stage trains projector only; leave it out"],
+        ),
+        (
+            "finetune: {learning_rate: {token_pool: 1e-5}}",
+            ["finetune.learning_rate.token_pool: the finetune stage trains projector and llm only; leave it out"],
+        ),
+        (
+            "align: {optimizer: {betas: [0.9, 1.0]}}",
+            ["align.optimizer.betas: both must be below 1, not [0.9, 1.0]"],
+        ),
+        ("align: {offload: all, zero_stage: 2}", ["align.offload: all needs zero_stage 3, not 2"]),
+        ("align: {offload: optimizer, zero_stage: 0}", ["align.offload: optimizer needs zero_stage 1 or more, not 0"]),
+        (
+            "reconstruct: {objectives: {reconstruction_weight: 0, caption_weight: 0}}",
+            [
+                "reconstruct.objectives.reconstruction_weight: both objectives have weight 0; set this or"
+                " reconstruct.objectives.caption_weight above 0"
+            ],
+        ),
+        (
+            "reconstruct: {mask: {ratio: 0}}",
+            [
+                "reconstruct.mask.ratio: 0 masks no token, so there is nothing to reconstruct; the next that fits is"
+                " 0.01 (or reconstruct.objectives.reconstruction_weight: 0, or scope: all)"
+            ],
+        ),
+        (
+            "reconstruct: {learning_rate: {head: 1e-4}}",
+            [
+                "reconstruct.learning_rate.head: there is no head to train, as reconstruct.reconstruction.head is none;"
+                " leave it out, or choose linear or bert"
+            ],
+        ),
+        (
+            "launch: {hostfile: hosts, slurm: {}}",
+            ["launch.hostfile: a run is started through a hostfile or through slurm, not both; leave one out"],
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_told_with_what_would(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert errors_of(child(tmp_path, text)) == [f"mine.yaml:2: {line}" for line in expected]
+
+
+def test_a_recipe_without_a_stage_is_an_error(tmp_path: Path) -> None:
+    text = "align: {enabled: false}\nreconstruct: {enabled: false}\nfinetune: {enabled: false}"
+    [error] = errors_of(child(tmp_path, text))
+    assert error.endswith("no stage is enabled; set at least one of align, reconstruct and finetune")
+
+
+def test_an_image_must_be_whole_patches(tmp_path: Path) -> None:
+    tower = tmp_path / "tower"
+    tower.mkdir()
+    config = {"model_type": "clip_vision_model", "image_size": 64, "patch_size": 12}
+    (tower / "config.json").write_text(json.dumps(config))
+    assert errors_of(child(tmp_path, f"model: {{vision_tower: {tower}}}")) == [
+        "mine.yaml:2: model.vision_tower: its image size 64 is not a multiple of its patch size 12;"
+        " the next that fits is 72"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reconstruct: {learning_rate: {token_pool: 0}}",  # a frozen pool
+        "reconstruct: {mask: {ratio: 0}, reconstruction: {scope: all}}",
+        "reconstruct: {mask: {ratio: 0}, objectives: {reconstruction_weight: 0}}",
+        "reconstruct: {objectives: {caption_weight: 0}}",
+        "reconstruct: {enabled: false, batch: {global_size: 7}, max_length: 1}\ndata: {reconstruct: null}",
+        "align: {offload: all, zero_stage: 3}",
+        "launch: {num_ranks: 3, hostfile: hosts}",  # the hosts, and so the ranks, are not known yet
+        "model: {vision_tower: some/tower, llm: some/llm}\nalign: {max_length: 100000}",
+    ],
+)
+def test_what_is_unusual_but_possible_passes(tmp_path: Path, text: str) -> None:
+    load_recipe(str(child(tmp_path, text)), environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (
+            "reconstruct: {pool: {size: 50}}",
+            "reconstruct.pool.size: 50 is smaller than the 147 masked tokens of an image, so each pool token may be"
+            " used 3 times in it",
+        ),
+        (
+            "reconstruct: {reconstruction: {smooth_l1_beta: 0.5}}",
+            "reconstruct.reconstruction.smooth_l1_beta: has no effect, as loss is l2",
+        ),
+        (
+            "reconstruct: {reconstruction: {head: linear}}",
+            "reconstruct.learning_rate.head: is 0, so the head keeps its random weights",
+        ),
+        (
+            "model: {vision_tower: some/tower}\n"
+            "reconstruct: {reconstruction: {head: bert}, learning_rate: {head: 1e-4}}",
+            "reconstruct.reconstruction.head: bert learns one position for each visual token, and only the tower's"
+            " config, which is not at hand, tells how many there are",
+        ),
+    ],
+)
+def test_what_is_perhaps_not_meant_is_noted(tmp_path: Path, text: str, note: str) -> None:
+    assert load_recipe(str(child(tmp_path, text)), environ={}).notes == (note,)
+
+
+def test_nearest_may_use_a_small_pool_without_a_note(tmp_path: Path) -> None:
+    path = child(tmp_path, "reconstruct: {pool: {size: 50}, matching: nearest}")
+    assert load_recipe(str(path), environ={}).notes == ()
+
+
+def test_batches_are_checked_again_once_the_ranks_are_counted(tmp_path: Path) -> None:
+    recipe = load_recipe(str(child(tmp_path, "")), environ={}).recipe
+    assert known_ranks(recipe) is None
+    check_batches(recipe, ("align",), num_ranks=2)
+    with pytest.raises(
+        RecipeError, match=r"align\.batch\.global_size: 8 is not a multiple of micro_size × ranks = 4 × 3"
+    ):
+        check_batches(recipe, ("align",), num_ranks=3)
+
+
+def test_the_papers_recipe_masks_432_of_576_tokens() -> None:
+    assert num_masked(load_recipe("croc-7b", environ={}).recipe, 576) == 432
+
+
+def test_the_groups_a_stage_trains_are_those_of_the_workers_table() -> None:
+    assert {stage: STAGE_TABLE[stage].trains for stage in STAGES} == TRAINED_GROUPS

@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from croc_cli.recipe.find import recipe_folder, recipe_names
+from croc_cli.recipe.load import load_recipe
+from croc_cli.recipe.schema import Recipe
+
+# What each row of the paper's ablations changes in croc-7b (Table 4a to 4f, Table 5).
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "pool-size-1": {"reconstruct.pool.size": 1},
+    "pool-size-576": {"reconstruct.pool.size": 576},
+    "pool-size-2048": {},
+    "pool-size-4096": {"reconstruct.pool.size": 4096},
+    "mask-ratio-0.00": {"reconstruct.mask.ratio": 0.0, "reconstruct.reconstruction.scope": "all"},
+    "mask-ratio-0.50": {"reconstruct.mask.ratio": 0.5},
+    "mask-ratio-0.75": {},
+    "mask-ratio-0.90": {"reconstruct.mask.ratio": 0.9},
+    "matching-nearest": {"reconstruct.matching": "nearest"},
+    "matching-hungarian": {},
+    "attention-unidirectional": {"reconstruct.attention": "causal"},
+    "attention-mixed": {},
+    "captions-brief": {"data.reconstruct.path": "data/mixes/croc1.5m-brief.jsonl"},
+    "captions-detailed": {},
+    "no-align": {"align.enabled": False},
+    "with-align": {},
+    "objectives-reconstruction": {"reconstruct.objectives.caption_weight": 0.0},
+    "objectives-captions": {
+        "reconstruct.objectives.reconstruction_weight": 0.0,
+        "reconstruct.mask.ratio": 0.0,
+        "reconstruct.learning_rate.token_pool": 0.0,
+    },
+    "objectives-both": {},
+}
+OF_THE_BASELINE: dict[str, dict[str, Any]] = {
+    "objectives-none": {},
+    "objectives-none-more-data": {
+        "data.align.path": "data/mixes/lcs558k-croc1.5m.jsonl",
+        "data.align.image_folder": "data",
+    },
+}
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Return the values by dotted key, without what tells recipes apart."""
+    found: dict[str, Any] = {}
+
+    def walk(values: dict[str, Any], path: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                walk(value, f"{path}{key}.")
+            else:
+                found[path + key] = value
+
+    walk(recipe.model_dump(mode="json", exclude={"name", "description"}), "")
+    return found
+
+
+def changes(name: str, base: str) -> dict[str, Any]:
+    """Return the values in which a recipe differs from another."""
+    own, others = flat(load_recipe(name, environ={}).recipe), flat(load_recipe(base, environ={}).recipe)
+    missing = object()
+    return {key: own.get(key) for key in {**others, **own} if own.get(key, missing) != others.get(key, missing)}
+
+
+@pytest.mark.parametrize("file", sorted(recipe_folder().rglob("*.y*ml")), ids=lambda path: path.stem)
+def test_every_recipe_file_passes_its_check(file: Path) -> None:
+    recipe = load_recipe(str(file), environ={}).recipe
+    assert recipe.name == file.stem  # so that no two share a run folder
+    assert recipe.description
+
+
+def test_the_named_recipes_ship() -> None:
+    named = {"nano", "croc-7b", "croc-13b", "llava-1.5-7b", "released-code-7b", "croc-7b-literal", "smol"}
+    assert named <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_each_row_of_the_ablations_changes_its_one_thing(name: str) -> None:
+    assert changes(f"ablations/{name}", "croc-7b") == ABLATIONS[name]
+
+
+@pytest.mark.parametrize("name", OF_THE_BASELINE)
+def test_the_rows_without_objectives_are_the_baseline(name: str) -> None:
+    assert changes(f"ablations/{name}", "llava-1.5-7b") == OF_THE_BASELINE[name]
+
+
+def test_no_ablation_is_left_out_of_this_test() -> None:
+    shipped = {name.removeprefix("ablations/") for name in recipe_names() if name.startswith("ablations/")}
+    assert shipped == {*ABLATIONS, *OF_THE_BASELINE}
+
+
+def test_an_ablation_is_a_line_or_two() -> None:
+    for file in (recipe_folder() / "ablations").glob("*.yaml"):
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+        assert 2 <= len(lines) <= 4, file
+
+
+def test_the_control_differs_from_nano_in_its_objective_alone() -> None:
+    assert changes("nano-control", "nano") == {
+        "reconstruct.learning_rate.token_pool": 0.0,
+        "reconstruct.mask.ratio": 0.0,
+        "reconstruct.objectives.reconstruction_weight": 0.0,
+    }
+    assert changes("nano-nearest", "nano") == {"reconstruct.matching": "nearest"}
+
+
+def test_the_papers_numbers_stand_in_croc_7b() -> None:
+    values = flat(load_recipe("croc-7b", environ={}).recipe)
+    expected = {
+        "align.batch.global_size": 256,
+        "align.learning_rate.projector": 1e-3,
+        "align.zero_stage": 2,
+        "reconstruct.batch.global_size": 128,
+        "reconstruct.learning_rate.llm": 2e-5,
+        "reconstruct.learning_rate.projector": 1.5e-4,
+        "reconstruct.learning_rate.token_pool": 1.5e-4,
+        "reconstruct.zero_stage": 3,
+        "reconstruct.pool.size": 2048,
+        "reconstruct.mask.ratio": 0.75,
+        "reconstruct.objectives.reconstruction_weight": 10,
+        "finetune.batch.global_size": 128,
+        "finetune.learning_rate.llm": 2e-5,
+        "finetune.learning_rate.projector": 2e-5,
+        "finetune.zero_stage": 3,
+    }
+    assert {key: values[key] for key in expected} == expected
+    for stage in ("align", "reconstruct", "finetune"):
+        assert values[f"{stage}.optimizer.betas"] == [0.9, 0.98]
+        assert values[f"{stage}.optimizer.weight_decay"] == 0
+        assert values[f"{stage}.optimizer.warmup_ratio"] == 0.03
+        assert values[f"{stage}.precision"] == "bf16"

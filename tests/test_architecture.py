@@ -1,0 +1,155 @@
+"""The house's rules (README, file tree), held against every file of the package."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "croc_cli"
+LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report")
+HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
+HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "names": (),
+    "run_dir": ("errors", "names"),
+    "recipe": ("errors", "names"),
+    "sources": ("errors", "names", "recipe"),
+    "benchmarks": ("errors", "names"),
+    "launch": ("errors", "names", "run_dir", "recipe"),
+    "report": ("errors", "names", "run_dir", "recipe", "launch", "benchmarks"),
+    "commands": (*LIGHT, "chat"),
+    "data": LIGHT,
+    "model": LIGHT,
+    "objectives": LIGHT,
+    "checkpoint": (*LIGHT, "data", "model", "objectives"),
+    "train": (*LIGHT, "data", "model", "objectives", "checkpoint"),
+    "eval": (*LIGHT, "data", "model", "checkpoint", "demo"),
+    "chat": (*LIGHT, "data", "model", "checkpoint", "eval"),
+    "demo": (*LIGHT, "data", "model"),
+    "worker": (*LIGHT, *HEAVY),
+}
+"""Rooms that a room may import beside itself; whoever is not named is out of bounds."""
+MAX_LINES = 400
+RECIPE_READERS = ("worker",)
+"""Heavy rooms that may import the recipe's classes: everything else takes plain arguments."""
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "recipes" not in path.relative_to(PACKAGE).parts[:1])
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> Iterator[tuple[str, int]]:
+    """Yield (dotted module, line) of every import; those for type checkers only are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            module = node.module or ""
+            yield (module, node.lineno)
+            if module == "croc_cli":
+                yield from ((f"croc_cli.{alias.name}", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending.extend(node.orelse)
+            continue
+        elif top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def test_every_room_imports_only_what_the_table_allows() -> None:
+    wrong = []
+    for path in FILES:
+        room = room_of(path)
+        if room in ("__init__", "__main__"):
+            continue
+        for module, line in imports(path):
+            parts = module.split(".")
+            if parts[0] != "croc_cli" or len(parts) == 1 or parts[1].startswith("__"):
+                continue
+            if parts[1] != room and parts[1] not in MAY_IMPORT[room]:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_every_room_is_in_the_table() -> None:
+    rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert rooms <= set(MAY_IMPORT)
+
+
+def test_light_rooms_never_name_a_heavy_library() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line} imports {module}"
+        for path in FILES
+        if room_of(path) in LIGHT
+        for module, line in imports(path)
+        if module.split(".")[0] in HEAVY_LIBRARIES
+    ]
+    assert wrong == []
+
+
+def test_commands_import_the_chat_room_only_inside_functions() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path in FILES
+        if room_of(path) == "commands"
+        for module, line in imports(path, top_level_only=True)
+        if module.startswith("croc_cli.chat")
+    ]
+    assert wrong == []
+
+
+def test_among_heavy_rooms_only_the_worker_knows_the_recipe() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line} imports {module}"
+        for path in FILES
+        if room_of(path) in HEAVY and room_of(path) not in RECIPE_READERS
+        for module, line in imports(path)
+        if module == "croc_cli.recipe.schema"
+    ]
+    assert wrong == []
+
+
+def test_no_file_is_longer_than_four_hundred_lines() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_every_module_says_what_it_is_for_and_none_is_called_utils() -> None:
+    silent = [
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert silent == []
+    assert [path.name for path in FILES if path.stem in ("utils", "helpers", "common", "misc")] == []
+
+
+COMMANDS = ("", "demo", "run", "align", "reconstruct", "finetune", "chat", "doctor", "recipes", "recipes show")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command: str) -> None:
+    """Neither torch nor what else takes long; `croc --help` is to be there in a quarter of a second."""
+    code = (
+        "import sys\n"
+        f"sys.argv = ['croc', *{command.split()!r}, '--help']\n"
+        "from croc_cli.commands.app import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "slow = ('torch', 'transformers', 'deepspeed', 'numpy', 'scipy', 'PIL', 'pydantic', 'yaml', 'rich',"
+        " 'huggingface_hub', 'prompt_toolkit')\n"
+        "print([name for name in slow if name in sys.modules], code, file=sys.stderr)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.stderr.strip().splitlines()[-1] == "[] 0"
+    assert answer.stdout.startswith("Usage: croc")
+    if command not in ("recipes",):
+        assert "Example: croc" in answer.stdout
