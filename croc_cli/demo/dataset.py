@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -83,29 +82,22 @@ class SceneDataset:
         rng = scene_generator(self.seed, self.split, position, purpose=_PURPOSE)
         identity = f"{self.kind}-{self.split}-{self.seed}-{index}"
         if rng.random() < self.text_only_share:
-            return Sample(identity, _text_only_turns(scene, rng, for_test=self.split == "test"))
-        return Sample(identity, _WRITERS[self.kind](scene, rng, self.split == "test"), (SceneImage(scene),))
+            (question, answer), *others = self._questions(scene, rng)
+            return Sample(identity, _turns([(scene_in_words(scene, question), answer), *others], image=False))
+        return Sample(identity, _turns(self._exchanges(scene, rng), image=True), (SceneImage(scene),))
 
+    def _exchanges(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """Return what is asked and answered about the picture of a scene."""
+        if self.kind == "brief_captions":
+            return [(_BRIEF_REQUEST, brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))]))]
+        description = (detail_request(rng), detailed_caption(scene))
+        if self.kind == "detailed_captions":
+            return [description]
+        questions = self._questions(scene, rng)
+        return [*questions, description] if rng.random() < _CAPTION_SHARE else questions
 
-def _brief_turns(scene: Scene, rng: np.random.Generator, for_test: bool) -> tuple[Turn, ...]:
-    caption = brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))])
-    return _turns([(_BRIEF_REQUEST, caption)], image=True)
-
-
-def _detailed_turns(scene: Scene, rng: np.random.Generator, for_test: bool) -> tuple[Turn, ...]:
-    return _turns([(detail_request(rng), detailed_caption(scene))], image=True)
-
-
-def _question_turns(scene: Scene, rng: np.random.Generator, for_test: bool) -> tuple[Turn, ...]:
-    exchanges = _draw_questions(scene, rng, for_test=for_test)
-    if rng.random() < _CAPTION_SHARE:
-        exchanges.append((detail_request(rng), detailed_caption(scene)))
-    return _turns(exchanges, image=True)
-
-
-def _text_only_turns(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> tuple[Turn, ...]:
-    (question, answer), *others = _draw_questions(scene, rng, for_test=for_test)
-    return _turns([(scene_in_words(scene, question), answer), *others], image=False)
+    def _questions(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+        return _draw_questions(scene, rng, for_test=self.split == "test")
 
 
 def _draw_questions(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> list[tuple[str, str]]:
@@ -124,10 +116,3 @@ def _turns(exchanges: list[tuple[str, str]], *, image: bool) -> tuple[Turn, ...]
         shown = f"{IMAGE_TOKEN}\n{request}" if image and not index else request
         turns += [Turn("human", shown), Turn("gpt", answer)]
     return tuple(turns)
-
-
-_WRITERS: dict[SceneTask, Callable[[Scene, np.random.Generator, bool], tuple[Turn, ...]]] = {
-    "brief_captions": _brief_turns,
-    "detailed_captions": _detailed_turns,
-    "questions": _question_turns,
-}

@@ -6,6 +6,7 @@ scores them without drawing a scene again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from croc_cli.demo.dataset import SceneImage
@@ -18,33 +19,34 @@ EVALUATION_SEED = 20_241_014
 """Of the test scenes: one fixed set, so that the figures of different runs compare."""
 
 _PURPOSE = 4  # of the random draws, see `scene_generator`
-_ATTEMPTS = 50  # draws until a question or partner has another answer; nearly always one of the first three
+_QUESTIONS_PER_TYPE = 2
 
 
-def evaluation_records(*, num_scenes: int = 120, num_captions: int = 60, seed: int = EVALUATION_SEED) -> list[dict[str, Any]]:
-    """Return the records: one question of every type about each scene, then the caption requests.
+def evaluation_records(
+    *, num_scenes: int = 60, num_captions: int = 60, seed: int = EVALUATION_SEED
+) -> list[dict[str, Any]]:
+    """Return the records: two questions of every type about each scene, then the caption requests.
 
     Question records hold `question_id`, `kind` ("question"), `type`, `question` (as the model is asked, with the image
     placeholder), `answer`, `scene_index`, `names_held_out_pair`, and for the baselines: `swapped_scene_index` (another
-    picture to show with the question), `other_question_id` (a question of the same type about the same picture, see
-    below) and `blind_answers` (rule → answer). Each question stands beside a second one of its type about its scene;
-    only the first has `is_scored` set, the second is there to be answered in its stead.
+    picture to show with the question), `other_question_id` (the other question of the type about the same picture) and
+    `blind_answers` (rule → answer).
     Caption records hold `question_id`, `kind` ("caption"), `question`, `answer`, `scene_index` and `objects`, a list of
     [shape, colour] pairs.
 
     Args:
-        num_scenes: Scenes, each asked one question of every type.
-        num_captions: The first of the scenes are also described.
+        num_scenes: Scenes; each type has twice as many questions.
+        num_captions: So many of the scenes are also described.
         seed: Of scenes and questions.
     """
-    records = []
-    for index in range(num_scenes):
-        scene = sample_scene(seed, "test", index)
-        for question_type in QUESTION_TYPES:
-            records += _question_pair(scene, index, question_type, seed, num_scenes)
-    return records + [
-        _caption_record(sample_scene(seed, "test", index), index) for index in range(min(num_captions, num_scenes))
+    scenes = [sample_scene(seed, "test", index) for index in range(num_scenes)]
+    records = [
+        record
+        for index, scene in enumerate(scenes)
+        for question_type in QUESTION_TYPES
+        for record in _question_pair(scene, index, question_type, seed, num_scenes)
     ]
+    return records + [_caption_record(scene, index) for index, scene in enumerate(scenes[:num_captions])]
 
 
 def evaluation_image(scene_index: int, *, seed: int = EVALUATION_SEED) -> SceneImage:
@@ -52,36 +54,30 @@ def evaluation_image(scene_index: int, *, seed: int = EVALUATION_SEED) -> SceneI
     return SceneImage(sample_scene(seed, "test", scene_index))
 
 
-def _question_pair(scene: Scene, index: int, question_type: str, seed: int, num_scenes: int) -> list[dict[str, Any]]:
-    """Return the scored question of a type and the other question that baseline answers come from."""
-    purpose = _PURPOSE + QUESTION_TYPES.index(question_type)
-    rng = scene_generator(seed, "test", index, purpose=purpose)
-    scored = ask(scene, question_type, rng, for_test=True)
-    other = ask(scene, question_type, rng, for_test=True)
-    for _ in range(_ATTEMPTS):
-        if other.text != scored.text:
-            break
-        other = ask(scene, question_type, rng, for_test=True)
-    identity = f"{question_type}-{index:04d}"
-    swapped = int(rng.integers(1, num_scenes) + index) % num_scenes if num_scenes > 1 else index
-    records = []
-    for name, question, is_scored in ((identity, scored, True), (f"{identity}-other", other, False)):
-        records.append(
-            {
-                "question_id": name,
-                "kind": "question",
-                "type": question_type,
-                "question": f"{IMAGE_TOKEN}\n{question.text}",
-                "answer": question.answer,
-                "scene_index": index,
-                "is_scored": is_scored,
-                "names_held_out_pair": _names_held_out_pair(scene, question),
-                "swapped_scene_index": swapped,
-                "other_question_id": f"{identity}-other" if is_scored else identity,
-                "blind_answers": blind_answers(scene, question_type),
-            }
-        )
-    return records
+def _question_pair(
+    scene: Scene, index: int, question_type: str, seed: int, num_scenes: int
+) -> Iterator[dict[str, Any]]:
+    """Yield two different questions of a type, each the other's baseline."""
+    rng = scene_generator(seed, "test", index, purpose=_PURPOSE + QUESTION_TYPES.index(question_type))
+    questions: dict[str, Question] = {}
+    while len(questions) < _QUESTIONS_PER_TYPE:
+        question = ask(scene, question_type, rng, for_test=True)
+        questions.setdefault(question.text, question)
+    # A distance from 1 to num_scenes - 1, so that the other picture is never the question's own.
+    distance = int(rng.integers(1, num_scenes)) if num_scenes > 1 else 0
+    for number, question in enumerate(questions.values()):
+        yield {
+            "question_id": f"{question_type}-{index:04d}-{number}",
+            "kind": "question",
+            "type": question_type,
+            "question": f"{IMAGE_TOKEN}\n{question.text}",
+            "answer": question.answer,
+            "scene_index": index,
+            "names_held_out_pair": _names_held_out_pair(scene, question),
+            "swapped_scene_index": (index + distance) % num_scenes,
+            "other_question_id": f"{question_type}-{index:04d}-{1 - number}",
+            "blind_answers": blind_answers(scene, question_type),
+        }
 
 
 def _names_held_out_pair(scene: Scene, question: Question) -> bool:

@@ -1,4 +1,4 @@
-"""Measures the nano LLM alone: questions about test scenes that it is given as soft tokens or in words, never as a picture."""
+"""Measures the nano LLM alone, on test scenes that it is given as soft tokens or in words, never as a picture."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Trains the nano vision tower: a CLIP-shaped encoder, by contrast with scenes in words and by labels per patch.
 
-The labels are read by linear heads from the penultimate layer, the one that a LLaVA model takes its visual tokens from, so
-that the patch under an object's centre tells all its attributes and every other patch tells that it is none.
+The labels are read by linear heads from the penultimate layer, the one that a LLaVA model takes its visual tokens from,
+so that the patch under an object's centre tells all its attributes and every other patch tells that it is none.
 
 Letters: B scenes · P patches of a picture (36) · O objects of a scene, filled up to 4 · H hidden size.
 """
@@ -49,7 +49,9 @@ NO_LABEL = -100
 _IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # the statistics of every CLIP model
 _IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _CONTRAST_TEMPERATURE = 0.1
-_CONTRAST_WEIGHT = 0.3  # the labels per patch teach what the projector reads; the contrast keeps the last layer CLIP-like
+_CONTRAST_WEIGHT = (
+    0.3  # the labels per patch teach what the projector reads; the contrast keeps the last layer CLIP-like
+)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,13 @@ def train_tower(settings: TowerTraining) -> CLIPVisionModel:
         schedule.step()
         if step % 100 == 99:
             elapsed = time.monotonic() - started
-            logger.info("tower step %d: patches %.3f, contrast %.3f, %.0f s", step + 1, patch_loss.item(), contrast_loss.item(), elapsed)
+            logger.info(
+                "tower step %d: patches %.3f, contrast %.3f, %.0f s",
+                step + 1,
+                patch_loss.item(),
+                contrast_loss.item(),
+                elapsed,
+            )
     logger.info("tower on test scenes: %s", measure_tower(tower, heads, seed=settings.seed))
     return tower
 

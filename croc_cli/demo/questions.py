@@ -1,4 +1,4 @@
-"""Questions about a scene with answers of one word, and the rules that would answer them without reading the question."""
+"""Questions about a scene with answers of one word, and rules that would answer them without reading the question."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class _Count:
 def ask(scene: Scene, question_type: str, rng: np.random.Generator, *, for_test: bool = False) -> Question:
     """Draw a question of one type about a scene.
 
-    Yes and no are equally likely, and so are the counts that the scene allows. No question of the train and pretrain
-    splits names a held-out pair; in the test split held-out pairs are named as often under yes as under no.
+    Yes and no are equally likely, and so are the counts that the scene allows. Outside the test no question names a
+    held-out pair, not even one whose answer is no; in the test both answers come with such pairs.
 
     Args:
         scene: The scene.
@@ -64,7 +64,9 @@ def ask(scene: Scene, question_type: str, rng: np.random.Generator, *, for_test:
     Raises:
         KeyError: The question type is not one of QUESTION_TYPES.
     """
-    return _MAKERS[question_type](scene, rng, for_test)
+    if question_type == "existence":
+        return _existence(scene, rng, for_test=for_test)
+    return _MAKERS[question_type](scene, rng)
 
 
 def _pick(rng: np.random.Generator, items: list[SceneObject]) -> SceneObject:
@@ -76,7 +78,7 @@ def _word(rng: np.random.Generator, wording: str, **values: str) -> str:
     return wordings[int(rng.integers(len(wordings)))].format(**values)
 
 
-def _existence(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+def _existence(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> Question:
     present = [(item.shape, item.colour) for item in scene.objects]
     is_there = bool(rng.integers(2))
     if is_there:
@@ -88,24 +90,24 @@ def _existence(scene: Scene, rng: np.random.Generator, for_test: bool) -> Questi
     candidates = [pair for pair in pairs if (pair in present) == is_there]
     held_out = [pair for pair in candidates if pair in HELD_OUT_PAIRS]
     others = [pair for pair in candidates if pair not in HELD_OUT_PAIRS]
-    # Named equally often under yes and no, so that "held out" tells nothing about the answer.
+    # The test prefers them under yes and under no alike: never having seen a pair must not tell the answer.
     candidates = held_out if for_test and held_out and (rng.random() < 0.5 or not others) else others
     shape, colour = candidates[int(rng.integers(len(candidates)))]
     text = _word(rng, "existence", colour=colour, shape=shape)
     return Question("existence", text, "yes" if is_there else "no")
 
 
-def _colour(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+def _colour(scene: Scene, rng: np.random.Generator) -> Question:
     item = _pick(rng, list(scene.objects))
     return Question("colour", _word(rng, "colour", shape=item.shape), item.colour)
 
 
-def _shape(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+def _shape(scene: Scene, rng: np.random.Generator) -> Question:
     item = _pick(rng, list(scene.objects))
     return Question("shape", _word(rng, "shape", place=item.place), item.shape)
 
 
-def _count(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+def _count(scene: Scene, rng: np.random.Generator) -> Question:
     counts = [_Count("count size", size, sum(item.size == size for item in scene.objects)) for size in SIZES]
     for row in ROWS:
         counts.append(_Count("count line", f"{row} row", sum(item.row == row for item in scene.objects)))
@@ -120,7 +122,7 @@ def _count(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
     return Question("count", _word(rng, count.kind, value=count.value), NUMBER_WORDS[count.number])
 
 
-def _relation(scene: Scene, rng: np.random.Generator, for_test: bool) -> Question:
+def _relation(scene: Scene, rng: np.random.Generator) -> Question:
     ranks = {"x": lambda item: COLUMNS.index(item.column), "y": lambda item: ROWS.index(item.row)}
     options = [
         (axis, one, other)
@@ -140,8 +142,7 @@ def _relation(scene: Scene, rng: np.random.Generator, for_test: bool) -> Questio
     return Question("relation", text, "yes" if asked == truth else "no")
 
 
-_MAKERS: dict[str, Callable[[Scene, np.random.Generator, bool], Question]] = {
-    "existence": _existence,
+_MAKERS: dict[str, Callable[[Scene, np.random.Generator], Question]] = {
     "colour": _colour,
     "count": _count,
     "shape": _shape,
@@ -170,7 +171,10 @@ def blind_answers(scene: Scene, question_type: str) -> dict[str, str]:
         rules["number of objects"] = NUMBER_WORDS[len(scene.objects)]
         for size in SIZES:
             rules[f"number of {size} objects"] = NUMBER_WORDS[sum(item.size == size for item in scene.objects)]
-        for name, lines in (("row", [item.row for item in scene.objects]), ("column", [i.column for i in scene.objects])):
+        for name, lines in (
+            ("row", [item.row for item in scene.objects]),
+            ("column", [i.column for i in scene.objects]),
+        ):
             rules[f"objects in the fullest {name}"] = NUMBER_WORDS[max(lines.count(line) for line in lines)]
     else:
         rules["yes where there are four objects"] = "yes" if len(scene.objects) == 4 else "no"
@@ -188,7 +192,9 @@ def _salient_objects(scene: Scene) -> dict[str, SceneObject]:
         "last": scene.objects[-1],
         "most central": min(
             scene.objects,
-            key=lambda item: abs(ROWS.index(item.row) - ROWS.index(centre[0]))
-            + abs(COLUMNS.index(item.column) - COLUMNS.index(centre[1])),
+            key=lambda item: (
+                abs(ROWS.index(item.row) - ROWS.index(centre[0]))
+                + abs(COLUMNS.index(item.column) - COLUMNS.index(centre[1]))
+            ),
         ),
     }

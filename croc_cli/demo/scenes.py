@@ -1,8 +1,8 @@
 """Scenes of a few coloured shapes, each a pure function of (seed, split, index).
 
-Every scene holds 3 or 4 objects. No two share a shape, a colour or a place, so "the star" and "the object at the top left"
-always mean one object. Some (shape, colour) pairs are held out: they appear in the test split only, and every test scene
-has at least one of them, so an answer about a test scene cannot be remembered from training.
+Every scene holds 3 or 4 objects. No two share a shape, a colour or a place, so "the star" and "the shape at the top
+left" always mean one object. Some (shape, colour) pairs are held out: they appear in the test split only, and every test
+scene has at least one of them, so an answer about a test scene cannot be remembered from training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HELD_OUT_PAIRS = frozenset(
         ("ring", "purple"),
     }
 )
-"""(shape, colour) pairs that no scene, caption or question of the pretrain and train splits contains; each value once."""
+"""(shape, colour) pairs that no scene and no question of the pretrain and train splits contains; each value once."""
 
 SPLITS = ("pretrain", "train", "test")
 """pretrain: the nano backbones; train: the three stages; test: evaluation only."""
@@ -147,9 +147,7 @@ def _place_object(rng: np.random.Generator, shape: str, colour: str, size: str, 
     """Put an object into a cell of the 3 by 3 grid, its centre well inside one patch."""
     row, column = PLACES[cell]
     radius = float(rng.uniform(*_RADII[size]))
-    x, y = (
-        _sample_coordinate(rng, index * _CELL_SIZE, radius) for index in (COLUMNS.index(column), ROWS.index(row))
-    )
+    x, y = (_sample_coordinate(rng, index * _CELL_SIZE, radius) for index in (COLUMNS.index(column), ROWS.index(row)))
     return SceneObject(shape, colour, size, row, column, x, y, radius, float(rng.uniform(-12.0, 12.0)))
 
 

@@ -24,10 +24,12 @@ def accumulation_steps(batch_global_size: int, micro_size: int, num_ranks: int, 
     """
     per_pass = micro_size * num_ranks
     if rest := batch_global_size % per_pass:
+        smaller = next((size for size in range(micro_size, 0, -1) if batch_global_size % (size * num_ranks) == 0), None)
         raise RecipeError(
             f"{key}.global_size: {batch_global_size} is not a multiple of micro_size × ranks"
             f" = {micro_size} × {num_ranks} = {per_pass}",
-            hint=f"the next size that fits is --set {key}.global_size={batch_global_size - rest + per_pass}",
+            hint=f"the next size that fits is --set {key}.global_size={batch_global_size - rest + per_pass}"
+            + (f", or keep it with --set {key}.micro_size={smaller}" if smaller else ""),
         )
     return batch_global_size // per_pass
 

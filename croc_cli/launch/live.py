@@ -90,9 +90,9 @@ class LiveLine:
 
         self.stage = stage
         self.console = Console(file=stream, highlight=False)
-        self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self._draw)
         self.started = time.monotonic()
         self.row: Mapping[str, Any] | None = None
+        self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self._draw)
 
     def __enter__(self) -> "LiveLine":
         self.live.__enter__()

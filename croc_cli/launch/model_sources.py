@@ -110,7 +110,7 @@ def ask_hub(name: str, *, revision: str | None) -> HubAnswer:
         return HubAnswer(False, unreachable(cache, constants.ENDPOINT, error))
     except Exception as error:
         # The hub's HTTP library is another one from version to version, and so is the root of its errors.
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore", "requests", "urllib3"}:
+        if type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
             return HubAnswer(False, unreachable(cache, constants.ENDPOINT, error))
         raise
     return HubAnswer(True)

@@ -85,10 +85,14 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 def _find_cached(name: str, revision: str | None) -> Path | None:
     """Return the snapshot that an earlier run fetched, if there is one."""
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (OSError, HFValidationError):
-        return None
+    for form in WEIGHT_FILES:
+        try:
+            folder = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=TEXT_FILES + form)
+        except (OSError, HFValidationError):  # nothing in the cache, or not all that the hub once listed
+            continue
+        if any(Path(folder).glob(form[0])):
+            return Path(folder)
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -106,16 +106,12 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None) -
         write_summary(stage_dir, stage, trainer, last)
 
 
-def build_engine(
-    parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str
-) -> Any:
+def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
     """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
     section = stage_section(recipe, stage)
     freeze_all_but(parts.module, parts.settings.learning_rates)
     optimizer = build_optimizer(
-        parameter_groups(
-            parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay
-        ),
+        parameter_groups(parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay),
         betas=section.optimizer.betas,
         eps=section.optimizer.eps,
         offloaded=section.offload != "none",

@@ -28,7 +28,7 @@ def recipe(name: str = "nano", **changes: Any) -> Recipe:
 
 def fake_plan(folder: Path, stage: StageName = "align", *, through_launcher: bool = False, layout: Layout = ONE_RANK) -> LaunchPlan:
     return plan_stage(
-        recipe(),
+        recipe(align__batch__micro_size=32),
         stage,
         StageDir(folder / stage),
         start=None,

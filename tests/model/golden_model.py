@@ -1,8 +1,8 @@
 """A tiny checkpoint of the released code, opened as a stock LLaVA with its token pool and reconstruction head.
 
 It is in the format that LLaVA and Croc publish: vision tower, projector and pool beside the LLM inside `model.`, the
-head as `transform_block.`. `golden/` holds it (without the cross-attention that the released code never calls), and what the
-released code computed with it in one forward and backward of stage 1.5 (float32, CPU, no dropout).
+head as `transform_block.`. `golden/` holds it (without the cross-attention that the released code never calls), and
+what the released code computed with it in one forward and backward of stage 1.5 (float32, CPU, no dropout).
 """
 
 import json

@@ -158,7 +158,7 @@ def test_a_tower_that_is_no_clip_is_refused(parts: tuple[Path, Path], tmp_path: 
 
 
 def test_a_folder_without_a_checkpoint_and_one_of_another_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="config.json is missing"):
+    with pytest.raises(ModelNotFound, match=r"config\.json is missing"):
         open_llava(tmp_path)
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="is of type 'bert', expected 'llava'"):

@@ -37,8 +37,14 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        files = [{"rfilename": file} for file in REPOSITORIES[name]]
-        body = json.dumps({"id": name, "sha": COMMIT, "siblings": files}) if parts[0] == "api" else parts[-1]
+        if "tree" in parts:
+            tree = [{"type": "file", "path": file, "size": len(file), "oid": COMMIT} for file in REPOSITORIES[name]]
+            body = json.dumps(tree)
+        elif parts[0] == "api":
+            siblings = [{"rfilename": file} for file in REPOSITORIES[name]]
+            body = json.dumps({"id": name, "sha": COMMIT, "siblings": siblings})
+        else:
+            body = parts[-1]  # a file holds its own name
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", "application/json")
@@ -125,6 +131,6 @@ def test_without_a_hub_what_was_fetched_before_is_used(
     before = find_model("org/both", part="llm")
     point_at("http://127.0.0.1:9", tmp_path / "cache", monkeypatch)
     assert find_model("org/both", part="llm") == before
-    with pytest.raises(ModelNotFound, match="the hub http://127.0.0.1:9 did not give it") as caught:
+    with pytest.raises(ModelNotFound, match=r"the hub http://127\.0\.0\.1:9 did not give it") as caught:
         find_model("org/old", part="llm")
     assert caught.value.hint == "pass a local folder: model.llm: /path/to/folder"

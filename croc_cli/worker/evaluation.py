@@ -1,0 +1,110 @@
+"""The evaluation that ends a pipeline: predictions of the last checkpoint, scored, in the run folder."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from croc_cli import __version__
+from croc_cli.benchmarks.scenes import score_scenes
+from croc_cli.checkpoint.load import LoadedModel, load_for_inference
+from croc_cli.checkpoint.metadata import weights_sha256
+from croc_cli.data.conversation import ConversationEncoder
+from croc_cli.data.sample import ImageRef, Turn
+from croc_cli.demo.evaluation import evaluation_image, evaluation_records
+from croc_cli.errors import UsageError
+from croc_cli.eval.runner import Question, answer_questions
+from croc_cli.names import IMAGE_TOKEN
+from croc_cli.recipe.load import load_resolved
+from croc_cli.recipe.schema import EvalRecipe
+from croc_cli.run_dir import StageDir
+
+VARIANTS = ("picture", "another_picture", "no_picture")
+"""What a question is asked about: its own picture, that of another scene, and a blank one."""
+
+
+def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
+    """Answer the benchmark's questions with the checkpoint `start`, then score the answers.
+
+    Raises:
+        UsageError: No checkpoint was given.
+    """
+    if start is None:
+        raise UsageError("eval needs a checkpoint", hint="train first: croc run RECIPE")
+    recipe = load_resolved(stage_dir.recipe_file)
+    started = time.perf_counter()
+    device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    model = load_for_inference(start, device=device)
+    records = evaluation_records(num_scenes=recipe.eval.num_scenes)
+    rows = predict_scenes(model, records, recipe.eval)
+    predictions = stage_dir.predictions / "scenes.jsonl"
+    predictions.parent.mkdir(parents=True, exist_ok=True)
+    predictions.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    results = {
+        "benchmarks": {"scenes": score_scenes(rows)},
+        "example": save_example(rows, stage_dir),
+        "seconds": time.perf_counter() - started,
+        "checkpoint": str(start),
+        "weights_sha256": weights_sha256(start),
+        "croc_version": __version__,
+    }
+    stage_dir.results_file.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+    summary = {"finished": True, "stage": "eval", "seconds": results["seconds"], "checkpoint": str(start)}
+    stage_dir.summary_file.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: EvalRecipe) -> list[dict[str, Any]]:
+    """Return the records with what the model answered: `text`, and for scored questions the other variants.
+
+    Each variant's answer stands under its name; `text` is that to the record's own picture.
+    """
+    config = model.llava.config
+    encoder = ConversationEncoder(
+        model.processor.tokenizer,
+        template=model.metadata.template or "vicuna_v1",
+        image_token_id=config.image_token_id,
+        num_visual_tokens=(config.vision_config.image_size // config.vision_config.patch_size) ** 2,
+        max_length=config.text_config.max_position_embeddings,
+    )
+    questions = []
+    for record in records:
+        prompt = encoder.encode_prompt([Turn("human", record["question"])])
+        for variant in VARIANTS if record.get("is_scored") else VARIANTS[:1]:
+            questions.append(Question(f"{record['question_id']}/{variant}", prompt, (_picture(record, variant),)))
+    answers = dict(
+        answer_questions(
+            model.llava,
+            model.processor,
+            questions,
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+        )
+    )
+    rows = []
+    for record in records:
+        name = record["question_id"]
+        given = {variant: answers[f"{name}/{variant}"] for variant in VARIANTS if f"{name}/{variant}" in answers}
+        rows.append(record | {"text": given["picture"]} | given)
+    return rows
+
+
+def _picture(record: dict[str, Any], variant: str) -> ImageRef | None:
+    if variant == "no_picture":
+        return None
+    return evaluation_image(record["swapped_scene_index" if variant == "another_picture" else "scene_index"])
+
+
+def save_example(rows: list[dict[str, Any]], stage_dir: StageDir) -> dict[str, Any] | None:
+    """Save the picture of one question and return what was asked and answered about it.
+
+    It is always the first question about a colour, whether the model was right or not.
+    """
+    row = next((row for row in rows if row.get("type") == "colour" and row.get("is_scored")), None)
+    if row is None:
+        return None
+    picture = stage_dir.root / "example.png"
+    evaluation_image(row["scene_index"]).open().save(picture)
+    question = row["question"].replace(IMAGE_TOKEN, "").strip()
+    return {"image": str(picture), "question": question, "answer": row["text"], "expected": row["answer"]}

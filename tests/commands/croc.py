@@ -1,0 +1,47 @@
+"""Runs `croc` in this process, with the fake worker in place of the real one."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from croc_cli.commands import stage as stage_module
+from croc_cli.commands.app import app
+from tests.launch.make import FAKE_WORKER
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+def croc(*arguments: str) -> Answer:
+    answer = CliRunner().invoke(app, list(arguments), prog_name="croc")
+    return Answer(answer.exit_code, answer.stdout, answer.stderr)
+
+
+def croc_process(*arguments: str, **environment: str) -> Answer:
+    """Run it as users do, in a process of its own."""
+    command = [sys.executable, "-m", "croc_cli", *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+    return Answer(answer.returncode, answer.stdout, answer.stderr)
+
+
+@pytest.fixture
+def fake_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Put the fake worker in, without the launcher, and return a folder for runs."""
+    real = stage_module.StageRequest
+
+    def request(**fields: object) -> stage_module.StageRequest:
+        return real(**fields, worker=FAKE_WORKER, through_launcher=False)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage_module, "StageRequest", request)
+    for name in ("croc_cli.commands.stage.check_models", "croc_cli.commands.pipeline.check_models"):
+        monkeypatch.setattr(name, lambda _model: None)
+    return tmp_path / "run"

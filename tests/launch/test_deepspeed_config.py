@@ -1,0 +1,65 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from croc_cli.errors import RecipeError
+from croc_cli.launch.deepspeed_config import accumulation_steps, deepspeed_config
+from tests.launch.make import recipe
+
+
+def test_the_global_batch_is_micro_batches_times_ranks_times_accumulation() -> None:
+    config = deepspeed_config(recipe("croc-7b"), "reconstruct", num_ranks=8, stage_folder="runs/x", on_gpu=True)
+    assert config["train_batch_size"] == 128
+    assert config["train_micro_batch_size_per_gpu"] == 4
+    assert config["gradient_accumulation_steps"] == 4
+    assert config["bf16"] == {"enabled": True}
+    assert config["zero_optimization"]["stage"] == 3
+    assert config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
+    assert "tensorboard" not in config
+    assert "wandb" not in config
+
+
+def test_a_batch_that_does_not_divide_names_the_sizes_that_do() -> None:
+    with pytest.raises(RecipeError, match=r"128 is not a multiple of micro_size × ranks = 8 × 6 = 48") as caught:
+        accumulation_steps(128, 8, 6, key="finetune.batch")
+    assert caught.value.hint == "the next size that fits is --set finetune.batch.global_size=144"
+    with pytest.raises(RecipeError) as caught:
+        accumulation_steps(128, 48, 2, key="finetune.batch")
+    assert "or keep it with --set finetune.batch.micro_size=32" in (caught.value.hint or "")
+
+
+def test_offload_goes_where_the_recipe_says_and_only_with_a_zero_stage_that_can() -> None:
+    sections = recipe("croc-7b", reconstruct__offload="all")
+    zero = deepspeed_config(sections, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)["zero_optimization"]
+    assert zero["offload_optimizer"]["device"] == zero["offload_param"]["device"] == "cpu"
+    with pytest.raises(RecipeError, match=r"align\.offload: all needs .*zero_stage 3|align"):
+        changed = recipe("croc-7b", align__offload="all", align__zero_stage=2)
+        deepspeed_config(changed, "align", num_ranks=8, stage_folder="x", on_gpu=True)
+
+
+def test_monitors_are_switched_on_by_the_recipe() -> None:
+    watched = recipe(monitor__tensorboard=True, monitor__wandb={"project": "croc"})
+    config = deepspeed_config(watched, "align", num_ranks=1, stage_folder="runs/nano/align", on_gpu=False)
+    assert config["tensorboard"] == {"enabled": True, "output_path": "runs/nano/align", "job_name": "tensorboard"}
+    assert config["wandb"] == {"enabled": True, "project": "croc", "group": "nano-align"}
+
+
+def test_deepspeed_itself_accepts_every_config() -> None:
+    """In a process of its own: DeepSpeed's import takes seconds and changes the process."""
+    code = (
+        "from deepspeed.runtime.config import DeepSpeedConfig\n"
+        "from croc_cli.launch.deepspeed_config import deepspeed_config\n"
+        "from tests.launch.make import recipe\n"
+        "for name in ('nano', 'croc-7b'):\n"
+        "    for stage in ('align', 'reconstruct', 'finetune'):\n"
+        "        plan = deepspeed_config(recipe(name), stage, num_ranks=1, stage_folder='x', on_gpu=False)\n"
+        "        read = DeepSpeedConfig(plan)\n"
+        "        assert read.gradient_accumulation_steps == plan['gradient_accumulation_steps']\n"
+        "        assert read.zero_config.stage == plan['zero_optimization']['stage']\n"
+        "        assert read.gradient_clipping == plan['gradient_clipping']\n"
+    )
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "WORLD_SIZE": "1"}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert answer.returncode == 0, answer.stderr[-2000:]

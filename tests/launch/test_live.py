@@ -1,0 +1,58 @@
+import io
+
+from croc_cli.launch.live import PlainLines, bar, format_metrics, format_seconds
+
+
+def test_a_step_is_told_in_one_line() -> None:
+    row = {
+        "step": 12,
+        "total_steps": 250,
+        "loss": 5.0,
+        "caption_loss": 1.23456,
+        "reconstruction_loss": 0.5,
+        "learning_rate": {"llm": 3e-4, "projector": 3e-4, "token_pool": 1e-3},
+        "tokens_per_second": 12345.6,
+        "seconds_left": 187.0,
+        "assignment_share": 0.0412,
+        "pool_window_share": 0.98,
+    }
+    assert format_metrics(row) == (
+        "step 12/250 · caption loss 1.235 · reconstruction loss 0.500 · rate 3.0e-04/1.0e-03 · 12,346 tokens/s"
+        " · 3:07 left · assignment 4% · pool 98%"
+    )
+
+
+def test_figures_that_a_step_does_not_have_are_left_out() -> None:
+    assert format_metrics({"step": 1, "total_steps": 2, "reconstruction_loss": None}) == "step 1/2"
+
+
+def test_without_a_terminal_lines_come_now_and_then_and_the_last_step_always() -> None:
+    stream = io.StringIO()
+    with PlainLines("align", stream, seconds=1000) as lines:
+        for step in range(1, 6):
+            lines.metrics({"step": step, "total_steps": 5})
+    assert stream.getvalue() == "align step 1/5\nalign step 5/5\n"
+
+
+def test_a_run_that_breaks_off_shows_the_last_step_it_made() -> None:
+    stream = io.StringIO()
+    with PlainLines("align", stream, seconds=1000) as lines:
+        for step in range(1, 4):
+            lines.metrics({"step": step, "total_steps": 5})
+    assert stream.getvalue() == "align step 1/5\nalign step 3/5\n"
+
+
+def test_durations_are_short_to_read() -> None:
+    assert [format_seconds(value) for value in (0.4, 42, 187, 3723, 90_000)] == [
+        "0 s",
+        "42 s",
+        "3:07",
+        "1:02:03",
+        "1 d 01:00:00",
+    ]
+
+
+def test_the_bar_grows_with_the_steps() -> None:
+    assert bar(1, 4, width=4) == "━───"
+    assert bar(0, 0, width=4) == "────"
+    assert bar(9, 4, width=4) == "━━━━"

@@ -1,0 +1,171 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from croc_cli.errors import Interrupted, RunError
+from croc_cli.launch.live import PlainLines
+from croc_cli.launch.plan import LaunchPlan
+from croc_cli.launch.run import launch, write_launch_files
+from croc_cli.run_dir import StageDir, read_json, write_json
+from tests.launch.make import ONE_RANK, fake_plan
+
+
+def launched(plan: LaunchPlan, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> str:
+    """Launch a plan with the fake worker and return what was shown."""
+    monkeypatch.setenv("FAKE_WORKER", behaviour)
+    shown = io.StringIO()
+    write_launch_files(plan, recipe_yaml="name: nano\n", fingerprint="abc")
+    try:
+        launch(plan, progress=PlainLines(plan.stage, shown))
+    except Exception as error:
+        error.shown = shown.getvalue()  # type: ignore[attr-defined]
+        raise
+    return shown.getvalue()
+
+
+def press_ctrl_c(stage_dir: StageDir, *, times: int) -> None:
+    """Send SIGINT to this process, first when a step was made and again when the first was noticed."""
+
+    def press() -> None:
+        deadline = time.monotonic() + 60
+        while not stage_dir.metrics_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+        if times > 1:
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+
+
+def test_a_run_that_finishes_shows_steps_and_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fake_plan(tmp_path)
+    shown = launched(plan, monkeypatch, "finish")
+    assert "align step 3/3 · caption loss 0.667" in shown
+    assert "warning: a picture did not open" in shown
+    assert "prints to its log" not in shown
+    assert "prints to its log" in plan.stage_dir.launcher_log.read_text()
+    assert read_json(plan.stage_dir.launch_file)["wall_seconds"] > 0
+
+
+def test_files_of_the_last_launch_are_taken_out_before_the_next(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    stage = plan.stage_dir
+    write_json(stage.failure_file(0), {"message": "old"})
+    stage.stop_file.touch()
+    write_launch_files(plan, recipe_yaml="name: nano\n", fingerprint="abc")
+    assert not stage.stop_file.exists()
+    assert not stage.failure_file(0).exists()
+    assert stage.recipe_file.read_text() == (tmp_path / "recipe.yaml").read_text() == "name: nano\n"
+    assert read_json(stage.launch_file)["fingerprint"] == "abc"
+    assert read_json(stage.deepspeed_file)["train_batch_size"] == 64
+
+
+def test_a_failing_rank_is_shown_by_its_message_and_its_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match="^align failed on rank 0: ValueError: it broke$") as caught:
+        launched(fake_plan(tmp_path), monkeypatch, "fail")
+    assert "a line of the log" in caught.value.shown  # type: ignore[attr-defined]
+    assert "logs: " in caught.value.shown  # type: ignore[attr-defined]
+    assert caught.value.exit_code == 1
+
+
+def test_a_worker_killed_by_the_system_is_told_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="align was killed by signal 9") as caught:
+        launched(fake_plan(tmp_path), monkeypatch, "killed")
+    assert "memory ran out" in (caught.value.hint or "")
+
+
+def test_a_worker_without_a_word_is_explained_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="exit code 1") as caught:
+        launched(fake_plan(tmp_path), monkeypatch, "silent")
+    assert "the disk is full" in (caught.value.hint or "")
+
+
+def test_the_first_ctrl_c_saves_and_ends_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fake_plan(tmp_path)
+    press_ctrl_c(plan.stage_dir, times=1)
+    with pytest.raises(Interrupted, match="saved in .*step-") as caught:
+        launched(plan, monkeypatch, "endless")
+    assert caught.value.exit_code == 130
+    assert "Ctrl-C again stops at once" in caught.value.shown  # type: ignore[attr-defined]
+
+
+def test_a_second_ctrl_c_ends_a_worker_that_does_not_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fake_plan(tmp_path)
+    deaf = [sys.executable, "-c", DEAF, str(plan.stage_dir.metrics_file), str(tmp_path / "pids")]
+    plan = with_command(plan, deaf)
+    press_ctrl_c(plan.stage_dir, times=2)
+    with pytest.raises(Interrupted, match="stopped at once"):
+        launched(plan, monkeypatch, "finish")
+    for pid in (tmp_path / "pids").read_text().split():
+        assert not is_running(int(pid))
+
+
+DEAF = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[2], "w").write(f"{os.getpid()} {child.pid}")
+open(sys.argv[1], "w").write('{"step": 1, "total_steps": 2}' + chr(10))
+time.sleep(600)
+"""
+
+
+def with_command(plan: LaunchPlan, command: list[str]) -> LaunchPlan:
+    fields: dict[str, Any] = {**plan.__dict__, "command": tuple(command)}
+    return LaunchPlan(**fields)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that is dead and not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def test_the_real_launcher_starts_every_rank_with_its_own_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = type(ONE_RANK)("cpu", (2,), ("0", "1"), 1)
+    plan = fake_plan(tmp_path, through_launcher=True, layout=layout)
+    with pytest.raises(RunError, match="failed on rank 0: ValueError: it broke") as caught:
+        launched(plan, monkeypatch, "fail")
+    assert "rank 0 prints to its log" in caught.value.shown  # type: ignore[attr-defined]
+    assert {log.name[-9:] for log in plan.stage_dir.logs.glob("*_rank?.log")} == {"rank0.log", "rank1.log"}
+
+
+def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
+    """Through a pseudo-terminal, as a user sees it."""
+    import pty
+
+    master, slave = pty.openpty()
+    code = (
+        "import sys; from pathlib import Path; from tests.launch.make import fake_plan\n"
+        "from croc_cli.launch.run import launch, write_launch_files\n"
+        f"plan = fake_plan(Path({str(tmp_path)!r})); write_launch_files(plan, recipe_yaml='a: 1', fingerprint='a')\n"
+        "launch(plan)"
+    )
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=slave, stdout=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            block = os.read(master, 4096)
+        except OSError:
+            break
+        if not block:
+            break
+        shown += block
+    assert process.wait() == 0, shown.decode()
+    text = shown.decode()
+    assert "step 3/3" in text
+    assert "━" in text

@@ -1,0 +1,85 @@
+"""Two real ranks that never see the same kind of sample at the same time (one launch for each ZeRO stage)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from croc_cli.data.dataset import LlavaJsonDataset
+from croc_cli.data.sampler import StepSampler
+from croc_cli.recipe.load import dump_recipe
+from tests.tiny import make_tiny_llava, make_tiny_parts
+from tests.worker import harness
+
+NUM_STEPS = 4
+LAUNCH_SECONDS = 240
+
+
+def seed_that_mixes_every_step(dataset: LlavaJsonDataset) -> int:
+    """Return a seed with which one rank has an image and the other has text at every step."""
+    for seed in range(1000):
+        mixed = []
+        for step in range(NUM_STEPS):
+            kinds = []
+            for rank in range(2):
+                sampler = StepSampler(len(dataset), global_size=2, micro_size=1, rank=rank, num_ranks=2, seed=seed)
+                [[index]] = sampler.micro_batches(step, dataset.length_hint)
+                assert index is not None
+                kinds.append(bool(dataset[index].images))
+            mixed.append(kinds[0] != kinds[1])
+        if all(mixed):
+            return seed
+    raise AssertionError("no seed mixes every step")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixed")
+    harness.make_data(folder)
+    rows = json.loads((folder / "data.json").read_text())
+    # as many images as texts, so that every pair can hold one of each
+    (folder / "data.json").write_text(json.dumps(rows[:NUM_STEPS] + rows[-NUM_STEPS:]))
+    make_tiny_parts(folder)
+    make_tiny_llava(folder / "start")
+    dataset = LlavaJsonDataset(str(folder / "data.json"), str(folder / "images"), num_samples=None, seed=0)
+    recipe = harness.make_recipe(
+        folder,
+        reconstruct={
+            "batch": {"global_size": 2, "micro_size": 1},
+            "seed": seed_that_mixes_every_step(dataset),
+            "save_every": None,
+        },
+    )
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["reconstruct"]["max_steps"] == NUM_STEPS
+    return folder
+
+
+def losses(home: Path, run_dir: Path, *, ranks: int, zero_stage: int) -> list[tuple[float, float]]:
+    """Launch the reconstruct stage as a user would, and return (caption, reconstruction) of every step."""
+    command = [sys.executable, "-m", "croc_cli", "reconstruct", str(home / "recipe.yaml")]
+    command += ["--from", str(home / "start"), "--run-dir", str(run_dir), "--ranks", str(ranks)]
+    command += ["--set", f"reconstruct.zero_stage={zero_stage}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (run_dir / "reconstruct" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [(row["caption_loss"], row["reconstruction_loss"]) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def one_process(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[float, float]]:
+    return losses(home, tmp_path_factory.mktemp("one"), ranks=1, zero_stage=0)
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_ranks_that_differ_at_every_step_finish_with_the_losses_of_one_process(
+    home: Path, tmp_path: Path, one_process: list[tuple[float, float]], zero_stage: int
+) -> None:
+    found = losses(home, tmp_path, ranks=2, zero_stage=zero_stage)
+    assert len(found) == NUM_STEPS
+    for ours, expected in zip(found, one_process, strict=True):
+        assert ours == pytest.approx(expected, abs=1e-4)
