@@ -15,12 +15,15 @@ from transformers.generation.streamers import BaseStreamer
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a tokenizer gives for the first bytes of a character whose other bytes are still to come."""
 
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""Characters that a terminal obeys instead of showing; a model can be made to say them."""
+
 
 class AnswerStreamer(BaseStreamer):  # type: ignore[misc]  # transformers is not typed
     """Turns the tokens that `generate` hands over into text, piece by piece.
 
-    The pieces put together are the answer as it is printed in one: decoded, control tokens left out, whitespace at
-    both ends stripped.
+    The pieces put together are the answer as it is printed in one: decoded, control tokens and control
+    characters left out, whitespace at both ends stripped.
 
     Args:
         tokenizer: Decodes the tokens.
@@ -55,7 +58,7 @@ class AnswerStreamer(BaseStreamer):  # type: ignore[misc]  # transformers is not
     def text(self) -> str:
         """The answer so far."""
         decoded = self._tokenizer.decode(self._token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(decoded).strip()
+        return str(decoded).translate(_CONTROLS).strip()
 
 
 class StopRequested(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed

@@ -9,11 +9,11 @@ EPILOG = 'Example: croc chat image.jpg "What is this?"'
 
 def chat(
     image: Annotated[
-        str | None, typer.Argument(metavar="[IMAGE]", help="A picture: a path or an http(s) URL", show_default=False)
+        str | None, typer.Argument(metavar="IMAGE", help="A picture: a path or an http(s) URL", show_default=False)
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="[PROMPT]", help="Answer this and end; without it, a conversation", show_default=False),
+        typer.Argument(metavar="PROMPT", help="Answer this and end; without it, a conversation", show_default=False),
     ] = None,
     model: Annotated[
         str | None,

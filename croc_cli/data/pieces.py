@@ -41,9 +41,6 @@ class PieceTokenizer:
                 hint="use an LLM whose folder has a tokenizer.json or a tokenizer.model",
             )
         self._bare = _without_prefix(backend, tokenizer)
-        whole = Tokenizer.from_str(backend.to_str())
-        whole.no_truncation()
-        whole.no_padding()
         self.control_tokens = {
             token.content: (token_id, token) for token_id, token in tokenizer.added_tokens_decoder.items()
         }
@@ -56,9 +53,9 @@ class PieceTokenizer:
         ]
         self._forbidden_text = _any_of(forbidden_texts)
         self._control_text = _any_of(list(self.control_tokens))
-        self._prefix = "" if self._is_bare(whole, before="") else " "
+        self._prefix = "" if self._is_bare(tokenizer, before="") else " "
         self._prefix_after_control = self._prefix
-        if tokenizer.eos_token is not None and self._is_bare(whole, before=tokenizer.eos_token):
+        if tokenizer.eos_token is not None and self._is_bare(tokenizer, before=tokenizer.eos_token):
             self._prefix_after_control = ""
         self.leading_ids = _leading_ids(tokenizer)
         self._cached_encode = lru_cache(maxsize=CACHED_PIECES)(self._encode_bare)
@@ -119,11 +116,11 @@ class PieceTokenizer:
             ids += self._bare.encode(text[start:end], add_special_tokens=False).ids
         return tuple(token_id for token_id in ids if token_id not in self._forbidden_ids)
 
-    def _is_bare(self, whole: Tokenizer, *, before: str) -> bool:
+    def _is_bare(self, tokenizer: Any, *, before: str) -> bool:
         """Say whether a text following `before` gets no prefix space."""
-        following = whole.encode(before + "a", add_special_tokens=False).ids
+        following: list[int] = tokenizer(before + "a", add_special_tokens=False).input_ids
         bare: list[int] = self._bare.encode("a", add_special_tokens=False).ids
-        return bool(following[-len(bare) :] == bare) and len(following) == len(bare) + (1 if before else 0)
+        return following[-len(bare) :] == bare and len(following) == len(bare) + (1 if before else 0)
 
 
 def _any_of(texts: list[str]) -> re.Pattern[str] | None:

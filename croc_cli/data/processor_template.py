@@ -29,8 +29,8 @@ _PLAIN = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{% for part in message['content'] if message['content'] is not string and part['type'] == 'image' %}<image>"
     "{% endfor %}{% else %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}\n"
-    "{% endif %}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "{{ '\\n' }}{% endif %}{% endfor %}"
 )
 
 

@@ -1,7 +1,7 @@
 """Puts a BPE tokenizer's merges in the order of its SentencePiece scores, which decides how runs of spaces are cut.
 
-transformers (5.23) reads a `tokenizer.model` with the merges in the order of the ids. Llama's runs of spaces have early ids and
-the worst score of all, so "a  b" then becomes `a ▁▁ b`, where SentencePiece, and so LLaVA and the LLM, have `a ▁ ▁b`.
+transformers (5.23) reads a `tokenizer.model` with the merges in the order of the ids. Llama's runs of spaces have early
+ids and the worst score of all, so "a  b" becomes `a ▁▁ b`, where SentencePiece, as LLaVA uses it, has `a ▁ ▁b`.
 """
 
 from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from croc_cli.data.sample import Sample, Turn
 from croc_cli.demo.draw import draw_scene
 from croc_cli.demo.language import BRIEF_FORMS, brief_caption, detail_request, detailed_caption, scene_in_words
 from croc_cli.demo.questions import QUESTION_TYPES, ask
-from croc_cli.demo.scenes import Scene, sample_scene, scene_generator
+from croc_cli.demo.scenes import IMAGE_SIZE, PATCH_SIZE, Scene, sample_scene, scene_generator
 from croc_cli.names import IMAGE_TOKEN
 
 SceneTask = Literal["brief_captions", "detailed_captions", "questions"]
@@ -21,6 +22,7 @@ SCENE_TASKS: tuple[SceneTask, ...] = get_args(SceneTask)
 _PURPOSE = 2  # of the random draws, see `scene_generator`
 _BRIEF_REQUEST = "Give a brief description of the picture."  # the plain template leaves it out
 _QUESTIONS_PER_SCENE = 6
+_REMEMBERED = 1024  # samples: more than any batch of the demo
 _CAPTION_SHARE = 0.25  # of the question conversations that end with a request for a detailed caption
 
 
@@ -69,11 +71,16 @@ class SceneDataset:
         self.seed = seed
         self.split = split
         self.text_only_share = text_only_share if kind != "brief_captions" else 0.0
+        # A step asks for the lengths of its samples, then for the samples; pictures are drawn only when opened.
+        self._sample = lru_cache(maxsize=_REMEMBERED)(self._make)
 
     def __len__(self) -> int:
         return self.num_samples
 
     def __getitem__(self, index: int) -> Sample:
+        return self._sample(index)
+
+    def _make(self, index: int) -> Sample:
         if not 0 <= index < self.num_samples:
             raise IndexError(f"sample {index} of a scene data set of {self.num_samples}")
         # The kinds draw different scenes: a stage then never meets the pictures of the stage before.
@@ -85,6 +92,13 @@ class SceneDataset:
             (question, answer), *others = self._questions(scene, rng)
             return Sample(identity, _turns([(scene_in_words(scene, question), answer), *others], image=False))
         return Sample(identity, _turns(self._exchanges(scene, rng), image=True), (SceneImage(scene),))
+
+    def length_hint(self, index: int) -> int:
+        """Return about how many tokens a sample has: a word is a token, and so is a patch of its picture."""
+        sample = self._sample(index)
+        return sum(len(turn.text.split()) for turn in sample.turns) + (IMAGE_SIZE // PATCH_SIZE) ** 2 * len(
+            sample.images
+        )
 
     def _exchanges(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Return what is asked and answered about the picture of a scene."""

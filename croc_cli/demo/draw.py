@@ -40,7 +40,7 @@ def draw_scene(scene: Scene) -> Image.Image:
     for item in scene.objects:
         jitter = rng.uniform(-_COLOUR_JITTER, _COLOUR_JITTER, size=3)
         _draw_object(pen, item, _clip_colour(np.asarray(_RGB[item.colour]) + jitter), background)
-    pixels = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32)
+    pixels = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float64)
     pixels = pixels + rng.normal(0.0, _GRAIN, size=pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 

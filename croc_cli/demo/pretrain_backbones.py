@@ -59,7 +59,11 @@ def pretrain(out: Path, *, seed: int) -> dict[str, dict[str, float]]:
     image_processor().save_pretrained(out / "vision_tower")
     tokenizer = train_tokenizer()
     tokenizer.save_pretrained(out / "llm")
-    save_half(train_llm(tokenizer, LlmTraining(seed=seed)), out / "llm")
+
+    def log_gates(step: int, model: LlamaForCausalLM) -> None:
+        logger.info("llm step %d, gates so far: %s", step, measure_gates(model, tokenizer, num_scenes=50))
+
+    save_half(train_llm(tokenizer, LlmTraining(seed=seed), on_progress=log_gates), out / "llm")
     gates = measure_saved_llm(out / "llm", num_scenes=_GATE_SCENES)
     (out / "gates.json").write_text(json.dumps(gates, indent=2) + "\n")
     return gates

@@ -99,7 +99,7 @@ def train_llm(
     Args:
         tokenizer: The nano tokenizer.
         settings: How it is trained.
-        on_progress: Called with the step and the model every 250 steps.
+        on_progress: Called with the step and the model every 500 steps.
     """
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(llm_config(tokenizer))
@@ -120,7 +120,7 @@ def train_llm(
             logits = model(inputs_embeds=embeddings, use_cache=False).logits
         loss = sequence_loss(logits.float(), batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -129,7 +129,7 @@ def train_llm(
             losses = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(recent.items()))
             logger.info("llm step %d: %s, %.0f s", step + 1, losses, time.monotonic() - started)
             recent.clear()
-        if on_progress and step % 250 == 249:
+        if on_progress and step % 500 == 499:
             on_progress(step + 1, model)
     return untie(model)
 

@@ -90,7 +90,6 @@ class SequenceWriter:
 
     Args:
         tokenizer: The nano tokenizer.
-        split: Of the scenes, for what may be asked about them.
         hint_weight: Loss weight of the hints; 0 is the plain objective.
     """
 
@@ -193,8 +192,13 @@ class SequenceWriter:
             targets[row, : len(sequence.ids)] = sequence.targets
             weights[row, : len(sequence.ids)] = sequence.weights
         words = np.stack([self._soft_words(scene, form, rng) for scene in scenes])
-        tensors = [torch.from_numpy(array) for array in (ids, targets, weights)]
-        return SequenceBatch(*tensors, soft_start=sequences[0].soft_start, soft_words=torch.from_numpy(words))
+        return SequenceBatch(
+            ids=torch.from_numpy(ids),
+            targets=torch.from_numpy(targets),
+            weights=torch.from_numpy(weights),
+            soft_start=sequences[0].soft_start,
+            soft_words=torch.from_numpy(words),
+        )
 
     def _soft_words(self, scene: Scene, form: Form, rng: np.random.Generator) -> np.ndarray:
         num_tokens = NUM_PATCHES if form == "grid" else MAX_OBJECTS

@@ -186,7 +186,7 @@ def train_tower(settings: TowerTraining) -> CLIPVisionModel:
         patch_loss = heads.patch_loss(output.hidden_states[-2][:, 1:], patch_labels[batch])
         contrast_loss = heads.contrast_loss(output.pooler_output, object_labels[batch])
         optimizer.zero_grad(set_to_none=True)
-        (patch_loss + _CONTRAST_WEIGHT * contrast_loss).backward()
+        torch.autograd.backward(patch_loss + _CONTRAST_WEIGHT * contrast_loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()

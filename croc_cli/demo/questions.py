@@ -113,33 +113,38 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question:
         counts.append(_Count("count line", f"{row} row", sum(item.row == row for item in scene.objects)))
     for column in COLUMNS:
         counts.append(_Count("count line", f"{column} column", sum(item.column == column for item in scene.objects)))
-    # The total is asked about as often as any single size or line; it is what a rule could guess from the scene alone.
     counts.append(_Count("count all", "", len(scene.objects)))
     numbers = sorted({count.number for count in counts})
     number = numbers[int(rng.integers(len(numbers)))]
-    fitting = [count for count in counts if count.number == number]
+    # Drawn by kind first, or the six lines would crowd out the two sizes.
+    kinds = sorted({count.kind for count in counts if count.number == number})
+    kind = kinds[int(rng.integers(len(kinds)))]
+    fitting = [count for count in counts if (count.kind, count.number) == (kind, number)]
     count = fitting[int(rng.integers(len(fitting)))]
     return Question("count", _word(rng, count.kind, value=count.value), NUMBER_WORDS[count.number])
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> Question:
-    ranks = {"x": lambda item: COLUMNS.index(item.column), "y": lambda item: ROWS.index(item.row)}
     options = [
         (axis, one, other)
-        for axis, rank in ranks.items()
+        for axis in ("x", "y")
         for one in scene.objects
         for other in scene.objects
-        if rank(one) != rank(other)
+        if _rank(one, axis) != _rank(other, axis)
     ]
     axis, one, other = options[int(rng.integers(len(options)))]
     before, after = _RELATIONS[:2] if axis == "x" else _RELATIONS[2:]
-    truth = before if ranks[axis](one) < ranks[axis](other) else after
+    truth = before if _rank(one, axis) < _rank(other, axis) else after
     if rng.random() < 0.5:
         text = _word(rng, "relation choice", one=one.shape, choice=_CHOICES[axis], other=other.shape)
         return Question("relation", text, truth.split()[0])
     asked = before if rng.integers(2) else after
     text = _word(rng, "relation check", one=one.shape, relation=asked, other=other.shape)
     return Question("relation", text, "yes" if asked == truth else "no")
+
+
+def _rank(item: SceneObject, axis: str) -> int:
+    return COLUMNS.index(item.column) if axis == "x" else ROWS.index(item.row)
 
 
 _MAKERS: dict[str, Callable[[Scene, np.random.Generator], Question]] = {

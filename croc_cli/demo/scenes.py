@@ -1,7 +1,7 @@
 """Scenes of a few coloured shapes, each a pure function of (seed, split, index).
 
 Every scene holds 3 or 4 objects. No two share a shape, a colour or a place, so "the star" and "the shape at the top
-left" always mean one object. Some (shape, colour) pairs are held out: they appear in the test split only, and every test
+left" always mean one object. Some (shape, colour) pairs are held out: they appear in the test split only, and each test
 scene has at least one of them, so an answer about a test scene cannot be remembered from training.
 """
 

@@ -79,7 +79,7 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int) -> Failure:
         hint = (
             record.get("hint") or hint_from(text + "\n" + "\n".join(lines), stage_dir.name) or f"the whole log is {log}"
         )
-        message = text if code == EXIT_USAGE else f"{stage_dir.name} failed on rank {rank}: {text}"
+        message = text if code == EXIT_USAGE else f"{stage_dir.name} failed on rank {rank}: {in_one_line(text)}"
         return Failure(kind(message, hint=str(hint)), log, lines)
     newest = newest_log(stage_dir)
     lines = last_lines(newest) if newest else ()
@@ -98,6 +98,14 @@ def first_failure(stage_dir: StageDir) -> dict[str, Any] | None:
     """Return the record of the rank that died first; the others mostly died of its death."""
     records = [record for file in sorted(stage_dir.failures.glob("rank-*.json")) if (record := read_json(file))]
     return min(records, key=lambda record: float(record.get("time") or 0.0)) if records else None
+
+
+def in_one_line(message: str) -> str:
+    """Return a message without the traceback that a loader process puts into it: what was raised there is last."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) > 1 and any("Traceback (most recent call last)" in line for line in lines):
+        return lines[-1]
+    return message.strip()
 
 
 def rank_log(stage_dir: StageDir, rank: int) -> Path | None:

@@ -28,8 +28,8 @@ class MultimodalOutput(NamedTuple):
         assignment: [I, m] int64 on the CPU, pool tokens of masked positions, -1 for blanks; None without a pool.
         assignment_cost_sum: Sum over real images of the mean distance between masked tokens and their pool tokens.
         assignment_seconds: Time that costs and assignment took.
-        zero: Scalar 0 that hangs on every module. It belongs into every loss: each rank then has a gradient for the
-            same parameters at every step, whatever its micro-batch holds.
+        zero: Scalar 0 that hangs on every module, through hidden states and logits. It belongs into every loss: each
+            rank then has a gradient for the same parameters at every step, whatever its micro-batch holds.
     """
 
     hidden: Tensor
@@ -134,7 +134,7 @@ class MultimodalModel(nn.Module):
             assignment=assignment,
             assignment_cost_sum=cost_sum,
             assignment_seconds=seconds,
-            zero=torch.stack([(part.float() * 0.0).sum() for part in (tokens, visual_hidden, logits[:1])]).sum(),
+            zero=torch.stack([(part.float() * 0.0).sum() for part in (visual_hidden, logits[:1])]).sum(),
         )
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:

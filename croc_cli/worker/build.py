@@ -19,7 +19,7 @@ from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.names import IMAGE_TOKEN, StageName
-from croc_cli.recipe.schema import DataSource, LlavaJsonData, Recipe, ReconstructStage, StageRecipe
+from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, Recipe, ReconstructStage, StageRecipe
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
@@ -66,7 +66,7 @@ def num_visual_tokens(config: Any) -> int:
     return int((config.vision_config.image_size // config.vision_config.patch_size) ** 2)
 
 
-def build_processor(start: Path, *, aspect: str, config: Any, chat_template: str | None) -> LlavaProcessor:
+def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_template: str | None) -> LlavaProcessor:
     """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says."""
     tokenizer = AutoTokenizer.from_pretrained(start)
     tokenizer.padding_side = "right"

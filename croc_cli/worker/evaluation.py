@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from croc_cli import __version__
-from croc_cli.benchmarks.scenes import score_scenes
+from croc_cli.benchmarks.scenes_results import score_rows
 from croc_cli.checkpoint.load import LoadedModel, load_for_inference
 from croc_cli.checkpoint.metadata import weights_sha256
 from croc_cli.data.conversation import ConversationEncoder
@@ -43,11 +43,11 @@ def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
     predictions.parent.mkdir(parents=True, exist_ok=True)
     predictions.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     results = {
-        "benchmarks": {"scenes": score_scenes(rows)},
+        "benchmarks": {"scenes": score_rows(rows)},
         "example": save_example(rows, stage_dir),
         "seconds": time.perf_counter() - started,
         "checkpoint": str(start),
-        "weights_sha256": weights_sha256(start),
+        "checkpoint_sha256": weights_sha256(start),
         "croc_version": __version__,
     }
     stage_dir.results_file.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -16,6 +16,8 @@ from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, weights
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.model.token_pool import initialise_pool
+from croc_cli.launch.joined import slurm_rendezvous
+from croc_cli.launch.run import find_free_port
 from croc_cli.names import StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ReconstructStage
@@ -31,23 +33,16 @@ from croc_cli.worker.start import find_start
 
 def set_up_ranks(device: str) -> None:
     """Join the other ranks; a process that nobody launched is a run of one rank."""
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        os.environ.setdefault(name, os.environ.get(f"SLURM_{_SLURM[name]}", value) if name in _SLURM else value)
-    os.environ.setdefault("MASTER_PORT", "29500" if os.environ["WORLD_SIZE"] != "1" else str(_free_port()))
+    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ:
+        os.environ.update(slurm_rendezvous(os.environ))
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(find_free_port())
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
-
-
-_SLURM = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "WORLD_SIZE": "NTASKS"}
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None) -> None:

@@ -34,9 +34,7 @@ def test_without_arguments_croc_shows_its_help() -> None:
         (("reconstruct", "nano", "--matching", "hungry"), "matching", ""),
     ],
 )
-def test_wrong_usage_is_one_line_and_a_hint_with_exit_code_2(
-    arguments: tuple[str, ...], error: str, hint: str
-) -> None:
+def test_wrong_usage_is_one_line_and_a_hint_with_exit_code_2(arguments: tuple[str, ...], error: str, hint: str) -> None:
     answer = croc(*arguments)
     assert answer.code == 2
     assert answer.out == ""

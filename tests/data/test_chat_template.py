@@ -1,3 +1,4 @@
+import itertools
 import random
 from typing import Any
 
@@ -9,7 +10,7 @@ from croc_cli.errors import UsageError
 from croc_cli.names import IGNORE_INDEX
 from tests.data.tiny_tokenizers import CHAT_TEMPLATES, CHATML, END_TOKENS, byte_level_tokenizer, metaspace_tokenizer
 
-WORDS = "What colour is the circle ? The red star and two green squares".split()
+WORDS = ["What", "colour", "is", "the", "circle", "?", "The", "red", "star", "and", "two", "green", "squares"]
 
 
 def make(tokenizer: Any) -> ConversationEncoder:
@@ -48,12 +49,17 @@ def test_tokens_are_those_of_the_stock_chat_template(name: str, kind: Any) -> No
 @pytest.mark.parametrize("name", CHAT_TEMPLATES)
 def test_only_answers_and_their_end_token_are_trained(name: str, kind: Any) -> None:
     tokenizer = kind(CHAT_TEMPLATES[name])
-    turns = [Turn("human", "the star ?"), Turn("gpt", "red circle"), Turn("human", "<image>"), Turn("gpt", "two squares")]
+    turns = [
+        Turn("human", "the star ?"),
+        Turn("gpt", "red circle"),
+        Turn("human", "<image>"),
+        Turn("gpt", "two squares"),
+    ]
     labels = make(tokenizer).encode(turns, num_images=0).labels
     text = tokenizer.decode([label for label in labels if label != IGNORE_INDEX])
     end = END_TOKENS[name]
     assert text.replace(" ", "") == f"redcircle{end}twosquares{end}"
-    assert len([1 for a, b in zip(labels, labels[1:], strict=False) if a == IGNORE_INDEX and b != IGNORE_INDEX]) == 2
+    assert len([1 for a, b in itertools.pairwise(labels) if a == IGNORE_INDEX and b != IGNORE_INDEX]) == 2
 
 
 def test_an_image_takes_its_place_in_the_message() -> None:
@@ -72,8 +78,8 @@ def test_a_template_that_trims_messages_trims_them_here_too() -> None:
 
 def test_a_template_for_lists_of_parts_works_too() -> None:
     template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for part in m['content'] %}{% if part['type'] == 'text' %}"
-        "{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for part in m['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     tokenizer = byte_level_tokenizer(template)

@@ -48,10 +48,10 @@ def byte_level() -> Any:
 def test_every_golden_case_of_llava_comes_out_token_by_token(llama: Any) -> None:
     cases = json.loads((GOLDEN / "cases.json").read_text())["cases"]
     assert len(cases) == 29
+    encoders = {"v1": make(llama, "vicuna_v1", n=1), "plain": make(llama, "plain", n=1)}
     for case in cases:
-        template = {"v1": "vicuna_v1", "plain": "plain"}[case["template"]]
         turns = [Turn(turn["from"], turn["value"]) for turn in case["conversations"]]
-        encoded = make(llama, template, n=1).encode(turns, num_images=int(case["has_image"]))
+        encoded = encoders[case["template"]].encode(turns, num_images=int(case["has_image"]))
         assert (encoded.input_ids, encoded.labels) == (case["input_ids"], case["labels"])
 
 
@@ -91,7 +91,9 @@ def test_plain_refuses_a_second_question(byte_level: Any) -> None:
 
 
 @pytest.mark.parametrize("template", ["plain", "vicuna_v1", "chat_template"])
-@pytest.mark.parametrize("kind", ["byte_level", "byte_level_without_bos", "metaspace_first", "metaspace_always", "llama"])
+@pytest.mark.parametrize(
+    "kind", ["byte_level", "byte_level_without_bos", "metaspace_first", "metaspace_always", "llama"]
+)
 def test_a_prompt_is_a_prefix_of_its_training_sequence(template: Any, kind: str, llama: Any) -> None:
     if kind == "llama" and template == "chat_template":
         pytest.skip("has no chat template")
@@ -112,7 +114,7 @@ def test_a_prompt_is_a_prefix_of_its_training_sequence(template: Any, kind: str,
             prompt = encoder.encode_prompt(turns[:end], num_images=num_images)
             assert encoded.input_ids[: len(prompt)] == prompt
         assert encoded.labels[len(prompt)] == encoded.input_ids[len(prompt)]
-        assert encoded.labels[len(prompt) - 1] == IGNORE_INDEX
+        assert set(encoded.labels[: len(prompt)][-1:]) <= {IGNORE_INDEX}
 
 
 def test_the_vicuna_prompt_ends_with_the_colon(byte_level: Any) -> None:
@@ -130,8 +132,8 @@ def test_control_tokens_that_a_user_spells_stay_text(template: Any, text: str) -
         encoded = encoder.encode(turns, num_images=0)
         controls = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
         controls -= {tokenizer.unk_token_id}
-        count = [token for token in encoded.input_ids if token in controls]
-        assert count == [t for t in encoder.encode(harmless, num_images=0).input_ids if t in controls]
+        found = [token for token in encoded.input_ids if token in controls]
+        assert found == [t for t in encoder.encode(harmless, num_images=0).input_ids if t in controls]
         assert f"it is {text} indeed" in tokenizer.decode(trained(encoded.labels))
 
 
@@ -147,7 +149,12 @@ def test_the_one_image_moves_to_the_front_of_its_turn_and_several_stay(byte_leve
     moved = encoder.encode([Turn("human", " what is\n<image> this "), Turn("gpt", "a")], num_images=1)
     assert "USER: <image>\nwhat is\n this ASSISTANT:" in byte_level.decode(moved.input_ids)
     stay = encoder.encode(
-        [Turn("human", "left <image> right <image>"), Turn("gpt", "a"), Turn("human", "and <image>?"), Turn("gpt", "b")],
+        [
+            Turn("human", "left <image> right <image>"),
+            Turn("gpt", "a"),
+            Turn("human", "and <image>?"),
+            Turn("gpt", "b"),
+        ],
         num_images=3,
     )
     text = byte_level.decode(stay.input_ids)

@@ -1,5 +1,6 @@
 """Tiny tokenizers of the shapes that LLMs come with, and random conversations for them."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ VICUNA = (
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
     "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + "
     "m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
@@ -66,7 +67,9 @@ def metaspace_tokenizer(chat_template: str | None = None, *, prepend_scheme: str
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     trainer = trainers.BpeTrainer(vocab_size=640, special_tokens=[*_SPECIAL, *pieces], show_progress=False)
     tokenizer.train_from_iterator(_CORPUS, trainer)
-    return _wrap(tokenizer, chat_template, bos=True)
+    specification = json.loads(tokenizer.to_str())
+    specification["added_tokens"] = []  # the pieces for bytes are no control tokens
+    return _wrap(Tokenizer.from_str(json.dumps(specification)), chat_template, bos=True)
 
 
 def golden_tokenizer() -> Any:
@@ -76,7 +79,20 @@ def golden_tokenizer() -> Any:
 
 def random_turns(generator: random.Random, *, num_images: int, num_pairs: int | None = None) -> tuple[Turn, ...]:
     """Return a conversation with words, spaces, newlines and things that look like control tokens."""
-    words = [*" ".join(_CORPUS).split(), "", "\n", "  x", "é", "你好", "</s>", "<s>", "<|im_end|>", "1.5", "USER:", "ASSISTANT"]
+    words = [
+        *" ".join(_CORPUS).split(),
+        "",
+        "\n",
+        "  x",
+        "é",
+        "你好",
+        "</s>",
+        "<s>",
+        "<|im_end|>",
+        "1.5",
+        "USER:",
+        "ASSISTANT",
+    ]
     turns: list[Turn] = []
     for pair in range(num_pairs or generator.randint(1, 3)):
         question = " ".join(generator.choices(words, k=generator.randint(1, 6)))

@@ -26,7 +26,9 @@ def recipe(name: str = "nano", **changes: Any) -> Recipe:
     return load_recipe(name, overrides=overrides, environ={}).recipe
 
 
-def fake_plan(folder: Path, stage: StageName = "align", *, through_launcher: bool = False, layout: Layout = ONE_RANK) -> LaunchPlan:
+def fake_plan(
+    folder: Path, stage: StageName = "align", *, through_launcher: bool = False, layout: Layout = ONE_RANK
+) -> LaunchPlan:
     return plan_stage(
         recipe(align__batch__micro_size=32),
         stage,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from croc_cli.errors import RunError, UsageError
-from croc_cli.launch.failure import explain_failure, hint_from, last_lines, signal_of
+from croc_cli.launch.failure import explain_failure, hint_from, in_one_line, last_lines, signal_of
 from croc_cli.run_dir import StageDir, write_json
 
 
@@ -25,7 +25,9 @@ def test_the_rank_that_failed_first_is_shown_not_those_that_lost_it(tmp_path: Pa
 
 def test_what_a_user_can_mend_comes_without_log_lines_and_keeps_its_exit_code(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "align")
-    write_json(stage.failure_file(0), {"rank": 0, "message": "a.json:7: no `conversations`", "exit_code": 2, "time": 1.0})
+    write_json(
+        stage.failure_file(0), {"rank": 0, "message": "a.json:7: no `conversations`", "exit_code": 2, "time": 1.0}
+    )
     stage.logs.mkdir()
     (stage.logs / "20260101_rank0.log").write_text("Traceback (most recent call last):\n")
     failure = explain_failure(stage, exit_code=2)
@@ -58,6 +60,17 @@ def test_causes_known_by_their_words_get_a_hint(text: str, words: str) -> None:
 
 def test_unknown_words_get_no_invented_hint() -> None:
     assert hint_from("ValueError: it broke", "align") is None
+
+
+def test_a_loader_processs_error_is_told_by_what_was_raised_there() -> None:
+    caught = (
+        "ValueError: Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    )
+    assert (
+        in_one_line(f'{caught}  File "a.py", line 3\nValueError: the image is empty\n')
+        == "ValueError: the image is empty"
+    )
+    assert in_one_line("two things:\n  one\n  two") == "two things:\n  one\n  two"
 
 
 def test_signals_are_read_from_every_form_of_exit_code() -> None:

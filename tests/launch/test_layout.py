@@ -46,7 +46,11 @@ def test_a_hostfile_gives_ranks_per_node(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("node-1 8\n", "hosts:1 is not of the form"), ("a slots=1\na slots=2\n", "hosts:2 names a host twice"), ("", "no host")],
+    [
+        ("node-1 8\n", "hosts:1 is not of the form"),
+        ("a slots=1\na slots=2\n", "hosts:2 names a host twice"),
+        ("", "no host"),
+    ],
 )
 def test_a_hostfile_with_a_mistake_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "hosts"

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from croc_cli.launch.layout import Layout
-from croc_cli.launch.plan import LaunchPlan, count_rows, count_samples, count_steps, describe_plan, plan_eval, plan_stage
+from croc_cli.launch.plan import (
+    LaunchPlan,
+    count_rows,
+    count_samples,
+    count_steps,
+    describe_plan,
+    plan_eval,
+    plan_stage,
+)
 from croc_cli.recipe.schema import LlavaJsonData, Recipe
 from croc_cli.run_dir import StageDir
 from tests.launch.make import ONE_RANK, recipe

@@ -53,7 +53,9 @@ def test_a_folder_made_with_other_settings_is_refused_with_the_keys(tmp_path: Pa
     made(stage, recipe())
     changed = recipe(reconstruct__pool__size=64, reconstruct__mask__ratio=0.5)
     assert differing_keys(changed, stage) == ["reconstruct.mask.ratio", "reconstruct.pool.size"]
-    with pytest.raises(UsageError, match=r"other settings: reconstruct\.mask\.ratio, reconstruct\.pool\.size") as caught:
+    with pytest.raises(
+        UsageError, match=r"other settings: reconstruct\.mask\.ratio, reconstruct\.pool\.size"
+    ) as caught:
         stage_state(changed, stage, None)
     assert "--fresh" in (caught.value.hint or "")
 
@@ -85,7 +87,9 @@ def test_a_stage_starts_from_the_last_enabled_stage_before_it() -> None:
 
 def test_a_missing_start_names_the_command_that_makes_it(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    with pytest.raises(UsageError, match="reconstruct starts from the checkpoint of align, which has not run") as caught:
+    with pytest.raises(
+        UsageError, match="reconstruct starts from the checkpoint of align, which has not run"
+    ) as caught:
         find_start(recipe(), run, "reconstruct", given=None, recipe_argument="mine.yaml")
     assert caught.value.hint == "`croc align mine.yaml` makes it; --from DIR starts from another checkpoint"
     made(run.stage("align"), recipe(), finished=False)

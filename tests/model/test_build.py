@@ -123,13 +123,17 @@ def test_nothing_in_the_folder_tells_where_it_was_made(parts: tuple[Path, Path],
     ]
 
 
-def test_a_tokenizer_with_nothing_to_pad_with_pads_with_its_end(parts: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_tokenizer_with_nothing_to_pad_with_pads_with_its_end_and_on_the_right(
+    parts: tuple[Path, Path], tmp_path: Path
+) -> None:
     tower, llm = make_tiny_parts(tmp_path)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(llm)
     tokenizer.pad_token = tokenizer.unk_token = None
+    tokenizer.padding_side = "left"
     tokenizer.save_pretrained(llm)
     out = build(tower, llm, tmp_path / "out")
     assert AutoTokenizer.from_pretrained(out).pad_token == "</s>"
+    assert AutoTokenizer.from_pretrained(out).padding_side == "right"
 
 
 def test_the_tower_of_a_whole_clip_is_taken(parts: tuple[Path, Path], tmp_path: Path) -> None:

@@ -150,6 +150,20 @@ def test_eager_and_sdpa_agree(attention: str) -> None:
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["mixed", "prefix"])
+def test_flex_attention_and_sdpa_agree_in_outputs_and_gradients(attention: str) -> None:
+    batch = {name: tensor.cuda() for name, tensor in make_batch([CAPTIONED, TEXT], num_masked=12).items()}
+    real = batch["attention_mask"].bool()
+    found = []
+    for kernel in ("sdpa", "flex_attention"):
+        model = make_model(attention=attention).cuda()
+        model.llava.model.language_model.set_attn_implementation(kernel)
+        found.append((hidden_of(model, batch)[real], gradients(model, batch)[1]["pool.weight"]))
+
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-2)
+
+
 def test_a_row_of_padding_alone_gives_no_nan() -> None:
     batch = make_batch([CAPTIONED, TEXT])
     batch["attention_mask"][1] = 0
@@ -160,6 +174,18 @@ def test_a_row_of_padding_alone_gives_no_nan() -> None:
         loss, found = gradients(model, batch)
         assert loss.isfinite()
         assert all(gradient is None or gradient.isfinite().all() for gradient in found.values())
+
+
+def test_a_row_of_padding_alone_keeps_one_key_because_not_every_kernel_can_do_without() -> None:
+    batch = make_batch([CAPTIONED, TEXT])
+    batch["attention_mask"][1] = 0
+    model = make_model(pool_size=0, attention="causal")
+    masks: list[Tensor] = []
+    model.llava.model.language_model.register_forward_pre_hook(
+        lambda _, __, named: masks.append(named["attention_mask"]), with_kwargs=True
+    )
+    model(**batch)
+    assert masks[0].sum(dim=1).tolist() == [len(batch["input_ids"][0]), 1]
 
 
 def test_a_blank_image_changes_neither_loss_nor_gradients() -> None:
@@ -202,6 +228,16 @@ def test_every_parameter_has_a_gradient_on_a_batch_without_images_or_labels() ->
         outside = [name for name in trainable if not name.startswith(("llava.model.language_model", "llava.lm_head"))]
         assert all(found[name].abs().max() == 0 for name in outside)  # type: ignore[union-attr]
     assert loss == 0
+
+
+def test_the_zero_term_alone_reaches_every_parameter_and_moves_none() -> None:
+    model = make_model(head="bert")
+    model.llava.model.vision_tower.requires_grad_(False)
+    model(**make_batch([TEXT], num_blanks=1, num_masked=12)).zero.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() == 0, name
 
 
 def test_every_parameter_has_a_gradient_when_nothing_is_masked() -> None:

@@ -55,6 +55,11 @@ def test_with_a_small_pool_each_token_is_used_at_most_ceil_m_over_n_times_at_lea
     assert total(cost, chosen) == pytest.approx(min(total(cost, np.array(way)) for way in ways), rel=1e-6)
 
 
+def test_a_small_pool_that_divides_the_masked_tokens_is_used_evenly() -> None:
+    cost = np.array([[0.0, 1.0]] * 4, dtype=np.float32)
+    assert sorted(assign(cost, method="hungarian").tolist()) == [0, 0, 1, 1]
+
+
 def test_a_pool_of_one_is_used_everywhere() -> None:
     assert assign(random_cost(7, 1), method="hungarian").tolist() == [0] * 7
 

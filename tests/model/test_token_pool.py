@@ -64,6 +64,7 @@ def test_nothing_masked_leaves_tokens_as_they_are_and_gives_the_pool_a_gradient_
     found.tokens.sum().backward()
     assert torch.equal(found.tokens, tokens)
     assert found.assignment.shape == (2, 0)
+    assert found.cost_sum == 0
     assert pool.weight.grad is not None
     assert pool.weight.grad.abs().max() == 0
 

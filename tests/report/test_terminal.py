@@ -53,11 +53,7 @@ def test_a_report_ends_with_the_answered_question(tmp_path: Path) -> None:
     write_json(run.stage("eval").results_file, {"benchmarks": {"scenes": SCORES}, "example": example})
     text = summarise(run.root)
     assert text.endswith(
-        "one held-out picture\n"
-        "picture  scene.png\n"
-        "question What colour is the circle?\n"
-        "answer   red\n"
-        "expected red"
+        "one held-out picture\npicture  scene.png\nquestion What colour is the circle?\nanswer   red\nexpected red"
     )
 
 

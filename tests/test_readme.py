@@ -1,0 +1,70 @@
+"""Every command of the README does what it says: training and pip are stopped at the plan, the rest runs."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.commands.croc import Answer, croc
+from tests.tiny import make_tiny_llava
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STAGES = ("align", "reconstruct", "finetune", "run", "demo")
+
+
+def commands() -> list[str]:
+    """Return the command lines of the README's code blocks, without their comments."""
+    blocks = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.match(r"(croc|make|pip|python3?) [\w-]", line)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README speaks of."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48), "red").save("image.jpg")
+    [recipe] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", README, flags=re.DOTALL)
+    Path("mine.yaml").write_text(recipe, encoding="utf-8")
+    return tmp_path
+
+
+def run(line: str) -> Answer:
+    """Run one command line in this process; what would train only plans."""
+    _, *words = shlex.split(line)
+    return croc(*words, *(["--dry-run"] if words[0] in STAGES else []))
+
+
+def test_the_readme_has_the_commands_that_this_file_tries() -> None:
+    names = {tuple(shlex.split(line)[:2]) for line in commands()}
+    assert {("croc", name) for name in ("align", "reconstruct", "finetune", "run", "chat", "recipes")} <= names
+    assert {("make", name) for name in ("demo", "test", "check", "slow", "bench")} <= names
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("croc ") and "chat" not in line])
+def test_croc_commands_work_as_typed(line: str, place: Path) -> None:
+    answer = run(line)
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("croc chat")])
+def test_chat_commands_work_as_typed(line: str, place: Path) -> None:
+    make_tiny_llava(place / "model")
+    answer = run(f"{line} --model model --max-tokens 4")
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("make ")])
+def test_make_targets_exist(line: str) -> None:
+    done = subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_file_tree_names_every_room() -> None:
+    rooms = {path.name for path in (ROOT / "croc_cli").iterdir() if (path / "__init__.py").exists()}
+    missing = {room for room in rooms if not re.search(rf"^  {room}/ ", README, flags=re.MULTILINE)}
+    assert not missing
