@@ -17,9 +17,9 @@ from croc_cli.chat.transcript import save_transcript
 from croc_cli.errors import CrocError, UsageError
 
 HELP = """\
-/image FILE  show a picture with the next question: a path or an http(s) URL
+/image FILE  show a picture (a path or an http(s) URL) with the next question
 /new         start over, with the picture that the program was started with
-/save FILE   write the conversation: LLaVA's JSON if FILE ends in .json, else text; --overwrite replaces a file
+/save FILE   write the conversation: LLaVA JSON if FILE ends in .json, else text; --overwrite replaces FILE
 /help        this list
 /quit        leave (Ctrl-D too)
 Ctrl-C stops an answer; the arrow keys bring back earlier lines."""

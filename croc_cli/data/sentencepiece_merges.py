@@ -4,8 +4,11 @@ transformers (5.23) reads a `tokenizer.model` with the merges in the order of th
 ids and the worst score of all, so "a  b" becomes `a ▁▁ b`, where SentencePiece, as LLaVA uses it, has `a ▁ ▁b`.
 """
 
+import json
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
 
 
 def order_merges_by_score(specification: dict[str, Any], tokenizer: Any) -> None:
@@ -26,3 +29,10 @@ def order_merges_by_score(specification: dict[str, Any], tokenizer: Any) -> None
     if any("".join(merge) not in scores for merge in model["merges"]):
         return  # another vocabulary's file
     model["merges"].sort(key=lambda merge: -scores["".join(merge)])
+
+
+def repair_merges(tokenizer: Any) -> None:
+    """Give a `transformers` tokenizer the merges in the order of its scores, in place, so that it is saved with them."""
+    specification = json.loads(tokenizer.backend_tokenizer.to_str())
+    order_merges_by_score(specification, tokenizer)
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(specification))

@@ -16,7 +16,6 @@ _WORDINGS = {
     "existence": ("Is there a {colour} {shape}?", "Do you see a {colour} {shape}?"),
     "colour": ("What colour is the {shape}?", "What is the colour of the {shape}?"),
     "shape": ("Which shape is at the {place}?", "What shape do you see at the {place}?"),
-    "count size": ("How many objects are {value}?",),
     "count line": ("How many objects are in the {value}?",),
     "count all": ("How many objects are there?", "How many objects do you see?"),
     "relation check": ("Is the {one} {relation} the {other}?",),
@@ -108,15 +107,14 @@ def _shape(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Question:
-    counts = [_Count("count size", size, sum(item.size == size for item in scene.objects)) for size in SIZES]
+    counts = [_Count("count all", "", len(scene.objects))]
     for row in ROWS:
         counts.append(_Count("count line", f"{row} row", sum(item.row == row for item in scene.objects)))
     for column in COLUMNS:
         counts.append(_Count("count line", f"{column} column", sum(item.column == column for item in scene.objects)))
-    counts.append(_Count("count all", "", len(scene.objects)))
     numbers = sorted({count.number for count in counts})
     number = numbers[int(rng.integers(len(numbers)))]
-    # Drawn by kind first, or the six lines would crowd out the two sizes.
+    # Drawn by kind first, or the six lines would crowd out the total.
     kinds = sorted({count.kind for count in counts if count.number == number})
     kind = kinds[int(rng.integers(len(kinds)))]
     fitting = [count for count in counts if (count.kind, count.number) == (kind, number)]

@@ -56,7 +56,7 @@ def join_launch(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str, fresh: 
         wait_for_files(plan, identity)
     os.environ.update({name: value for name, value in plan.environment.items() if name not in os.environ})
     arguments = worker_arguments(plan.stage_dir, plan.stage, plan.start)
-    os.execv(sys.executable, [sys.executable, "-u", "-m", "croc_cli.worker", *arguments])
+    os.execv(sys.executable, [sys.executable, "-u", "-m", "croc_cli.worker", *arguments, "--show-progress"])
 
 
 def wait_for_files(plan: LaunchPlan, identity: str, *, seconds: float = WAIT_SECONDS) -> None:

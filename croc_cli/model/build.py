@@ -1,5 +1,6 @@
 """A stock LLaVA out of a vision tower and an LLM, and the way back from a folder to the model."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def assemble(
     image_processor: Any,
     chat_template: str | None,
     dtype: torch.dtype,
+    prepare_tokenizer: Callable[[Any], None] | None = None,
 ) -> None:
     """Write a stock LLaVA checkpoint with a new projector (arXiv:2410.14332v3, section 3.1).
 
@@ -54,11 +56,12 @@ def assemble(
         image_processor: Stock image processor to save with the model.
         chat_template: Jinja template to save with it; None keeps the tokenizer's own.
         dtype: Of all weights.
+        prepare_tokenizer: Called with the LLM's tokenizer as it was opened, to change it before it is saved.
 
     Raises:
         UsageError: The parts do not fit into a LLaVA.
     """
-    tokenizer = _load_tokenizer(llm)
+    tokenizer = _load_tokenizer(llm, prepare_tokenizer)
     tower = _load_tower(vision_tower, dtype)
     model = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype)
     if (bias := getattr(model.get_output_embeddings(), "bias", None)) is not None:
@@ -132,9 +135,11 @@ def load_llava(folder: Path | str, *, dtype: torch.dtype, attention: str) -> Lla
     )
 
 
-def _load_tokenizer(llm: Path | str) -> Any:
+def _load_tokenizer(llm: Path | str, prepare: Callable[[Any], None] | None) -> Any:
     """Return the LLM's tokenizer, with an image token, something to pad with, and padding on the right."""
     tokenizer = AutoTokenizer.from_pretrained(llm)
+    if prepare is not None:
+        prepare(tokenizer)
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
         tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     if tokenizer.pad_token is None:

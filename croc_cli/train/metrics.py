@@ -4,6 +4,7 @@ import json
 import math
 import resource
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,15 @@ class JsonLines:
     Args:
         path: The file; made with its folders where it does not exist.
         enabled: False on ranks that do not write.
+        echo: Told of every object as well, for runs that nobody watches from outside.
     """
 
-    def __init__(self, path: Path, *, enabled: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, enabled: bool = True, echo: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self.path = path
         self.enabled = enabled
+        self.echo = echo
 
     def write(self, **fields: Any) -> None:
         """Append one object; figures that are not finite are written as null, which JSON can hold."""
@@ -99,6 +104,8 @@ class JsonLines:
         line = json.dumps({key: _finite(value) for key, value in fields.items()}, ensure_ascii=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+        if self.echo is not None:
+            self.echo(fields)
 
     def drop_after(self, step: int) -> None:
         """Take out lines of steps beyond `step`: a resumed run writes them again.

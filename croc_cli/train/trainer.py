@@ -124,8 +124,9 @@ class Trainer:
             micro_batches = next(iterator)
             counts = StepCounts.over_ranks(micro_batches, stop=self._asked_to_stop(), device=self.device)
             if counts.stop:
+                saved = self._save_now(checkpoint, last)
                 raise Interrupted(
-                    f"stopped after step {step} of {self.settings.num_steps}; saved in {self._save_now(checkpoint, last)}",
+                    f"stopped after step {step} of {self.settings.num_steps}; saved in {saved}",
                     hint="the same command goes on from there",
                 )
             self._note_bad_images(micro_batches, counts)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted
@@ -18,6 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stage-dir", type=Path, required=True, help="folder with recipe.yaml and deepspeed.json")
     parser.add_argument("--stage", required=True, help="align, reconstruct, finetune or eval")
     parser.add_argument("--start", type=Path, default=None, help="checkpoint to start from")
+    parser.add_argument("--show-progress", action="store_true", help="print lines while training, on rank 0")
     return parser.parse_args()
 
 
@@ -45,6 +47,8 @@ def main() -> int:
     """Run the stage; every way to fail ends in a failure file and an exit code."""
     arguments = parse_arguments()
     stage_dir = StageDir(arguments.stage_dir)
+    # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
         if arguments.stage == "eval":
             from croc_cli.worker.evaluation import run_evaluation
@@ -53,7 +57,7 @@ def main() -> int:
         else:
             from croc_cli.worker.training import run_training
 
-            run_training(stage_dir, arguments.stage, start=arguments.start)
+            run_training(stage_dir, arguments.stage, start=arguments.start, show_progress=arguments.show_progress)
     except BaseException as error:  # the process border: whatever it is, the parent must learn of it
         return report_failure(stage_dir, error)
     return 0

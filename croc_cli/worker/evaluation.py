@@ -20,6 +20,7 @@ from croc_cli.names import IMAGE_TOKEN
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import EvalRecipe
 from croc_cli.run_dir import StageDir
+from croc_cli.train.metrics import JsonLines
 
 VARIANTS = ("picture", "another_picture", "no_picture")
 """What a question is asked about: its own picture, that of another scene, and a blank one."""
@@ -38,6 +39,8 @@ def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
     device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
     model = load_for_inference(start, device=device)
     records = evaluation_records(num_scenes=recipe.eval.num_scenes)
+    events = JsonLines(stage_dir.events_file)
+    events.write(time=time.time(), level="info", message=f"eval: {len(records)} questions about held-out scenes")
     rows = predict_scenes(model, records, recipe.eval)
     predictions = stage_dir.predictions / "scenes.jsonl"
     predictions.parent.mkdir(parents=True, exist_ok=True)

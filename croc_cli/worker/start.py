@@ -9,6 +9,7 @@ import torch.distributed as dist
 from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, hash_file, weights_files
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.data.sentencepiece_merges import repair_merges
 from croc_cli.errors import RunError
 from croc_cli.model.build import assemble, find_model
 from croc_cli.names import StageName
@@ -62,6 +63,7 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         image_processor=build_image_processor(tower, section.image_aspect),
         chat_template=chat_template_for(section.template),
         dtype=DTYPES[section.precision],
+        prepare_tokenizer=repair_merges,
     )
     files = {file.name: hash_file(file) for file in weights_files(growing)}
     CheckpointMetadata(

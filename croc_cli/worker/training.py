@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from croc_cli.checkpoint.load import load_training_state
 from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, weights_sha256
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
-from croc_cli.model.token_pool import initialise_pool
 from croc_cli.launch.joined import slurm_rendezvous
+from croc_cli.launch.live import PlainLines
 from croc_cli.launch.run import find_free_port
+from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ReconstructStage
@@ -45,8 +47,15 @@ def set_up_ranks(device: str) -> None:
     deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
 
 
-def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None) -> None:
-    """Train a stage to its end, or to the request to stop."""
+def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, show_progress: bool = False) -> None:
+    """Train a stage to its end, or to the request to stop.
+
+    Args:
+        stage_dir: Where recipe.yaml and deepspeed.json are.
+        stage: Which stage.
+        start: Checkpoint to start from; None assembles one from the recipe's tower and LLM.
+        show_progress: Print lines on rank 0's stderr: no parent watches a launch that croc only joined.
+    """
     recipe = load_resolved(stage_dir.recipe_file)
     section = stage_section(recipe, stage)
     device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -70,9 +79,12 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None) -
     prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at)
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
-    metrics = JsonLines(stage_dir.metrics_file, enabled=on_main)
+    lines = PlainLines(stage, sys.stderr) if show_progress else None
+    metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
     metrics.drop_after(state.step)
-    events = JsonLines(stage_dir.events_file, enabled=on_main)
+    events = JsonLines(
+        stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
+    )
     saver = CheckpointSaver(
         engine,
         parts.processor,

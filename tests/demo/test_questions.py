@@ -23,7 +23,6 @@ ANSWERS = {
     "Do you see a blue star?": "no",
     "What colour is the ring?": "blue",
     "Which shape is at the bottom right?": "cross",
-    "How many objects are small?": "two",
     "How many objects are in the right column?": "two",
     "How many objects are in the middle row?": "one",
     "How many objects are in the centre column?": "zero",
