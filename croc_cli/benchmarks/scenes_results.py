@@ -12,21 +12,19 @@ def score_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Score the rows of predictions/scenes.jsonl.
 
     Args:
-        rows: Evaluation records with the answers `text` and, for scored questions, `another_picture` and `no_picture`.
+        rows: Evaluation records with the answers `text` and, for questions, `another_picture` and `no_picture`.
 
     Returns:
         `accuracy` by type and `mean_accuracy`; `baselines` by name, each by type; `best_blind`, the better of the
         question-blind baselines by type; accuracy on held-out pairs; `caption_recall`; `num_questions`.
     """
-    scored = [row for row in rows if row.get("is_scored") or row["kind"] == "caption"]
 
     def answers(variant: str) -> dict[str, str]:
         return {row["question_id"]: row[variant] for row in rows if variant in row}
 
-    scores = scene_scores(scored, answers("text"), answers("another_picture"))
+    scores = scene_scores(rows, answers("text"), answers("another_picture"))
     baselines = {name: dict(values) for name, values in scores["baselines"].items()}
-    questions = [row for row in scored if row["kind"] == "question"]
-    baselines["no_picture"] = accuracy_by_type(questions, answers("no_picture"))
+    baselines["no_picture"] = accuracy_by_type(rows, answers("no_picture"))
     accuracy = dict(scores["accuracy"])
     return {
         "mean_accuracy": accuracy.pop(_MEAN),

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
 
 if TYPE_CHECKING:
+    import torch
+
     from croc_cli.recipe.schema import AspectName
 
 MAX_PIXELS = 178_956_970
@@ -128,8 +129,10 @@ def build_image_processor(source: Path | str | Mapping[str, Any], aspect: "Aspec
     return LlavaImageProcessorPil(**kept, do_pad=aspect == "pad", do_convert_rgb=True)
 
 
-def process_images(images: Sequence[Image.Image], processor: Any) -> torch.Tensor:
+def process_images(images: Sequence[Image.Image], processor: Any) -> "torch.Tensor":
     """Turn RGB images into the vision tower's pixels: [I, 3, H, W] float32."""
+    import torch  # not at the top: chat looks at a picture before it loads anything heavy
+
     pixels = processor(list(images), return_tensors="np")["pixel_values"]
     return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
 

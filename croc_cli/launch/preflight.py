@@ -45,6 +45,11 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
     launch = recipe.launch
     if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
         return
+    if recipe.model.attention == "flex_attention":
+        raise UsageError(
+            "model.attention: flex_attention has no backward pass on a CPU (torch 2.13)",
+            hint="--set model.attention=sdpa, which gives the same numbers",
+        )
     counts = parameter_counts(recipe, stage)
     total = sum(counts.values())
     needed = state_bytes(getattr(recipe, stage), counts)

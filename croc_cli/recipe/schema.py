@@ -169,7 +169,7 @@ class EvalRecipe(Section):
     """The evaluation that ends the pipeline."""
 
     benchmarks: tuple[Literal["scenes"], ...] = ()
-    num_scenes: PositiveInt = Field(200, description="Held-out scenes of the `scenes` benchmark")
+    num_scenes: PositiveInt = Field(100, description="Held-out scenes of the `scenes` benchmark")
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 128
 

@@ -59,7 +59,7 @@ def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
 
 
 def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: EvalRecipe) -> list[dict[str, Any]]:
-    """Return the records with what the model answered: `text`, and for scored questions the other variants.
+    """Return the records with what the model answered: `text`, and for questions every variant.
 
     Each variant's answer stands under its name; `text` is that to the record's own picture.
     """
@@ -74,7 +74,7 @@ def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: 
     questions = []
     for record in records:
         prompt = encoder.encode_prompt([Turn("human", record["question"])])
-        for variant in VARIANTS if record.get("is_scored") else VARIANTS[:1]:
+        for variant in VARIANTS if record["kind"] == "question" else VARIANTS[:1]:
             questions.append(Question(f"{record['question_id']}/{variant}", prompt, (_picture(record, variant),)))
     answers = dict(
         answer_questions(
@@ -104,7 +104,7 @@ def save_example(rows: list[dict[str, Any]], stage_dir: StageDir) -> dict[str, A
 
     It is always the first question about a colour, whether the model was right or not.
     """
-    row = next((row for row in rows if row.get("type") == "colour" and row.get("is_scored")), None)
+    row = next((row for row in rows if row.get("type") == "colour"), None)
     if row is None:
         return None
     picture = stage_dir.root / "example.png"

@@ -60,9 +60,14 @@ def test_the_tower_gives_one_token_per_patch() -> None:
     assert states[-2].shape == (1, 37, 128)
 
 
-@pytest.mark.parametrize("form", ["grid", "words"])
+@pytest.mark.parametrize("form", ["objects", "grid"])
 def test_the_llm_alone_answers_about_scenes_it_is_given_without_a_picture(
     form: Any, llm: LlamaForCausalLM, tokenizer: Any
 ) -> None:
     shares = measure_gates(llm, tokenizer, num_scenes=40, seed=11, forms=(form,))[form]
     assert min(shares.values()) >= 0.9, shares
+
+
+def test_the_llm_alone_answers_about_colours_in_running_text(llm: LlamaForCausalLM, tokenizer: Any) -> None:
+    shares = measure_gates(llm, tokenizer, num_scenes=40, seed=11, forms=("words",))["words"]
+    assert shares["colour"] >= 0.9, shares

@@ -50,3 +50,9 @@ def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"data\.align\.image_folder"):
         check_data(changed, "align")
     check_data(recipe(), "align")
+
+
+def test_flex_attention_is_refused_on_a_cpu_which_cannot_train_with_it() -> None:
+    with pytest.raises(UsageError, match="flex_attention has no backward pass on a CPU") as caught:
+        check_machine(recipe("nano", model__attention="flex_attention"), "align", TWO_CORES, command="align")
+    assert "model.attention=sdpa" in (caught.value.hint or "")
