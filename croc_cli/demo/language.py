@@ -25,7 +25,7 @@ DETAIL_REQUESTS = (
 """Requests that are answered by a detailed caption."""
 
 SCENE_IN_WORDS = "This is a picture in words."
-"""Opens a text-only task; the detailed caption and a question follow."""
+"""Opens a text-only task; every object in a sentence and a question follow."""
 
 
 def brief_caption(scene: Scene, form: str) -> str:
@@ -39,10 +39,13 @@ def brief_caption(scene: Scene, form: str) -> str:
 
 
 def detailed_caption(scene: Scene) -> str:
-    """Tell the number of objects, then size, colour, shape and place of each in reading order."""
-    sentences = [f"There are {NUMBER_WORDS[len(scene.objects)]} objects."]
-    sentences += [f"A {item.size} {item.colour} {item.shape} is at the {item.place}." for item in scene.objects]
-    return " ".join(sentences)
+    """Tell the number of objects, then place, size, colour and shape of each in reading order.
+
+    The place comes first: a small LLM that has named one can look there, where it would otherwise have to name the colour
+    of an object that it has yet to choose.
+    """
+    phrases = [f"At the {item.place} is a {item.size} {item.colour} {item.shape}." for item in scene.objects]
+    return " ".join([_count(scene), *phrases])
 
 
 def detail_request(rng: np.random.Generator) -> str:
@@ -52,7 +55,12 @@ def detail_request(rng: np.random.Generator) -> str:
 
 def scene_in_words(scene: Scene, question: str) -> str:
     """Return the text-only form of a question: the scene described in words, then the question on its own line."""
-    return f"{SCENE_IN_WORDS} {detailed_caption(scene)}\n{question}"
+    phrases = [f"A {item.size} {item.colour} {item.shape} is at the {item.place}." for item in scene.objects]
+    return "\n".join([" ".join([SCENE_IN_WORDS, _count(scene), *phrases]), question])
+
+
+def _count(scene: Scene) -> str:
+    return f"There are {NUMBER_WORDS[len(scene.objects)]} objects."
 
 
 def _brief_phrase(item: SceneObject, form: str) -> str:

@@ -40,6 +40,7 @@ def assemble(
     chat_template: str | None,
     dtype: torch.dtype,
     prepare_tokenizer: Callable[[Any], None] | None = None,
+    projector_init_std: float | None = None,
 ) -> None:
     """Write a stock LLaVA checkpoint with a new projector (arXiv:2410.14332v3, section 3.1).
 
@@ -57,6 +58,8 @@ def assemble(
         chat_template: Jinja template to save with it; None keeps the tokenizer's own.
         dtype: Of all weights.
         prepare_tokenizer: Called with the LLM's tokenizer as it was opened, to change it before it is saved.
+        projector_init_std: Spread of the projector's first weights, its biases zero; None for torch's own first weights
+            of linear layers, as LLaVA's code has them.
 
     Raises:
         UsageError: The parts do not fit into a LLaVA.
@@ -87,7 +90,7 @@ def assemble(
     with torch.device("meta"):
         llava = LlavaForConditionalGeneration(config)
     llava.model.vision_tower = tower
-    llava.model.multi_modal_projector = _new_projector(config, seed).to(dtype)
+    llava.model.multi_modal_projector = _new_projector(config, seed, projector_init_std).to(dtype)
     llava.model.language_model = model.base_model
     llava.lm_head = model.get_output_embeddings()
     # only the token ids: sampling settings that an LLM brings may contradict each other, and would refuse to be saved
@@ -169,9 +172,15 @@ def _make_room(model: Any, num_tokens: int) -> None:
             embeddings.weight[old:] = embeddings.weight[:old].float().mean(dim=0).to(embeddings.weight.dtype)
 
 
-def _new_projector(config: LlavaConfig, seed: int) -> nn.Module:
-    """Return a projector with torch's own first weights for linear layers, as LLaVA's code has them."""
+def _new_projector(config: LlavaConfig, seed: int, init_std: float | None) -> nn.Module:
+    """Return a projector whose first weights follow from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         projector: nn.Module = LlavaMultiModalProjector(config)
+        if init_std is not None:
+            for parameter in projector.parameters():
+                if parameter.dim() > 1:
+                    nn.init.normal_(parameter, std=init_std)
+                else:
+                    nn.init.zeros_(parameter)
     return projector

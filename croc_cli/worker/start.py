@@ -64,6 +64,7 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         chat_template=chat_template_for(section.template),
         dtype=DTYPES[section.precision],
         prepare_tokenizer=repair_merges,
+        projector_init_std=recipe.model.projector_init_std,
     )
     files = {file.name: hash_file(file) for file in weights_files(growing)}
     CheckpointMetadata(

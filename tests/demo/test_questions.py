@@ -36,8 +36,8 @@ ANSWERS = {
 
 def test_captions_tell_the_scene_in_reading_order() -> None:
     assert detailed_caption(SCENE) == (
-        "There are three objects. A large red star is at the top left. A small blue ring is at the middle right. "
-        "A small green cross is at the bottom right."
+        "There are three objects. At the top left is a large red star. At the middle right is a small blue ring. "
+        "At the bottom right is a small green cross."
     )
     assert [brief_caption(SCENE, form) for form in BRIEF_FORMS] == [
         "a red star, a blue ring and a green cross.",

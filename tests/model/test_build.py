@@ -167,3 +167,9 @@ def test_a_folder_without_a_checkpoint_and_one_of_another_kind_are_refused(tmp_p
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="is of type 'bert', expected 'llava'"):
         open_llava(tmp_path)
+
+
+def test_the_projectors_first_weights_can_be_given_a_spread(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    projector = open_llava(build(*parts, tmp_path, projector_init_std=0.5)).model.multi_modal_projector
+    assert projector.linear_2.weight.std().item() == pytest.approx(0.5, rel=0.1)
+    assert projector.linear_1.bias.abs().max().item() == 0.0
