@@ -23,7 +23,7 @@ _PURPOSE = 2  # of the random draws, see `scene_generator`
 _BRIEF_REQUEST = "Give a brief description of the picture."  # the plain template leaves it out
 _QUESTIONS_PER_SCENE = 6
 _REMEMBERED = 1024  # samples: more than any batch of the demo
-_CAPTION_SHARE = 0.25  # of the question conversations that end with a request for a detailed caption
+_CAPTION_SHARE = 0.35  # of the question conversations that end with a request for a detailed caption
 
 
 @dataclass(frozen=True)
