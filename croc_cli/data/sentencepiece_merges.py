@@ -32,7 +32,7 @@ def order_merges_by_score(specification: dict[str, Any], tokenizer: Any) -> None
 
 
 def repair_merges(tokenizer: Any) -> None:
-    """Give a `transformers` tokenizer the merges in the order of its scores, in place, so that it is saved with them."""
+    """Put a `transformers` tokenizer's merges in the order of its scores, in place, so that it is saved with them."""
     specification = json.loads(tokenizer.backend_tokenizer.to_str())
     order_merges_by_score(specification, tokenizer)
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(specification))

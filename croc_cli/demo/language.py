@@ -41,8 +41,8 @@ def brief_caption(scene: Scene, form: str) -> str:
 def detailed_caption(scene: Scene) -> str:
     """Tell the number of objects, then place, size, colour and shape of each in reading order.
 
-    The place comes first: a small LLM that has named one can look there, where it would otherwise have to name the colour
-    of an object that it has yet to choose.
+    The place comes first: a small LLM that has named one can look there, where it would otherwise have to name the
+    colour of an object that it has yet to choose.
     """
     phrases = [f"At the {item.place} is a {item.size} {item.colour} {item.shape}." for item in scene.objects]
     return " ".join([_count(scene), *phrases])
