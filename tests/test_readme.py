@@ -18,8 +18,13 @@ STAGES = ("align", "reconstruct", "finetune", "run", "demo")
 
 def commands() -> list[str]:
     """Return the command lines of the README's code blocks, without their comments."""
-    blocks = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines: list[str] = []
+    fence = None
+    for line in README.splitlines():
+        if line.startswith("```"):
+            fence = line if fence is None else None
+        elif fence == "```":  # a block without a language is one to type
+            lines.append(line.split(" #")[0].strip())
     return [line for line in lines if re.match(r"(croc|make|pip|python3?) [\w-]", line)]
 
 
