@@ -24,7 +24,7 @@ class StepSampler:
         num_ranks: All ranks.
         seed: Seed of the permutations.
         epochs: Passes over the samples; a fraction is possible.
-        max_steps: Steps at most; None for as many as the epochs have.
+        max_steps: Steps, whatever the epochs; None for as many as the epochs have.
 
     Raises:
         ValueError: The global batch is not whole micro-batches on every rank, or there are no samples.
@@ -56,9 +56,8 @@ class StepSampler:
         self.rank = rank
         self.num_ranks = num_ranks
         self.seed = seed
-        self.num_drawn = max(1, round(num_samples * epochs))
-        num_steps = math.ceil(self.num_drawn / global_size)
-        self.num_steps = num_steps if max_steps is None else min(num_steps, max_steps)
+        self.num_drawn = max(1, round(num_samples * epochs)) if max_steps is None else max_steps * global_size
+        self.num_steps = math.ceil(self.num_drawn / global_size)
         self.accumulation = global_size // (micro_size * num_ranks)
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ def test_every_sample_comes_once_an_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "max_steps", "steps"), [(1.0, None, 5), (0.5, None, 3), (2.0, None, 10), (9.0, 4, 4)]
+    ("epochs", "max_steps", "steps"), [(1.0, None, 5), (0.5, None, 3), (2.0, None, 10), (9.0, 4, 4), (1.0, 7, 7)]
 )
 def test_the_number_of_steps_follows_from_epochs_and_max_steps(
     epochs: float, max_steps: int | None, steps: int

@@ -89,7 +89,7 @@ def test_steps_follow_from_samples_unless_the_recipe_sets_them() -> None:
     section = recipe("croc-7b").reconstruct
     assert count_steps(section, 1_547_000) == 12_086
     assert count_steps(section, None) is None
-    assert count_steps(recipe().align, 10) == 400
+    assert count_steps(recipe(align__max_steps=7).align, 10) == 7
 
 
 def test_rows_of_a_llava_file_are_counted_without_reading_it_as_json(tmp_path: Path) -> None:
