@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
+from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import Dataset, LlavaJsonDataset
@@ -23,6 +24,9 @@ from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, Recipe
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
+
+LLM_TEMPLATE_KEY = "llm_chat_template"
+"""Key of croc.json for the chat template that the LLM itself came with."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -67,9 +71,13 @@ def num_visual_tokens(config: Any) -> int:
 
 
 def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_template: str | None) -> LlavaProcessor:
-    """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says."""
+    """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says.
+
+    A checkpoint's tokenizer carries the template of the stage that saved it, so the LLM's own comes from croc.json.
+    """
     tokenizer = AutoTokenizer.from_pretrained(start)
     tokenizer.padding_side = "right"
+    tokenizer.chat_template = read_metadata(start).extra.get(LLM_TEMPLATE_KEY, tokenizer.chat_template)
     return LlavaProcessor(
         image_processor=build_image_processor(start, aspect),
         tokenizer=tokenizer,

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch.distributed as dist
+from transformers import AutoTokenizer
 
 from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, hash_file, weights_files
 from croc_cli.data.image import build_image_processor
@@ -16,7 +17,7 @@ from croc_cli.names import StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir
 from croc_cli.train.collectives import gather_from_ranks
-from croc_cli.worker.build import DTYPES, stage_section
+from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, stage_section
 
 
 def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: Path | None) -> Path:
@@ -72,6 +73,6 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         weights_sha256=combine_hashes(files),
         visual_norm=recipe.model.visual_norm,
         image_aspect=section.image_aspect,
-        extra={"made_from": made_from},
+        extra={"made_from": made_from, LLM_TEMPLATE_KEY: AutoTokenizer.from_pretrained(llm).chat_template},
     ).write(growing)
     growing.rename(folder)

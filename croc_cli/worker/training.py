@@ -13,7 +13,7 @@ import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
 from croc_cli.checkpoint.load import load_training_state
-from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, weights_sha256
+from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_metadata, weights_sha256
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.launch.joined import slurm_rendezvous
@@ -28,7 +28,7 @@ from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
 from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.trainer import Trainer, TrainerState
-from croc_cli.worker.build import StageParts, build_stage, stage_section
+from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.start import find_start
 
@@ -159,13 +159,14 @@ def prepare_pool_and_head(parts: StageParts, recipe: Recipe, stage: StageName, *
 def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> CheckpointMetadata:
     """Return what croc.json says of every checkpoint of this run, but for step, health and hashes."""
     section = stage_section(recipe, stage)
+    came_with = read_metadata(start).extra
     return CheckpointMetadata(
         stage=stage,
         start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
         visual_norm=recipe.model.visual_norm,
         template=section.template,
         image_aspect=section.image_aspect,
-        extra={"recipe": recipe.name},
+        extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoProcessor
 
 from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.errors import Interrupted, RunError
@@ -149,3 +150,16 @@ def test_tensorboard_gets_the_losses_through_deepspeeds_monitor(home: Path, tmp_
     stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
     [events] = (stage_dir.root / "tensorboard").glob("events.out.tfevents*")
     assert b"croc/caption_loss" in events.read_bytes()
+
+
+def test_a_stage_in_the_llms_own_template_may_follow_one_in_another(home: Path, tmp_path: Path) -> None:
+    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    template += "{% if add_generation_prompt %}<assistant>{% endif %}"
+    _, llm = make_tiny_parts(tmp_path)
+    (llm / "chat_template.jinja").write_text(template)
+    changes = {"model": {"llm": str(llm)}, "align": {"template": "plain"}, "finetune": {"template": "chat_template"}}
+    recipe = harness.make_recipe(home, **changes)
+    align = harness.train(recipe, "align", tmp_path / "run", start=None)
+    finetune = harness.train(recipe, "finetune", tmp_path / "run", start=align.latest_checkpoint())
+    saved = AutoProcessor.from_pretrained(finetune.latest_checkpoint())
+    assert saved.chat_template == template
