@@ -31,7 +31,7 @@ class SkippingAdamW(torch.optim.AdamW):
         options: What torch's AdamW takes.
     """
 
-    def __init__(self, groups: list[dict], *, clip_norm: float, **options: Any) -> None:  # type: ignore[type-arg]
+    def __init__(self, groups: list[dict[str, Any]], *, clip_norm: float, **options: Any) -> None:
         super().__init__(groups, **options)
         self.clip_norm = clip_norm
         self.overflow = False
@@ -67,7 +67,9 @@ def freeze_all_but(module: nn.Module, groups: Iterable[str]) -> None:
         parameter.requires_grad_(group_of(name) in trained)
 
 
-def parameter_groups(module: nn.Module, learning_rates: Mapping[str, float], *, weight_decay: float) -> list[dict]:  # type: ignore[type-arg]
+def parameter_groups(
+    module: nn.Module, learning_rates: Mapping[str, float], *, weight_decay: float
+) -> list[dict[str, Any]]:
     """Return AdamW's groups: each has a `name`, a peak rate, and one of the two halves of weight decay.
 
     Vectors (norms, biases) are not decayed. With a decay of 0, as in the paper, a group is not split.
@@ -101,7 +103,7 @@ def parameter_groups(module: nn.Module, learning_rates: Mapping[str, float], *, 
 
 
 def build_optimizer(
-    groups: list[dict],  # type: ignore[type-arg]
+    groups: list[dict[str, Any]],
     *,
     betas: tuple[float, float],
     eps: float,

@@ -19,8 +19,9 @@ from croc_cli.eval.runner import Question, answer_questions
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import EvalRecipe
-from croc_cli.run_dir import StageDir
+from croc_cli.run_dir import StageDir, write_json
 from croc_cli.train.metrics import JsonLines
+from croc_cli.worker.build import num_visual_tokens
 
 VARIANTS = ("picture", "another_picture", "no_picture")
 """What a question is asked about: its own picture, that of another scene, and a blank one."""
@@ -53,9 +54,9 @@ def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
         "checkpoint_sha256": weights_sha256(start),
         "croc_version": __version__,
     }
-    stage_dir.results_file.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_json(stage_dir.results_file, results)
     summary = {"finished": True, "stage": "eval", "seconds": results["seconds"], "checkpoint": str(start)}
-    stage_dir.summary_file.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_json(stage_dir.summary_file, summary)
 
 
 def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: EvalRecipe) -> list[dict[str, Any]]:
@@ -68,7 +69,7 @@ def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: 
         model.processor.tokenizer,
         template=model.metadata.template or "vicuna_v1",
         image_token_id=config.image_token_id,
-        num_visual_tokens=(config.vision_config.image_size // config.vision_config.patch_size) ** 2,
+        num_visual_tokens=num_visual_tokens(config),
         max_length=config.text_config.max_position_embeddings,
     )
     questions = []

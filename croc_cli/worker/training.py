@@ -23,11 +23,11 @@ from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ReconstructStage
-from croc_cli.run_dir import StageDir
+from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
 from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_resume
-from croc_cli.train.trainer import Trainer, TrainerState
+from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.start import find_start
@@ -174,15 +174,13 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
     """Write what a finished stage came to."""
     state = trainer.state
     checkpoint = stage_dir.latest_checkpoint()
-    health_keys = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
-    previous = json.loads(stage_dir.summary_file.read_text()) if stage_dir.summary_file.exists() else {}
     summary = {
         "finished": True,
         "stage": stage,
         "steps": state.step,
         "seconds": state.seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
-        "health": {key: last[key] for key in health_keys if last.get(key) is not None},
+        "health": {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None},
         "counts": {
             "truncated_samples": state.truncated,
             "dropped_samples": state.dropped,
@@ -194,4 +192,4 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "time": time.time(),
     }
     if last:
-        stage_dir.summary_file.write_text(json.dumps(previous | summary, indent=1), encoding="utf-8")
+        write_json(stage_dir.summary_file, read_json(stage_dir.summary_file) | summary)
