@@ -12,7 +12,7 @@ from PIL import Image
 from croc_cli.data.sample import Sample, Turn
 from croc_cli.demo.draw import draw_scene
 from croc_cli.demo.language import BRIEF_FORMS, brief_caption, detail_request, detailed_caption, scene_in_words
-from croc_cli.demo.questions import QUESTION_TYPES, ask
+from croc_cli.demo.questions import QUESTION_TYPES, HeldOut, ask
 from croc_cli.demo.scenes import IMAGE_SIZE, PATCH_SIZE, Scene, sample_scene, scene_generator
 from croc_cli.names import IMAGE_TOKEN
 
@@ -111,15 +111,15 @@ class SceneDataset:
         return [*questions, description] if rng.random() < _CAPTION_SHARE else questions
 
     def _questions(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-        return _draw_questions(scene, rng, for_test=self.split == "test")
+        return _draw_questions(scene, rng, held_out="preferred" if self.split == "test" else "never")
 
 
-def _draw_questions(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> list[tuple[str, str]]:
+def _draw_questions(scene: Scene, rng: np.random.Generator, *, held_out: HeldOut) -> list[tuple[str, str]]:
     """Draw different questions, one of every type first; the types in random order."""
     types = [QUESTION_TYPES[index] for index in rng.permutation(len(QUESTION_TYPES))]
     answers: dict[str, str] = {}
     while len(answers) < _QUESTIONS_PER_SCENE:
-        question = ask(scene, types[len(answers) % len(types)], rng, for_test=for_test)
+        question = ask(scene, types[len(answers) % len(types)], rng, held_out=held_out)
         answers.setdefault(question.text, question.answer)
     return list(answers.items())
 

@@ -61,7 +61,7 @@ def _question_pair(
     rng = scene_generator(seed, "test", index, purpose=_PURPOSE + QUESTION_TYPES.index(question_type))
     questions: dict[str, Question] = {}
     while len(questions) < _QUESTIONS_PER_TYPE:
-        question = ask(scene, question_type, rng, for_test=True)
+        question = ask(scene, question_type, rng, held_out="preferred")
         questions.setdefault(question.text, question)
     # A distance from 1 to num_scenes - 1, so that the other picture is never the question's own.
     distance = int(rng.integers(1, num_scenes)) if num_scenes > 1 else 0

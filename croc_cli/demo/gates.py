@@ -44,7 +44,7 @@ def measure_gates(
         shares[form] = {}
         for question_type in QUESTION_TYPES:
             questions = [
-                ask(scene, question_type, scene_generator(seed, "test", index, purpose=_PURPOSE), for_test=True)
+                ask(scene, question_type, scene_generator(seed, "test", index, purpose=_PURPOSE), held_out="preferred")
                 for index, scene in enumerate(scenes)
             ]
             sequences = [

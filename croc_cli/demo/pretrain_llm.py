@@ -54,6 +54,7 @@ class Phase:
         system: Share of the conversations that begin with the system prompt.
         noise: Of the soft tokens, see `embed_batch`.
         hints: Weight of the hints, see `SequenceWriter`.
+        scaffold: Of scenes in words, see `embed_batch`.
     """
 
     until: float
@@ -62,13 +63,17 @@ class Phase:
     system: float
     noise: float
     hints: float
+    scaffold: float = 0.0
 
 
 CURRICULUM = (
-    Phase(0.12, {"objects": 1.0}, captions=0.1, system=0.0, noise=0.3, hints=1.0),
-    Phase(0.30, {"objects": 0.5, "grid": 0.5}, captions=0.15, system=0.3, noise=0.6, hints=0.7),
-    Phase(0.80, {"objects": 0.15, "grid": 0.5, "words": 0.35}, captions=0.15, system=0.6, noise=1.0, hints=0.4),
-    Phase(1.00, {"objects": 0.1, "grid": 0.55, "words": 0.35}, captions=0.15, system=1.0, noise=1.0, hints=0.0),
+    Phase(0.10, {"objects": 1.0}, captions=0.1, system=0.0, noise=0.3, hints=1.0),
+    Phase(0.25, {"objects": 0.5, "grid": 0.5}, captions=0.15, system=0.3, noise=0.6, hints=0.7),
+    Phase(
+        0.40, {"objects": 0.1, "grid": 0.4, "words": 0.5}, captions=0.2, system=0.6, noise=1.0, hints=0.4, scaffold=1.0
+    ),
+    Phase(0.70, {"grid": 0.4, "words": 0.6}, captions=0.25, system=0.6, noise=1.0, hints=0.4, scaffold=0.7),
+    Phase(1.00, {"grid": 0.5, "words": 0.5}, captions=0.25, system=1.0, noise=1.0, hints=0.0),
 )
 
 
@@ -113,9 +118,9 @@ def train_llm(
         phase = next(phase for phase in CURRICULUM if step / settings.num_steps < phase.until)
         writer.hint_weight = phase.hints
         first = step * settings.batch_size
-        scenes = [sample_scene(settings.seed, "pretrain", first + offset) for offset in range(settings.batch_size)]
+        scenes = [sample_scene(settings.seed, "words", first + offset) for offset in range(settings.batch_size)]
         form, batch = draw_batch(writer, scenes, phase, rng, num_questions=settings.num_questions)
-        embeddings = embed_batch(batch, model.get_input_embeddings().weight, noise=phase.noise)
+        embeddings = embed_batch(batch, model.get_input_embeddings().weight, noise=phase.noise, scaffold=phase.scaffold)
         with torch.autocast("cpu", dtype=torch.bfloat16):  # halves the time of a step where the CPU has AVX512-BF16
             logits = model(inputs_embeds=embeddings, use_cache=False).logits
         loss = sequence_loss(logits.float(), batch)

@@ -19,7 +19,7 @@ from torch import Tensor
 from croc_cli.demo.language import BRIEF_FORMS, brief_caption, detail_request, detailed_caption, scene_in_words
 from croc_cli.demo.pretrain_tower import ATTRIBUTES, MAX_OBJECTS, NUM_PATCHES
 from croc_cli.demo.questions import QUESTION_TYPES, ask
-from croc_cli.demo.scenes import Scene
+from croc_cli.demo.scenes import Scene, SceneObject
 from croc_cli.demo.tokenizer import SYSTEM_PROMPT
 from croc_cli.names import IGNORE_INDEX
 
@@ -41,12 +41,14 @@ class Sequence:
         targets: For each position, the token to predict, or IGNORE_INDEX.
         weights: For each position, the weight of its loss.
         soft_start: Position of the first soft token, or None for a scene in words.
+        sentence_ends: Of a scene in words, the position of the full stop after each object.
     """
 
     ids: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     soft_start: int | None = None
+    sentence_ends: list[int] = field(default_factory=list)
 
     def add(self, ids: tuple[int, ...], weight: float = 0.0) -> None:
         """Append tokens; with a weight, the position before each is trained to predict it."""
@@ -72,6 +74,7 @@ class SequenceBatch:
         weights: [B, T] float32.
         soft_start: Position of the soft tokens, the same in all sequences, or None.
         soft_words: [B, S, A] int64, ids of the attribute words, or -1 for a token that carries nothing.
+        sentence_ends: [B, S] int64, where a scene in words ends its objects' sentences, or None; 0 for none.
     """
 
     ids: Tensor
@@ -79,6 +82,7 @@ class SequenceBatch:
     weights: Tensor
     soft_start: int | None
     soft_words: Tensor
+    sentence_ends: Tensor | None = None
 
 
 class SequenceWriter:
@@ -126,7 +130,8 @@ class SequenceWriter:
         """
         answers: dict[str, str] = {}
         while len(answers) < num_questions:  # a question asked twice could be answered by reading the first answer
-            question = ask(scene, QUESTION_TYPES[int(rng.integers(len(QUESTION_TYPES)))], rng)
+            question_type = QUESTION_TYPES[int(rng.integers(len(QUESTION_TYPES)))]
+            question = ask(scene, question_type, rng, held_out="any")
             answers.setdefault(question.text, question.answer)
         turns = list(answers.items())
         if end == "caption":
@@ -142,6 +147,8 @@ class SequenceWriter:
             if index or form == "words":
                 request = scene_in_words(scene, request) if not index else request
                 for piece in f" {request}".splitlines(keepends=True):
+                    if not index and not sequence.sentence_ends:
+                        sequence.sentence_ends = self._sentence_ends(scene, piece, start=len(sequence.ids))
                     sequence.add(self._encode(piece))
             else:
                 sequence.add(self._encode(" "))
@@ -175,6 +182,11 @@ class SequenceWriter:
         sequence.add(self._encode(text) if text else ())
         return sequence
 
+    def _sentence_ends(self, scene: Scene, text: str, *, start: int) -> list[int]:
+        (stop,) = self._encode(".")
+        stops = [start + offset for offset, token in enumerate(self._encode(text)) if token == stop]
+        return stops[-len(scene.objects) :]  # the sentences before tell what follows, and how many objects
+
     def _add_soft(self, sequence: Sequence, form: Form) -> None:
         sequence.soft_start = len(sequence.ids)
         sequence.add((self._tokenizer.pad_token_id,) * (NUM_PATCHES if form == "grid" else MAX_OBJECTS))
@@ -191,13 +203,17 @@ class SequenceWriter:
             ids[row, : len(sequence.ids)] = sequence.ids
             targets[row, : len(sequence.ids)] = sequence.targets
             weights[row, : len(sequence.ids)] = sequence.weights
-        words = np.stack([self._soft_words(scene, form, rng) for scene in scenes])
+        if form == "words":
+            words, ends = self._described_words(scenes, sequences)
+        else:
+            words, ends = np.stack([self._soft_words(scene, form, rng) for scene in scenes]), None
         return SequenceBatch(
             ids=torch.from_numpy(ids),
             targets=torch.from_numpy(targets),
             weights=torch.from_numpy(weights),
             soft_start=sequences[0].soft_start,
             soft_words=torch.from_numpy(words),
+            sentence_ends=None if ends is None else torch.from_numpy(ends),
         )
 
     def _soft_words(self, scene: Scene, form: Form, rng: np.random.Generator) -> np.ndarray:
@@ -206,14 +222,28 @@ class SequenceWriter:
         order = rng.permutation(len(scene.objects))
         for position, index in enumerate(order):
             item = scene.objects[index]
-            words[item.patch if form == "grid" else position] = [
-                self._attribute_words[name][values.index(getattr(item, name))] for name, values in ATTRIBUTES.items()
-            ]
+            words[item.patch if form == "grid" else position] = self._words_of(item)
         return words
+
+    def _described_words(self, scenes: list[Scene], sequences: list[Sequence]) -> tuple[np.ndarray, np.ndarray]:
+        words = np.full((len(scenes), MAX_OBJECTS, len(ATTRIBUTES)), -1)
+        ends = np.zeros((len(scenes), MAX_OBJECTS), dtype=np.int64)
+        for row, (scene, sequence) in enumerate(zip(scenes, sequences, strict=True)):
+            for position, (item, end) in enumerate(zip(scene.objects, sequence.sentence_ends, strict=True)):
+                words[row, position], ends[row, position] = self._words_of(item), end
+        return words, ends
+
+    def _words_of(self, item: SceneObject) -> list[int]:
+        return [self._attribute_words[name][values.index(getattr(item, name))] for name, values in ATTRIBUTES.items()]
 
 
 def embed_batch(
-    batch: SequenceBatch, table: Tensor, *, noise: float, generator: torch.Generator | None = None
+    batch: SequenceBatch,
+    table: Tensor,
+    *,
+    noise: float,
+    scaffold: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Embed a batch, its soft tokens put in as sums of their words, scaled and blurred as no two projectors agree.
 
@@ -221,16 +251,22 @@ def embed_batch(
         batch: The batch.
         table: [V, D] float, the LLM's word embeddings.
         noise: 0 gives clean sums and zeros elsewhere; 1 the pretraining's spread of scales, noise and background.
-        generator: What the noise is drawn from.
+        scaffold: Of a scene in words: how much of an object's soft token is added to the full stop of its sentence, at
+            most; each scene draws its share. From there the model knows how to answer, and as the scaffold goes it
+            learns to gather the words at the full stop itself.
+        generator: What noise and shares are drawn from.
 
     Returns:
         [B, T, D] float.
     """
     embeddings = torch.nn.functional.embedding(batch.ids, table)
-    if batch.soft_start is None:
-        return embeddings
     is_object = (batch.soft_words[..., :1] >= 0).to(table.dtype)
     soft = torch.nn.functional.embedding(batch.soft_words.clamp(min=0), table).sum(2) * is_object
+    if batch.soft_start is None:
+        if not scaffold or batch.sentence_ends is None:
+            return embeddings
+        share = scaffold * torch.rand(len(soft), 1, 1, generator=generator)
+        return embeddings.scatter_add(1, batch.sentence_ends[..., None].expand_as(soft), soft * share)
     if noise:
         num_rows, num_soft, size = soft.shape
 

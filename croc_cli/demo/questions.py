@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -48,23 +49,28 @@ class _Count:
     number: int
 
 
-def ask(scene: Scene, question_type: str, rng: np.random.Generator, *, for_test: bool = False) -> Question:
+HeldOut = Literal["never", "any", "preferred"]
+"""Whether a question about existence may name a held-out pair."""
+
+
+def ask(scene: Scene, question_type: str, rng: np.random.Generator, *, held_out: HeldOut = "never") -> Question:
     """Draw a question of one type about a scene.
 
-    Yes and no are equally likely, and so are the counts that the scene allows. Outside the test no question names a
-    held-out pair, not even one whose answer is no; in the test both answers come with such pairs.
+    Yes and no are equally likely, and so are the counts that the scene allows.
 
     Args:
         scene: The scene.
         question_type: One of QUESTION_TYPES.
         rng: What the draws are made from.
-        for_test: Ask only what cannot be answered without binding attributes to objects.
+        held_out: "never" names no held-out pair, not even where the answer is no; "preferred", for the test, names one
+            half of the time under either answer, and asks only what takes binding attributes to objects; "any" treats
+            all pairs alike.
 
     Raises:
         KeyError: The question type is not one of QUESTION_TYPES.
     """
     if question_type == "existence":
-        return _existence(scene, rng, for_test=for_test)
+        return _existence(scene, rng, held_out)
     return _MAKERS[question_type](scene, rng)
 
 
@@ -77,20 +83,21 @@ def _word(rng: np.random.Generator, wording: str, **values: str) -> str:
     return wordings[int(rng.integers(len(wordings)))].format(**values)
 
 
-def _existence(scene: Scene, rng: np.random.Generator, *, for_test: bool) -> Question:
+def _existence(scene: Scene, rng: np.random.Generator, held_out: HeldOut) -> Question:
     present = [(item.shape, item.colour) for item in scene.objects]
     is_there = bool(rng.integers(2))
     if is_there:
         pairs = present
-    elif for_test or rng.random() < _RECOMBINED_SHARE:
+    elif held_out == "preferred" or rng.random() < _RECOMBINED_SHARE:
         pairs = [(shape, colour) for shape, _ in present for _, colour in present]
     else:
         pairs = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     candidates = [pair for pair in pairs if (pair in present) == is_there]
-    held_out = [pair for pair in candidates if pair in HELD_OUT_PAIRS]
-    others = [pair for pair in candidates if pair not in HELD_OUT_PAIRS]
-    # The test prefers them under yes and under no alike: never having seen a pair must not tell the answer.
-    candidates = held_out if for_test and held_out and (rng.random() < 0.5 or not others) else others
+    if held_out != "any":
+        unseen = [pair for pair in candidates if pair in HELD_OUT_PAIRS]
+        seen = [pair for pair in candidates if pair not in HELD_OUT_PAIRS]
+        # The test prefers them under yes and under no alike: never having seen a pair must not tell the answer.
+        candidates = unseen if held_out == "preferred" and unseen and (rng.random() < 0.5 or not seen) else seen
     shape, colour = candidates[int(rng.integers(len(candidates)))]
     text = _word(rng, "existence", colour=colour, shape=shape)
     return Question("existence", text, "yes" if is_there else "no")

@@ -4,34 +4,11 @@ from typing import Any
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import StageName
+from croc_cli.recipe.checks import check_batches
 from croc_cli.recipe.schema import MonitorRecipe, Recipe, StageRecipe
 
 NEVER = 10**9
 """Steps between two of DeepSpeed's own progress lines; croc has its own."""
-
-
-def accumulation_steps(batch_global_size: int, micro_size: int, num_ranks: int, *, key: str) -> int:
-    """Return the micro-batches that each rank takes in one optimizer step.
-
-    Args:
-        batch_global_size: Samples per optimizer step.
-        micro_size: Samples per rank per forward pass.
-        num_ranks: Ranks of the whole run.
-        key: The recipe key of the batch, for the message.
-
-    Raises:
-        RecipeError: The global batch is not whole micro-batches on every rank.
-    """
-    per_pass = micro_size * num_ranks
-    if rest := batch_global_size % per_pass:
-        smaller = next((size for size in range(micro_size, 0, -1) if batch_global_size % (size * num_ranks) == 0), None)
-        raise RecipeError(
-            f"{key}.global_size: {batch_global_size} is not a multiple of micro_size × ranks"
-            f" = {micro_size} × {num_ranks} = {per_pass}",
-            hint=f"the next size that fits is --set {key}.global_size={batch_global_size - rest + per_pass}"
-            + (f", or keep it with --set {key}.micro_size={smaller}" if smaller else ""),
-        )
-    return batch_global_size // per_pass
 
 
 def deepspeed_config(
@@ -50,13 +27,12 @@ def deepspeed_config(
         RecipeError: The global batch does not divide, or offload and ZeRO stage do not fit together.
     """
     section: StageRecipe = getattr(recipe, stage)
+    check_batches(recipe, (stage,), num_ranks=num_ranks)
     batch = section.batch
     config: dict[str, Any] = {
         "train_batch_size": batch.global_size,
         "train_micro_batch_size_per_gpu": batch.micro_size,
-        "gradient_accumulation_steps": accumulation_steps(
-            batch.global_size, batch.micro_size, num_ranks, key=f"{stage}.batch"
-        ),
+        "gradient_accumulation_steps": batch.global_size // (batch.micro_size * num_ranks),
         "gradient_clipping": section.optimizer.clip_norm,
         "bf16": {"enabled": section.precision == "bf16"},
         "zero_optimization": zero_config(section, key=stage, on_gpu=on_gpu),

@@ -16,7 +16,7 @@ from croc_cli.worker.build import StageParts
 _BATCH_IMAGES = 8
 
 
-def calibration_tokens(parts: StageParts, *, pool_size: int, generator: torch.Generator) -> Tensor:
+def calibration_tokens(parts: StageParts, *, pool_size: int, device: str, generator: torch.Generator) -> Tensor:
     """Return visual tokens [K, D] float32, K ≥ pool_size where the data has images enough.
 
     Every rank looks at the same pictures, in the order in which training will see them, so all ranks get the same pool
@@ -26,7 +26,6 @@ def calibration_tokens(parts: StageParts, *, pool_size: int, generator: torch.Ge
         RunError: Where no picture of the stage's data opens.
     """
     needed = num_calibration_images(pool_size, parts.num_visual_tokens)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = parts.module.model
     visual: list[Tensor] = []
     with torch.no_grad(), gathered(list(model.llava.model.parameters())):

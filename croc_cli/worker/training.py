@@ -76,7 +76,7 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         chat_template=chat_template_for(section.template),
     )
     del partitioning
-    prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at)
+    prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at, device=device)
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     lines = PlainLines(stage, sys.stderr) if show_progress else None
@@ -132,7 +132,9 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
     return engine
 
 
-def prepare_pool_and_head(parts: StageParts, recipe: Recipe, stage: StageName, *, stopped_at: Path | None) -> None:
+def prepare_pool_and_head(
+    parts: StageParts, recipe: Recipe, stage: StageName, *, stopped_at: Path | None, device: str
+) -> None:
     """Give pool and head their weights: those of the checkpoint to go on from, or a calibrated start."""
     section = stage_section(recipe, stage)
     model = parts.module.model
@@ -150,7 +152,7 @@ def prepare_pool_and_head(parts: StageParts, recipe: Recipe, stage: StageName, *
     elif model.pool is not None:
         tokens = None
         if section.pool.initialisation != "normal":
-            tokens = calibration_tokens(parts, pool_size=section.pool.size, generator=generator)
+            tokens = calibration_tokens(parts, pool_size=section.pool.size, device=device, generator=generator)
         initialise_pool(model.pool.weight, tokens, section.pool.initialisation, generator)
     if model.pool is not None:
         model.pool.to(next(model.llava.parameters()).dtype)

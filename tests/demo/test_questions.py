@@ -67,7 +67,7 @@ def test_training_questions_never_name_a_held_out_pair() -> None:
 def test_a_test_scene_without_the_asked_for_pair_has_its_shape_and_its_colour() -> None:
     for index in range(300):
         scene = sample_scene(0, "test", index)
-        question = ask(scene, "existence", scene_generator(0, "test", index, purpose=1), for_test=True)
+        question = ask(scene, "existence", scene_generator(0, "test", index, purpose=1), held_out="preferred")
         *_, colour, shape = question.text.rstrip("?").split()
         assert shape in {item.shape for item in scene.objects}
         assert colour in {item.colour for item in scene.objects}
@@ -79,7 +79,7 @@ def test_no_answer_and_no_blind_rule_is_right_much_more_often_than_chance(questi
     rules: Counter[str] = Counter()
     for index in range(600):
         scene = sample_scene(0, "test", index)
-        question = ask(scene, question_type, scene_generator(0, "test", index, purpose=1), for_test=True)
+        question = ask(scene, question_type, scene_generator(0, "test", index, purpose=1), held_out="preferred")
         answers[question.answer] += 1
         rules.update(rule for rule, answer in blind_answers(scene, question_type).items() if answer == question.answer)
     limit = {"existence": 0.55, "colour": 0.40, "shape": 0.40, "count": 0.42, "relation": 0.35}[question_type]

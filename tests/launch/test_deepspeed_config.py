@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from croc_cli.errors import RecipeError
-from croc_cli.launch.deepspeed_config import accumulation_steps, deepspeed_config, zero_config
+from croc_cli.launch.deepspeed_config import deepspeed_config, zero_config
 from tests.launch.make import recipe
 
 
@@ -21,13 +21,9 @@ def test_the_global_batch_is_micro_batches_times_ranks_times_accumulation() -> N
     assert "wandb" not in config
 
 
-def test_a_batch_that_does_not_divide_names_the_sizes_that_do() -> None:
-    with pytest.raises(RecipeError, match=r"128 is not a multiple of micro_size × ranks = 8 × 6 = 48") as caught:
-        accumulation_steps(128, 8, 6, key="finetune.batch")
-    assert caught.value.hint == "the next size that fits is --set finetune.batch.global_size=144"
-    with pytest.raises(RecipeError) as caught:
-        accumulation_steps(128, 48, 2, key="finetune.batch")
-    assert "or keep it with --set finetune.batch.micro_size=32" in (caught.value.hint or "")
+def test_a_batch_that_does_not_divide_is_refused_before_deepspeed_sees_it() -> None:
+    with pytest.raises(RecipeError, match=r"128 is not a multiple of micro_size × ranks = 4 × 6 = 24"):
+        deepspeed_config(recipe("croc-7b"), "reconstruct", num_ranks=6, stage_folder="x", on_gpu=True)
 
 
 def test_offload_goes_where_the_recipe_says_and_only_with_a_zero_stage_that_can() -> None:
