@@ -178,7 +178,7 @@ def build_stage(
     section = stage_section(recipe, stage)
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention)
     if section.gradient_checkpointing:
-        llava.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     module = StageModule(build_model(recipe, stage, llava), build_objectives(section))
     n = num_visual_tokens(llava.config)
     processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
