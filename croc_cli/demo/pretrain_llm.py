@@ -116,8 +116,8 @@ _RUNNING_TEXT = Leg(
     ),
 )
 CURRICULUM = (_SOFT_TOKENS, _RUNNING_TEXT)
-"""First to answer about soft tokens; then the scaffold leads from there to running text, which 4,000 steps without it did
-not teach (existence, count, shape and relation between 0.64 and 0.82)."""
+"""First to answer about soft tokens; then the scaffold leads from there to running text, which 4,000 steps without it
+did not teach (existence, count, shape and relation between 0.64 and 0.82)."""
 
 
 def llm_config(tokenizer: Any) -> LlamaConfig:
