@@ -115,7 +115,17 @@ _RUNNING_TEXT = Leg(
         Phase(1.00, {"grid": 0.5, "words": 0.5}, captions=0.25, system=1.0, noise=1.0, hints=0.0),
     ),
 )
-CURRICULUM = (_SOFT_TOKENS, _RUNNING_TEXT)
+_TEXT_ALONE = Leg(
+    num_steps=1_300,
+    learning_rate=1e-3,
+    warm_up=0.03,
+    fall_from=0.5,
+    phases=(
+        Phase(0.60, {"grid": 0.3, "words": 0.7}, captions=0.3, system=0.8, noise=1.0, hints=0.2),
+        Phase(1.00, {"grid": 0.4, "words": 0.6}, captions=0.3, system=1.0, noise=1.0, hints=0.0),
+    ),
+)
+CURRICULUM = (_SOFT_TOKENS, _RUNNING_TEXT, _TEXT_ALONE)
 """First to answer about soft tokens; then the scaffold leads from there to running text, which 4,000 steps without it
 did not teach (existence, count, shape and relation between 0.64 and 0.82)."""
 

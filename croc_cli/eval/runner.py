@@ -29,7 +29,15 @@ class Question:
     images: tuple[ImageRef | None, ...]
 
 
-@torch.inference_mode()
+def make_batches(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
+    """Return the questions in batches, the shortest prompts first.
+
+    Alike lengths beside each other leave little padding; the sort is stable, so the batches are always the same.
+    """
+    ordered = sorted(questions, key=lambda question: len(question.prompt_ids))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
 def answer_questions(
     llava: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
@@ -50,32 +58,65 @@ def answer_questions(
     Raises:
         BadImageError: A picture does not open.
     """
+    for batch in make_batches(questions, batch_size):
+        pixels = prepare_pictures(processor, [reference for question in batch for reference in question.images])
+        texts = answer_batch(llava, processor, batch, pixels, max_new_tokens=max_new_tokens)
+        yield from zip((question.id for question in batch), texts, strict=True)
+
+
+@torch.inference_mode()
+def answer_batch(
+    llava: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    batch: Sequence[Question],
+    pixels: torch.Tensor | None,
+    *,
+    max_new_tokens: int,
+) -> list[str]:
+    """Return the greedy answers to the questions of one batch.
+
+    Args:
+        llava: The model, in eval mode.
+        processor: Its processor.
+        batch: B questions.
+        pixels: Their pictures in order, [I, 3, H, W] float32, or None where they have none.
+        max_new_tokens: Tokens of an answer at most.
+    """
     tokenizer = processor.tokenizer
-    # Alike lengths beside each other leave little padding; the sort is stable, so the order is too.
-    ordered = sorted(questions, key=lambda question: len(question.prompt_ids))
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
-        longest = max(len(question.prompt_ids) for question in batch)
-        # Padding stands on the left, where generation does not see it between prompt and answer.
-        padded = [[tokenizer.pad_token_id] * (longest - len(q.prompt_ids)) + q.prompt_ids for q in batch]
-        mask = [[0] * (longest - len(q.prompt_ids)) + [1] * len(q.prompt_ids) for q in batch]
-        pictures = [reference for question in batch for reference in question.images]
-        inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}
-        if pictures:
-            inputs["pixel_values"] = _pixels(processor, pictures).to(llava.dtype)
-        output = llava.generate(
-            **{name: tensor.to(llava.device) for name, tensor in inputs.items()},
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
-        yield from ((question.id, text.strip()) for question, text in zip(batch, texts, strict=True))
+    longest = max(len(question.prompt_ids) for question in batch)
+    # Padding stands on the left, where generation does not see it between prompt and answer.
+    padded = [[tokenizer.pad_token_id] * (longest - len(q.prompt_ids)) + q.prompt_ids for q in batch]
+    mask = [[0] * (longest - len(q.prompt_ids)) + [1] * len(q.prompt_ids) for q in batch]
+    inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}
+    if pixels is not None:
+        inputs["pixel_values"] = pixels.to(llava.dtype)
+    output = llava.generate(
+        **{name: tensor.to(llava.device) for name, tensor in inputs.items()},
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end_tokens(llava, processor),
+    )
+    texts: list[str] = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
 
 
-def _pixels(processor: LlavaProcessor, pictures: Sequence[ImageRef | None]) -> torch.Tensor:
-    """Return [I, 3, H, W] float32, each distinct picture opened and prepared once."""
+def end_tokens(llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> list[int]:
+    """Return every token that ends an answer: the tokenizer's, and those of the model's generation config."""
+    configured = llava.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in (*ids, processor.tokenizer.eos_token_id) if token is not None})
+
+
+def prepare_pictures(processor: LlavaProcessor, pictures: Sequence[ImageRef | None]) -> torch.Tensor | None:
+    """Return [I, 3, H, W] float32, each distinct picture opened and prepared once; None where there are none.
+
+    Raises:
+        BadImageError: A picture does not open.
+    """
+    if not pictures:
+        return None
     prepared: dict[str, torch.Tensor] = {}
     names = [reference.name if reference is not None else "" for reference in pictures]
     for name, reference in zip(names, pictures, strict=True):

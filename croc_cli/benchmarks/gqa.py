@@ -1,0 +1,100 @@
+"""GQA: compositional questions with one right word."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Picture, Record, Score, read_json, take, weighted_mean
+
+_QUESTIONS = "testdev_balanced_questions.json"
+_NOT_A_STEP = ("exist", "query: name", "choose name")  # what the official script leaves out when it counts steps
+
+
+class Gqa(Benchmark):
+    """GQA, testdev balanced (paper, Table 1)."""
+
+    name = "gqa"
+    title = "GQA"
+    folder = "gqa"
+    split = "testdev balanced"
+    size = 12_578
+    metric = "exact match"
+
+    def read(self, root: Path) -> list[Record]:
+        """See `Benchmark.read`."""
+        file = self.find(root, f"data/{_QUESTIONS}", f"data/questions1.2/{_QUESTIONS}", _QUESTIONS)
+        images = root / self.folder / "data" / "images"
+        records = []
+        for question_id, row in read_json(file).items():
+            where = f"{file}, question {question_id}"
+            if not row.get("isBalanced", True):
+                continue
+            image = f"{take(row, 'imageId', where)}.jpg"
+            extra = {name: take(row, name, where) for name in ("types", "groups", "semantic", "question")}
+            prompt = take(row, "question", where) + SHORT_ANSWER
+            answer = take(row, "answer", where)
+            records.append(Record(question_id, question_id, prompt, Picture(image, images / image), answer, extra))
+        return records
+
+    def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
+        """Compare exactly, trailing periods and case aside; see `Benchmark.score`."""
+        given = [gqa_answer(answer) for answer in answers]
+        scores = [float(answer == record.answer) for record, answer in zip(records, given, strict=True)]
+        kinds = [record.extra["types"]["structural"] for record in records]
+        binary = [score for kind, score in zip(kinds, scores, strict=True) if kind != "query"]
+        open_ones = [score for kind, score in zip(kinds, scores, strict=True) if kind == "query"]
+        parts = {
+            "binary": _percent(binary),
+            "open": _percent(open_ones),
+            "distribution": distribution_distance(records, given),
+            "per_structural_type": _grouped(kinds, scores),
+            "per_semantic_type": _grouped([record.extra["types"]["semantic"] for record in records], scores),
+            "per_number_of_steps": _grouped([str(_num_steps(record.extra["semantic"])) for record in records], scores),
+            "per_number_of_words": _grouped([str(len(r.extra["question"].split())) for r in records], scores),
+        }
+        return Score(
+            self.metric, _percent(scores), scores, parts, num_units=len(scores), statistic=weighted_mean(scores)
+        )
+
+
+def gqa_answer(text: str) -> str:
+    """Return an answer as LLaVA hands it to GQA's script: without trailing periods, in lower case."""
+    return text.rstrip(".").lower()
+
+
+def distribution_distance(records: Sequence[Record], answers: Sequence[str]) -> float:
+    """Return how far the answers' distribution is from the truth's: chi-square over global groups, by 100."""
+    truth: dict[str, Counter[str]] = defaultdict(Counter)
+    given: dict[str, Counter[str]] = defaultdict(Counter)
+    for record, answer in zip(records, answers, strict=True):
+        group = record.extra["groups"].get("global")
+        if group is not None:
+            truth[group][record.answer] += 1
+            given[group][answer] += 1
+    total = sum(sum(counts.values()) for counts in truth.values())
+    if not total:
+        return 0.0
+    weighted = 0.0
+    for group, counts in truth.items():
+        distance = sum((given[group][answer] - count) ** 2 / count for answer, count in counts.items())
+        weighted += distance * sum(counts.values())
+    return weighted / total / 100
+
+
+def _num_steps(program: Sequence[dict[str, Any]]) -> int:
+    steps = [f"{step['operation']}: {step['argument']}" for step in program]
+    return sum(not any(name in step for name in _NOT_A_STEP) for step in steps)
+
+
+def _grouped(groups: Sequence[str], scores: Sequence[float]) -> dict[str, dict[str, float]]:
+    collected: dict[str, list[float]] = defaultdict(list)
+    for group, score in zip(groups, scores, strict=True):
+        collected[group].append(score)
+    return {group: {"percent": _percent(values), "count": len(values)} for group, values in sorted(collected.items())}
+
+
+def _percent(scores: Sequence[float]) -> float:
+    return 100 * sum(scores) / len(scores) if scores else 0.0

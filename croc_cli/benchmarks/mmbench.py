@@ -1,0 +1,140 @@
+"""MMBench and MMBench-CN: multiple choice, every question asked once for each rotation of its options."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from croc_cli.benchmarks.base import (
+    LETTER_ANSWER,
+    Benchmark,
+    BenchmarkDataError,
+    Picture,
+    Record,
+    Score,
+    take,
+    weighted_mean,
+)
+from croc_cli.benchmarks.scorers.choices import circular_hits, mmbench_letter
+
+_PASS = 1_000_000
+"""Index distance between a question and its next rotation."""
+_OPTIONS = "ABCD"
+_ABILITIES = {
+    "coarse_perception": "CP",
+    "finegrained_perception (instance-level)": "FP-S",
+    "finegrained_perception (cross-instance)": "FP-C",
+    "logic_reasoning": "LR",
+    "relation_reasoning": "RR",
+    "attribute_reasoning": "AR",
+}
+"""Short names of the leaderboard."""
+_MISSING = {"", "nan", "NaN", "None", "NA", "N/A", "null", "NULL", "n/a", "<NA>", "#N/A", "-nan", "-NaN", "#NA"}
+"""Cells that pandas, which the reference reads the file with, takes for missing."""
+
+
+class MmBench(Benchmark):
+    """MMBench, dev (paper, Table 1): a question counts only when every rotation is answered rightly."""
+
+    name = "mmbench"
+    title = "MMBench"
+    folder = "mmbench"
+    split = "dev 20230712"
+    size = 4_377
+    metric = "circular accuracy"
+    max_new_tokens = 1024
+    files: ClassVar[tuple[str, ...]] = ("mmbench_dev_20230712.tsv",)
+    suffix: ClassVar[str] = LETTER_ANSWER
+
+    def read(self, root: Path) -> list[Record]:
+        """See `Benchmark.read`."""
+        file = self.find(root, *self.files)
+        csv.field_size_limit(2**31 - 1)  # a cell holds a whole picture
+        with file.open(encoding="utf-8", newline="") as lines:
+            return [
+                self._record(row, f"{file}, row {number}")
+                for number, row in enumerate(csv.DictReader(lines, delimiter="\t"), start=1)
+            ]
+
+    def _record(self, row: dict[str, Any], where: str) -> Record:
+        index = take(row, "index", where)
+        if not str(index).isdigit():
+            raise BenchmarkDataError(f"{where}: index {index!r} is not a number")
+        options: dict[str, str] = {}
+        for letter in _OPTIONS:
+            if (text := row.get(letter)) is None or text in _MISSING:
+                break
+            options[letter] = text
+        hint, question = row.get("hint") or "", take(row, "question", where)
+        stem = f"{hint}\n{question}" if hint not in _MISSING else question
+        lines = "".join(f"\n{letter}. {text}" for letter, text in options.items())
+        picture = Picture.from_base64(f"picture of row {index}", take(row, "image", where))
+        answer = row.get("answer") if row.get("answer") not in _MISSING else None
+        kept = ("question", "hint", "category", "l2-category", "split", *_OPTIONS)
+        extra = {name: row.get(name) or "" for name in kept} | {"options": options}
+        extra["answer_fields"] = {
+            "round_id": int(index) // _PASS,
+            "options": list(options.values()),
+            "option_char": list(options),
+        }
+        return Record(str(index), int(index), stem + lines + self.suffix, picture, answer, extra)
+
+    def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
+        """Read letters by VLMEvalKit's exact rule; an unresolved answer is wrong; see `Benchmark.score`."""
+        letters = [
+            mmbench_letter(answer, record.extra["options"]) for record, answer in zip(records, answers, strict=True)
+        ]
+        hits = [letter == record.answer for record, letter in zip(records, letters, strict=True)]
+        questions = [int(record.question_id) % _PASS for record in records]
+        circular = circular_hits(questions, hits)
+        first = dict(zip(reversed(questions), reversed(records), strict=True))
+        plain = [hit for record, hit in zip(records, hits, strict=True) if int(record.question_id) < _PASS]
+        value = 100 * sum(circular.values()) / len(circular)
+        return Score(
+            self.metric,
+            value,
+            [float(hit) for hit in hits],
+            {
+                "per_category": _by(first, circular, "category"),
+                "per_l2_category": _by(first, circular, "l2-category"),
+                "num_questions": len(circular),
+            },
+            num_unparsable=letters.count(None),
+            variants={"first rotation only": 100 * sum(plain) / len(plain) if plain else 0.0},
+            num_units=len(circular),
+            statistic=weighted_mean([float(hit) for hit in circular.values()]),
+        )
+
+    def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of the table that the OpenCompass server takes."""
+        rows = []
+        for record, answer in zip(records, answers, strict=True):
+            row: dict[str, Any] = {"index": record.question_id, "question": record.extra["question"]}
+            row |= {letter: record.extra[letter] for letter in _OPTIONS}
+            row["prediction"] = answer
+            if record.answer is not None:
+                row["answer"] = record.answer
+            rows.append(row | {"split": record.extra["split"]})
+        return rows
+
+
+class MmBenchCn(MmBench):
+    """MMBench-CN, dev (paper, Table 1): the same in Chinese."""
+
+    name = "mmbench_cn"
+    title = "MMBench-CN"
+    split = "dev 20231003"
+    size = 4_329
+    files = ("mmbench_dev_cn_20231003.tsv",)
+    suffix = "\n请直接回答选项字母。"
+
+
+def _by(first: Mapping[int, Record], circular: Mapping[int, bool], field: str) -> dict[str, float]:
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for question, hit in circular.items():
+        if group := first[question].extra[field]:
+            groups[_ABILITIES.get(group, group)].append(hit)
+    return {group: 100 * sum(hits) / len(hits) for group, hits in sorted(groups.items())}

@@ -1,0 +1,128 @@
+"""MME: two yes-or-no questions a picture, fourteen subtasks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, BenchmarkDataError, Picture, Record, Score
+from croc_cli.benchmarks.scorers.yes_no import mme_answer, mme_score
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+_REQUEST = "Please answer yes or no."
+_IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
+
+
+class Mme(Benchmark):
+    """MME (paper, Table 1): the perception total, at most 2,000."""
+
+    name = "mme"
+    title = "MME"
+    folder = "MME"
+    split = "all"
+    size = 2_374
+    metric = "perception"
+
+    def read(self, root: Path) -> list[Record]:
+        """See `Benchmark.read`."""
+        folder = self.find(root, "MME_Benchmark_release_version")
+        records = []
+        for subtask in (*PERCEPTION, *COGNITION):
+            texts = folder / subtask / "questions_answers_YN"
+            texts = texts if texts.is_dir() else folder / subtask
+            for file in sorted(texts.glob("*.txt")):
+                records += _read_pair(file, subtask)
+        if not records:
+            raise self.missing(folder, "<subtask>/<picture>.txt")
+        return records
+
+    def row_key(self, row: Mapping[str, Any]) -> str:
+        """Match by picture and question: LLaVA's question ids are the pictures' paths."""
+        question = str(row["prompt"]).removesuffix(SHORT_ANSWER)
+        return _key(str(row["question_id"]), question)
+
+    def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
+        """See `Benchmark.score`."""
+        read = [mme_answer(answer) for answer in answers]
+        hits = [answer == record.answer for record, answer in zip(records, read, strict=True)]
+        by_image: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+        for record, hit in zip(records, hits, strict=True):
+            by_image[record.extra["subtask"]][record.extra["image"]].append(hit)
+        subtasks = {subtask: mme_score(list(images.values())) for subtask, images in by_image.items()}
+        units = [
+            (subtask, sum(hit), len(hit), all(hit)) for subtask, images in by_image.items() for hit in images.values()
+        ]
+        return Score(
+            self.metric,
+            sum(subtasks.get(name, 0.0) for name in PERCEPTION),
+            [float(hit) for hit in hits],
+            {"cognition": sum(subtasks.get(name, 0.0) for name in COGNITION), "per_subtask": subtasks},
+            num_unparsable=read.count("other"),
+            num_units=len(units),
+            statistic=_perception(units),
+        )
+
+
+def _read_pair(file: Path, subtask: str) -> list[Record]:
+    folder = file.parent.parent / "images" if file.parent.name == "questions_answers_YN" else file.parent
+    image = next(
+        (folder / f"{file.stem}{suffix}" for suffix in _IMAGE_SUFFIXES if (folder / f"{file.stem}{suffix}").exists()),
+        None,
+    )
+    image = image or folder / f"{file.stem}{_IMAGE_SUFFIXES[0]}"
+    question_id = f"{subtask}/{image.name}" if folder.name != "images" else f"{subtask}/images/{image.name}"
+    records = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        if len(fields) != 2 or fields[1].strip().lower() not in ("yes", "no"):
+            raise BenchmarkDataError(f"{file}, line {number}: not a question, a tab, and Yes or No")
+        question = fields[0].replace(_REQUEST, "").rstrip()
+        extra = {"subtask": subtask, "image": file.stem}
+        label = fields[1].strip().lower()
+        key = _key(question_id, question)
+        records.append(Record(key, question_id, question + SHORT_ANSWER, Picture(image.name, image), label, extra))
+    return records
+
+
+def _key(question_id: str, question: str) -> str:
+    subtask, picture = question_id.split("/", 1)[0], question_id.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return f"{subtask}/{picture} {question.strip()}"
+
+
+def _perception(units: Sequence[tuple[str, int, int, bool]]) -> Callable[[np.ndarray], float]:
+    import numpy as np
+
+    right = np.array([unit[1] for unit in units], dtype=np.float64)
+    asked = np.array([unit[2] for unit in units], dtype=np.float64)
+    both = np.array([unit[3] for unit in units], dtype=np.float64)
+    chosen = [np.array([unit[0] == subtask for unit in units]) for subtask in PERCEPTION]
+
+    def statistic(weights: np.ndarray) -> float:
+        total = 0.0
+        for mask in chosen:
+            drawn = weights[mask]
+            if drawn.sum():
+                total += 100 * float(drawn @ right[mask]) / float(drawn @ asked[mask])
+                total += 100 * float(drawn @ both[mask]) / float(drawn.sum())
+        return total
+
+    return statistic

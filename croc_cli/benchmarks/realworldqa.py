@@ -1,0 +1,50 @@
+"""RealWorldQA: questions about everyday and driving scenes, with options or with a word or number as answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from croc_cli.benchmarks.base import Benchmark, Record, Score, parquet_picture, read_parquet, take, weighted_mean
+from croc_cli.benchmarks.scorers.choices import equals_loosely, realworldqa_answer
+
+
+class RealWorldQa(Benchmark):
+    """RealWorldQA, test (paper, Table 2), by lmms-eval's rule of October 2024."""
+
+    name = "realworldqa"
+    title = "RealWorldQA"
+    folder = "realworldqa"
+    split = "test"
+    size = 765
+    metric = "accuracy"
+    max_new_tokens = 16
+
+    def read(self, root: Path) -> list[Record]:
+        """See `Benchmark.read`; options and instruction are part of a question, whose id is its row."""
+        folder = root / self.folder
+        rows = read_parquet(folder)
+        if rows is None:
+            raise self.missing(folder, "*.parquet")
+        records = []
+        for number, row in enumerate(rows):
+            where = f"{folder}, row {number}"
+            picture = parquet_picture(f"picture of row {number}", take(row, "image", where))
+            question, answer = take(row, "question", where), take(row, "answer", where)
+            records.append(Record(str(number), number, question, picture, answer))
+        return records
+
+    def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
+        """See `Benchmark.score`."""
+        hits = [
+            float(equals_loosely(realworldqa_answer(answer, record.prompt), record.answer))
+            for record, answer in zip(records, answers, strict=True)
+        ]
+        return Score(
+            self.metric,
+            100 * sum(hits) / len(hits),
+            hits,
+            num_unparsable=sum(not answer.strip() for answer in answers),
+            num_units=len(hits),
+            statistic=weighted_mean(hits),
+        )

@@ -1,0 +1,89 @@
+"""The sixteen benchmarks of the paper's Tables 1 to 3, by name and in its order."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import TYPE_CHECKING
+
+from croc_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from croc_cli.benchmarks.base import Benchmark
+
+NAMES = (
+    "vqav2",
+    "gqa",
+    "vizwiz",
+    "scienceqa",
+    "textvqa",
+    "pope",
+    "mme",
+    "mmbench",
+    "mmbench_cn",
+    "seedbench",
+    "llava_bench_wild",
+    "mmvet",
+    "mmstar",
+    "docvqa",
+    "ai2d",
+    "realworldqa",
+)
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    """Return the benchmarks by name."""
+    from croc_cli.benchmarks.ai2d import Ai2d
+    from croc_cli.benchmarks.docvqa import DocVqa
+    from croc_cli.benchmarks.gqa import Gqa
+    from croc_cli.benchmarks.judged import LlavaBench, MmVet
+    from croc_cli.benchmarks.mmbench import MmBench, MmBenchCn
+    from croc_cli.benchmarks.mme import Mme
+    from croc_cli.benchmarks.mmstar import MmStar
+    from croc_cli.benchmarks.pope import Pope
+    from croc_cli.benchmarks.realworldqa import RealWorldQa
+    from croc_cli.benchmarks.scienceqa import ScienceQa
+    from croc_cli.benchmarks.seedbench import SeedBench
+    from croc_cli.benchmarks.textvqa import TextVqa
+    from croc_cli.benchmarks.vizwiz import VizWiz
+    from croc_cli.benchmarks.vqav2 import Vqav2
+
+    every: tuple[Benchmark, ...] = (
+        Vqav2(),
+        Gqa(),
+        VizWiz(),
+        ScienceQa(),
+        TextVqa(),
+        Pope(),
+        Mme(),
+        MmBench(),
+        MmBenchCn(),
+        SeedBench(),
+        LlavaBench(),
+        MmVet(),
+        MmStar(),
+        DocVqa(),
+        Ai2d(),
+        RealWorldQa(),
+    )
+    return {benchmark.name: benchmark for benchmark in every}
+
+
+def choose(names: str) -> list[Benchmark]:
+    """Return the benchmarks that a comma-separated list names, in the paper's order; "all" is every one.
+
+    Raises:
+        UsageError: A name is unknown; says the nearest.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if wanted == ["all"]:
+        wanted = list(NAMES)
+    for name in wanted:
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}, and all"
+            raise UsageError(f"there is no benchmark {name!r}", hint=hint)
+    if not wanted:
+        raise UsageError("no benchmark is named", hint=f"there are {', '.join(NAMES)}, and all")
+    return [benchmarks()[name] for name in NAMES if name in wanted]

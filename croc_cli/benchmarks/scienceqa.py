@@ -1,0 +1,70 @@
+"""ScienceQA: school questions with options, about half of them with a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Picture, Record, Score, read_json, take, weighted_mean
+from croc_cli.benchmarks.scorers.choices import LETTERS, scienceqa_letter
+
+
+class ScienceQa(Benchmark):
+    """ScienceQA, test (paper, Table 1); the headline counts the questions with a picture."""
+
+    name = "scienceqa"
+    title = "SciQA-I"
+    folder = "scienceqa"
+    split = "test, with image"
+    size = 4_241
+    metric = "accuracy with image"
+    max_new_tokens = 1024
+
+    def read(self, root: Path) -> list[Record]:
+        """See `Benchmark.read`; the whole test split, as LLaVA answers it."""
+        problems_file = self.find(root, "problems.json")
+        splits = self.find(root, "pid_splits.json")
+        problems = read_json(problems_file)
+        records = []
+        for problem_id in take(read_json(splits), "test", str(splits)):
+            where = f"{problems_file}, problem {problem_id}"
+            row = take(problems, str(problem_id), str(problems_file))
+            image = take(row, "image", where)
+            picture = None
+            if image:
+                file = root / self.folder / "images" / "test" / str(problem_id) / image
+                picture = Picture(f"{problem_id}/{image}", path=file)
+            choices, question = take(row, "choices", where), take(row, "question", where)
+            prompt = scienceqa_prompt(question, row.get("hint") or "", choices)
+            extra = {"num_choices": len(choices), "subject": row.get("subject", "")}
+            records.append(Record(str(problem_id), problem_id, prompt, picture, take(row, "answer", where), extra))
+        return records
+
+    def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
+        """Read letters by LLaVA's rule; see `Benchmark.score`."""
+        letters = [scienceqa_letter(answer) for answer in answers]
+        hits = [
+            float(letter is not None and LETTERS.index(letter) == record.answer)
+            for record, letter in zip(records, letters, strict=True)
+        ]
+        with_image = [hit for record, hit in zip(records, hits, strict=True) if record.picture is not None]
+        return Score(
+            self.metric,
+            100 * sum(with_image) / len(with_image) if with_image else 0.0,
+            hits,
+            {
+                "accuracy_all": 100 * sum(hits) / len(hits),
+                "num_with_image": len(with_image),
+                "correct": int(sum(hits)),
+            },
+            num_unparsable=letters.count(None),
+            num_units=len(with_image),
+            statistic=weighted_mean(with_image),
+        )
+
+
+def scienceqa_prompt(question: str, hint: str, choices: Sequence[str]) -> str:
+    """Return LLaVA's prompt: the hint as context, the question, one line for each option, and the request."""
+    context = f"Context: {hint}\n" if hint else ""
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return f"{context}{question}\n{options}{LETTER_ANSWER}"

@@ -1,0 +1,183 @@
+"""`croc eval`: answer and score the paper's benchmarks, score again, list them, compare runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from croc_cli.commands.console import CrocGroup
+from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
+from croc_cli.names import DEFAULT_RECIPE
+
+_DEFAULT = "predict"
+
+
+class EvalGroup(CrocGroup):
+    """Takes `croc eval [RECIPE] …` for a command of its own, beside the named ones."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the hidden command's name before arguments that name no command."""
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+eval_app = typer.Typer(
+    cls=EvalGroup,
+    help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
+    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005197 --benchmark all",
+)
+
+BenchmarkOption = Annotated[
+    str,
+    typer.Option("--benchmark", "-b", metavar="NAMES", help="Names with commas between, or all; see croc eval list"),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="ROOT", help="Folder of benchmark files; left out: data/eval or playground/data/eval"
+    ),
+]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
+FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]
+JudgeUrlOption = Annotated[
+    str | None, typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible endpoint; key in CROC_JUDGE_API_KEY")
+]
+JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
+RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder")]
+FORMS = ("text", "md", "json", "csv")
+
+
+@eval_app.command(_DEFAULT, hidden=True)
+def predict(
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
+    benchmark: BenchmarkOption = "all",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint; left out: the recipe's")
+    ] = None,
+    data: DataOption = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Where answers and scores go")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, metavar="N", help="Questions answered at once")
+    ] = None,
+    ranks: RanksOption = None,
+    assignments: SetOption = None,
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    partial: PartialOption = False,
+    form: FormatOption = "text",
+    dry_run: DryRunOption = False,
+) -> None:
+    """Answer benchmarks with a model, going on where it stopped, and score the answers."""
+    from croc_cli.benchmarks.registry import choose
+    from croc_cli.commands.benchmark_run import STAGE, EvalRequest, evaluate, run_folder_of
+    from croc_cli.recipe.load import load_recipe, with_overrides
+    from croc_cli.recipe.schema import LaunchRecipe
+
+    _check_form(form)
+    chosen = choose(benchmark)
+    name = recipe or DEFAULT_RECIPE
+    loaded = load_recipe(name, overrides=with_overrides({"launch.num_ranks": (ranks, "--gpus")}, assignments or ()))
+    # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
+    launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
+    folder = run_folder_of(model, run_dir).stage(STAGE).root if model else Path(loaded.recipe.runs_folder)
+    request = EvalRequest(model, data, run_dir, batch_size, partial, dry_run, form)
+    judge = _judge(judge_url, judge_model, folder)
+    evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
+
+
+@eval_app.command(epilog="Example: croc eval score runs/croc-7b --benchmark pope")
+def score(
+    run_dir: RunDirArgument,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", "-b", metavar="NAMES", help="Left out: all that are answered")
+    ] = None,
+    data: DataOption = None,
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    partial: PartialOption = False,
+    form: FormatOption = "text",
+) -> None:
+    """Score saved answers again; needs no model."""
+    from croc_cli.benchmarks.registry import NAMES, choose
+    from croc_cli.commands.benchmark_run import STAGE, data_root, score_all
+    from croc_cli.errors import UsageError
+    from croc_cli.run_dir import RunDir, read_json
+
+    _check_form(form)
+    stage_dir = RunDir(run_dir).stage(STAGE)
+    answered = [name for name in NAMES if (stage_dir.predictions / f"{name}.jsonl").exists()]
+    if not answered:
+        raise UsageError(f"{run_dir} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
+    chosen = choose(benchmark or ",".join(answered))
+    model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
+    judge = _judge(judge_url, judge_model, stage_dir.root)
+    score_all(chosen, stage_dir, data_root(data), model=model, partial=partial, judge=judge, form=form)
+
+
+@eval_app.command("list", epilog="Example: croc eval list --data data/eval")
+def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> None:
+    """List the benchmarks: split, size, metric, and whether their files are here."""
+    from croc_cli.benchmarks.compare import format_rows
+    from croc_cli.benchmarks.registry import benchmarks
+    from croc_cli.commands.benchmark_run import DATA_ROOTS
+    from croc_cli.commands.console import result
+
+    _check_form(form)
+    root = data or next((folder for folder in DATA_ROOTS if folder.is_dir()), DATA_ROOTS[0])
+    rows = [["name", "benchmark", "split", "questions", "metric", "scored by", "files"]]
+    for one in benchmarks().values():
+        by = "a judge model" if one.needs_judge else "its server" if one.hidden_labels else "croc"
+        folder = root / one.folder
+        rows.append(
+            [
+                one.name,
+                one.title,
+                one.split,
+                f"{one.size:,}",
+                one.metric,
+                by,
+                "here" if folder.is_dir() else f"put into {folder}",
+            ]
+        )
+    result(format_rows(rows, form))  # type: ignore[arg-type]
+
+
+@eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders with scores")],
+    paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
+    form: FormatOption = "text",
+) -> None:
+    """Show the scores of runs side by side, with 95 % intervals."""
+    from croc_cli.benchmarks.compare import comparison_rows, format_rows, read_scores, warnings
+    from croc_cli.commands.console import result, say
+
+    _check_form(form)
+    runs = {str(folder): read_scores(folder) for folder in run_dirs}
+    for warning in warnings(runs):
+        say(f"warning: {warning}")
+    result(format_rows(comparison_rows(runs, paper=paper), form))  # type: ignore[arg-type]
+
+
+def _check_form(form: str) -> None:
+    from croc_cli.errors import UsageError
+
+    if form not in FORMS:
+        raise UsageError(f"--format {form}: there is no such form", hint=f"one of {', '.join(FORMS)}")
+
+
+def _judge(url: str | None, model: str | None, folder: Path) -> Any:
+    from croc_cli.errors import UsageError
+
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise UsageError(
+            "a judge needs --judge-url and --judge-model", hint="such as https://api.openai.com/v1 and gpt-4-0613"
+        )
+    from croc_cli.benchmarks.judge import Judge
+
+    return Judge(url, model, folder / "judge_replies")

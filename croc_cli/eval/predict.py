@@ -1,0 +1,113 @@
+"""A rank's share of a benchmark's questions, answered batch by batch and written down at once.
+
+Which questions make a batch does not depend on the ranks or on what is answered already, so answers do not either.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from croc_cli.benchmarks.base import Picture, Record
+from croc_cli.checkpoint.load import LoadedModel
+from croc_cli.data.conversation import ConversationEncoder
+from croc_cli.data.image import BadImageError, BytesImage, PathImage
+from croc_cli.data.sample import ImageRef, Turn
+from croc_cli.eval.runner import Question, answer_batch, make_batches, prepare_pictures
+from croc_cli.names import IMAGE_TOKEN
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model with all that answering needs.
+
+    Args:
+        model: The model.
+        encoder: Writes prompts in its template.
+        batch_size: Questions answered at once.
+        model_sha256: Of its weights; answer ids are made from it.
+    """
+
+    model: LoadedModel
+    encoder: ConversationEncoder
+    batch_size: int
+    model_sha256: str
+
+
+def answer_share(
+    answerer: Answerer,
+    records: Sequence[Record],
+    *,
+    max_new_tokens: int,
+    rank: int,
+    num_ranks: int,
+    answered: Collection[str],
+    on_bad_image: Callable[[Record, BadImageError], None],
+) -> Iterator[dict[str, Any]]:
+    """Yield answer rows in LLaVA's format for the batches that fall to one rank.
+
+    Args:
+        answerer: The model.
+        records: All questions of the benchmark.
+        max_new_tokens: Tokens of an answer at most.
+        rank: This rank.
+        num_ranks: All of them; batch i falls to rank i mod num_ranks.
+        answered: Keys of records that have an answer already.
+        on_bad_image: Called with each question whose picture does not open; it stays unanswered.
+    """
+    by_key = {record.key: record for record in records}
+    questions = [_question(answerer.encoder, record) for record in records]
+    for index, batch in enumerate(make_batches(questions, answerer.batch_size)):
+        if index % num_ranks != rank:
+            continue
+        waiting = [question for question in batch if question.id not in answered]
+        yield from _answer(answerer, waiting, by_key, max_new_tokens, on_bad_image)
+
+
+def _answer(
+    answerer: Answerer,
+    waiting: list[Question],
+    by_key: dict[str, Record],
+    max_new_tokens: int,
+    on_bad_image: Callable[[Record, BadImageError], None],
+) -> Iterator[dict[str, Any]]:
+    processor = answerer.model.processor
+    while waiting:
+        try:
+            pixels = prepare_pictures(processor, [reference for q in waiting for reference in q.images])
+        except BadImageError as error:
+            for question in waiting:
+                if any(image is not None and image.name == error.name for image in question.images):
+                    on_bad_image(by_key[question.id], error)
+            waiting = [q for q in waiting if all(image is None or image.name != error.name for image in q.images)]
+            continue
+        texts = answer_batch(answerer.model.llava, processor, waiting, pixels, max_new_tokens=max_new_tokens)
+        for question, text in zip(waiting, texts, strict=True):
+            yield _row(by_key[question.id], text, answerer)
+        return
+
+
+def _row(record: Record, text: str, answerer: Answerer) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{answerer.model_sha256} {record.key}".encode()).hexdigest()
+    return {
+        "question_id": record.question_id,
+        "prompt": record.prompt,
+        "text": text,
+        "answer_id": digest[:22],
+        "model_id": answerer.model.folder.name,
+        "metadata": {},
+        **record.extra.get("answer_fields", {}),
+    }
+
+
+def _question(encoder: ConversationEncoder, record: Record) -> Question:
+    text = f"{IMAGE_TOKEN}\n{record.prompt}" if record.picture is not None else record.prompt
+    images = () if record.picture is None else (image_reference(record.picture),)
+    return Question(record.key, encoder.encode_prompt([Turn("human", text)]), images)
+
+
+def image_reference(picture: Picture) -> ImageRef:
+    """Return a benchmark's picture in the form that the data room opens."""
+    if picture.path is not None:
+        return PathImage(picture.path)
+    return BytesImage(picture.name, picture.data or b"")

@@ -1,0 +1,101 @@
+"""One rank of `croc eval`: answers its share of every chosen benchmark's questions."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.predictions import answers_file, append_row, read_rows, shard_file
+from croc_cli.benchmarks.registry import benchmarks
+from croc_cli.checkpoint.load import load_for_inference
+from croc_cli.data.conversation import ConversationEncoder
+from croc_cli.data.image import BadImageError
+from croc_cli.eval.predict import Answerer, answer_share
+from croc_cli.recipe.load import load_resolved
+from croc_cli.run_dir import StageDir, read_json, write_json
+from croc_cli.train.metrics import JsonLines
+from croc_cli.worker.build import num_visual_tokens
+
+TASK_FILE = "task.json"
+_REPORT_SECONDS = 5.0
+
+
+def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
+    """Answer this rank's questions and write them into its shard of each benchmark's answer file.
+
+    The folder's task.json names the benchmarks, the data root, the batch size and the hash of the model's weights.
+    """
+    rank, num_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    recipe = load_resolved(stage_dir.recipe_file)
+    task = read_json(stage_dir.root / TASK_FILE)
+    device = "cpu"
+    if recipe.launch.device != "cpu" and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    model = load_for_inference(start or Path(task["model"]), device=device)
+    config = model.llava.config
+    encoder = ConversationEncoder(
+        model.processor.tokenizer,
+        template=model.metadata.template or "vicuna_v1",
+        image_token_id=config.image_token_id,
+        num_visual_tokens=num_visual_tokens(config),
+        max_length=config.text_config.max_position_embeddings,
+    )
+    answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
+    events = JsonLines(stage_dir.events_file)
+    for name in task["benchmarks"]:
+        benchmark = benchmarks()[name]
+        records = benchmark.read(Path(task["data"]))
+        answer_benchmark(answerer, benchmark, records, stage_dir, rank=rank, num_ranks=num_ranks, events=events)
+    if rank == 0:
+        write_json(stage_dir.summary_file, {"finished": True, "stage": "benchmarks", "checkpoint": str(start)})
+
+
+def answer_benchmark(
+    answerer: Answerer,
+    benchmark: Benchmark,
+    records: list[Record],
+    stage_dir: StageDir,
+    *,
+    rank: int,
+    num_ranks: int,
+    events: Any,
+) -> None:
+    """Answer what is not answered yet of one benchmark, as far as it falls to this rank."""
+    folder = stage_dir.predictions
+    done = {benchmark.row_key(row) for row in read_rows(answers_file(folder, benchmark.name))}
+    shown = started = time.monotonic()
+    count = 0
+
+    def tell_bad_image(record: Record, error: BadImageError) -> None:
+        events.write(
+            time=time.time(),
+            level="warning",
+            message=f"{benchmark.name}: question {record.question_id} stays unanswered: {error}",
+        )
+
+    with shard_file(folder, benchmark.name, rank).open("a", encoding="utf-8") as stream:
+        rows = answer_share(
+            answerer,
+            records,
+            max_new_tokens=benchmark.max_new_tokens,
+            rank=rank,
+            num_ranks=num_ranks,
+            answered=done,
+            on_bad_image=tell_bad_image,
+        )
+        for row in rows:
+            append_row(stream, row)
+            count += 1
+            now = time.monotonic()
+            if rank == 0 and now - shown > _REPORT_SECONDS:
+                shown = now
+                about = min(len(records), len(done) + count * num_ranks)
+                share = f"about {about:,} of {len(records):,} answered"
+                message = f"{benchmark.name}: {share}, {count / (now - started):.1f}/s a rank"
+                events.write(time=time.time(), level="info", message=message)
+    if rank == 0:
+        message = f"{benchmark.name}: {len(records):,} questions, {len(done):,} of them answered before"
+        events.write(time=time.time(), level="info", message=message)

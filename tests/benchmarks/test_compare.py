@@ -1,0 +1,69 @@
+"""Runs side by side: intervals, shares, published numbers apart, warnings where columns do not compare."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from croc_cli.benchmarks.compare import comparison_rows, format_rows, format_score, published, read_scores, warnings
+from croc_cli.benchmarks.registry import NAMES
+from croc_cli.errors import UsageError
+
+POPE = {
+    "value": 86.93,
+    "interval_95": [86.1, 87.7],
+    "num_questions": 10,
+    "num_answered": 10,
+    "made_by": {"questions_sha256": "a"},
+}
+
+
+def test_a_score_has_its_interval_and_a_partial_one_its_share() -> None:
+    assert format_score(POPE) == "86.9 [86.1, 87.7]"
+    assert format_score(POPE | {"num_answered": 4}) == "86.9 [86.1, 87.7] (4 of 10)"
+    assert format_score(None) == "–"
+    assert format_score(POPE | {"value": None}) == "at the server"
+
+
+def test_published_numbers_stand_in_columns_of_their_own() -> None:
+    rows = comparison_rows({"mine": {"pope": POPE}}, paper=True)
+    assert rows[0][:3] == ["benchmark", "metric", "mine"]
+    assert rows[0][3:] == [f"{model} (published)" for model in published()["models"]]
+    assert len(rows) == 1 + len(NAMES)
+    pope = next(row for row in rows if row[0] == "POPE")
+    assert pope[2] == "86.9 [86.1, 87.7]"
+    assert pope[5] == "86.9"
+    without = comparison_rows({"mine": {"pope": POPE}}, paper=False)
+    assert [row[0] for row in without] == ["benchmark", "POPE"]
+
+
+def test_every_published_model_has_a_table_and_known_benchmarks() -> None:
+    for model, numbers in published()["models"].items():
+        assert numbers["table"] in published()["tables"], model
+        assert set(numbers) - {"table"} <= set(NAMES)
+
+
+def test_other_questions_and_other_judges_are_pointed_out() -> None:
+    other = POPE | {"made_by": {"questions_sha256": "b"}}
+    assert warnings({"one": {"pope": POPE}, "two": {"pope": other}}) == ["pope: the runs answered different questions"]
+    assert not warnings({"one": {"pope": POPE}, "two": {"pope": POPE}})
+    judged = {"mmvet": {"judge": {"model": "x"}}}
+    assert "x, y" in warnings({"one": judged, "two": {"mmvet": {"judge": {"model": "y"}}}})[0]
+
+
+def test_a_table_comes_as_markdown_csv_json_and_text() -> None:
+    rows = [["benchmark", "a"], ["POPE", "1, 2"]]
+    assert format_rows(rows, "md") == "| benchmark | a |\n| --- | --- |\n| POPE | 1, 2 |"
+    assert list(csv.reader(io.StringIO(format_rows(rows, "csv")))) == rows
+    assert json.loads(format_rows(rows, "json")) == [{"benchmark": "POPE", "a": "1, 2"}]
+    assert format_rows(rows, "text").splitlines()[1] == "POPE       1, 2"
+
+
+def test_a_folder_without_scores_says_what_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no benchmark scores"):
+        read_scores(tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "results.json").write_text(json.dumps({"benchmarks": {"pope": POPE}}))
+    assert read_scores(tmp_path)["pope"]["value"] == POPE["value"]
