@@ -1,0 +1,114 @@
+"""`croc eval` as users type it: what it lists, refuses, answers, scores, goes on with and compares."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.golden_files import draw_pictures, load, write_files
+from tests.commands.croc import croc, croc_process
+from tests.tiny import make_tiny_llava
+
+SIXTEEN = 16
+
+
+def test_list_names_all_sixteen_and_what_is_here(tmp_path: Path) -> None:
+    write_files("pope", tmp_path)
+    answer = croc("eval", "list", "--data", str(tmp_path), "--format", "json")
+    rows = json.loads(answer.out)
+    assert len(rows) == SIXTEEN
+    here = {row["name"]: row["files"] for row in rows}
+    assert here["pope"] == "here"
+    assert here["gqa"] == f"put into {tmp_path / 'gqa'}"
+
+
+def test_help_shows_the_commands_and_starts_without_torch() -> None:
+    answer = croc("eval", "--help")
+    assert answer.code == 0
+    for word in ("score", "list", "compare", "--help"):
+        assert word in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("--benchmark", "pop"), "there is no benchmark 'pop'", "did you mean pope?"),
+        (("--benchmark", "pope", "--data", "nowhere"), "nowhere is no folder", "--data ROOT"),
+        (("--benchmark", "pope", "--format", "xml"), "--format xml", "text, md, json, csv"),
+        (("--benchmark", "mmvet", "--judge-url", "http://x/v1"), "--judge-model", "api.openai.com"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    arguments: tuple[str, ...], message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = croc("eval", "--model", "m", *arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert hint in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_score_works_from_saved_answers_without_a_model(tmp_path: Path) -> None:
+    data = write_files("gqa", tmp_path / "data")
+    predictions = tmp_path / "run" / "benchmarks" / "predictions"
+    predictions.mkdir(parents=True)
+    rows = load("gqa")["predictions"]
+    file = predictions / "gqa.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = croc("eval", "score", str(tmp_path / "run"), "--data", str(data), "--format", "csv")
+    assert answer.code == 0
+    assert 'GQA,exact match,"48.1 [' in answer.out
+    results = json.loads((tmp_path / "run" / "benchmarks" / "results.json").read_text())
+    entry = results["benchmarks"]["gqa"]
+    assert entry["num_unparsable"] == 0
+    assert len(entry["made_by"]["answers_sha256"]) == 64
+    assert results["versions"]["croc"]
+    compared = croc("eval", "compare", str(tmp_path / "run"), "--paper", "--format", "md")
+    assert "| GQA | exact match | 48.1 [" in compared.out
+    assert "Croc-7B (published)" in compared.out
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    refused = croc("eval", "score", str(tmp_path / "run"), "--data", str(data))
+    assert refused.code == 1
+    assert "1 missing (201000000)" in refused.err
+    partly = croc("eval", "score", str(tmp_path / "run"), "--data", str(data), "--partial")
+    assert partly.code == 0
+    assert "(26 of 27)" in partly.out
+
+
+def test_two_ranks_answer_and_score_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    make_tiny_llava(model)
+    data = tmp_path / "data"
+    for name in ("ai2d", "gqa"):
+        draw_pictures(name, write_files(name, data))
+    command = ("eval", "--model", str(model), "--data", str(data), "--run-dir", str(tmp_path / "run"), "-b", "ai2d,gqa")
+    first = croc_process(*command, "--ranks", "2", OMP_NUM_THREADS="1")
+    assert first.code == 0, first.err
+    assert "2 ranks on the CPU" in first.err
+    assert "AI2D" in first.out
+    results = json.loads((tmp_path / "run" / "benchmarks" / "results.json").read_text())
+    assert results["benchmarks"]["gqa"]["num_answered"] == 27
+    assert len(results["model"]["model_sha256"]) == 64
+    again = croc_process(*command)
+    assert again.code == 0
+    assert "27 of 27 questions are answered already" in again.err
+    assert "on the CPU" not in again.err
+    assert again.out == first.out
+
+
+@pytest.mark.slow
+def test_a_stock_checkpoint_is_evaluated_on_all_sixteen(tmp_path: Path) -> None:
+    from croc_cli.benchmarks.registry import NAMES
+
+    model = tmp_path / "model"
+    make_tiny_llava(model)
+    data = tmp_path / "data"
+    for name in NAMES:
+        draw_pictures(name, write_files(name, data))
+    answer = croc_process("eval", "--model", str(model), "--data", str(data), "--run-dir", str(tmp_path / "run"))
+    assert answer.code == 0, answer.err
+    results = json.loads((tmp_path / "run" / "benchmarks" / "results.json").read_text())
+    assert set(results["benchmarks"]) == set(NAMES) - {"llava_bench_wild", "mmvet"}
+    for name in NAMES:
+        assert (tmp_path / "run" / "benchmarks" / "predictions" / f"{name}.jsonl").exists()
