@@ -13,6 +13,7 @@ from croc_cli.commands import finetune as finetune_command
 from croc_cli.commands import reconstruct as reconstruct_command
 from croc_cli.commands import run as run_command
 from croc_cli.commands.console import CrocGroup, result
+from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
 from croc_cli.commands.recipes import recipes_app
 
@@ -46,6 +47,7 @@ app.command(epilog=run_command.EPILOG)(run_command.run)
 app.command(epilog=align_command.EPILOG)(align_command.align)
 app.command(epilog=reconstruct_command.EPILOG)(reconstruct_command.reconstruct)
 app.command(epilog=finetune_command.EPILOG)(finetune_command.finetune)
+app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.command(epilog=chat_command.EPILOG)(chat_command.chat)
 app.add_typer(recipes_app, name="recipes")

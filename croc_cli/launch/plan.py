@@ -12,8 +12,10 @@ from typing import Any
 from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
-from croc_cli.recipe.schema import DataSource, LlavaJsonData, Recipe, StageRecipe
+from croc_cli.recipe.schema import DataSource, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
+from croc_cli.sources.manifest import mix_rows
+from croc_cli.sources.recipe_mix import mix_folder
 
 WORKER = "croc_cli.worker"
 _READ_BYTES = 1 << 20
@@ -86,7 +88,7 @@ def plan_stage(
         command = launcher_command(recipe, layout, stage_dir, worker, arguments, master_port=master_port)
     else:
         command = (sys.executable, "-u", "-m", worker, *arguments)
-    samples = count_samples(getattr(recipe.data, stage))
+    samples = count_samples(recipe, stage)
     rates = section.learning_rate.model_dump()
     trained = {group for group, rate in rates.items() if rate > 0}
     return LaunchPlan(
@@ -200,11 +202,14 @@ def count_steps(section: StageRecipe, num_samples: int | None) -> int | None:
     return max(1, math.ceil(num_samples * section.epochs / section.batch.global_size))
 
 
-def count_samples(source: DataSource | None) -> int | None:
-    """Return the samples of an epoch, or None where the file is not here; the file is counted, not parsed."""
+def count_samples(recipe: Recipe, stage: StageName) -> int | None:
+    """Return the samples of an epoch, or None where the data is not here; a file is counted, not parsed."""
+    source: DataSource | None = getattr(recipe.data, stage)
     if source is None:
         return None
-    if not isinstance(source, LlavaJsonData):
+    if isinstance(source, MixData):
+        return mix_rows(mix_folder(recipe, stage))
+    if isinstance(source, ScenesData):
         return source.num_samples
     rows = count_rows(Path(source.path).expanduser())
     if rows is None or source.num_samples is None:

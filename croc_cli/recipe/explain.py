@@ -36,7 +36,10 @@ def boolean_issues(values: dict[str, Any], section: type[Section] = Recipe, path
             continue
         here = (*path, key)
         inner = _section(field, value)
-        if isinstance(value, dict) and inner is not None:
+        if isinstance(value, dict) and inner is not None and _is_named(field):
+            for name, named in value.items():
+                found += boolean_issues(named, inner, (*here, name)) if isinstance(named, dict) else []
+        elif isinstance(value, dict) and inner is not None:
             found += boolean_issues(value, inner, here)
         elif isinstance(value, bool) and {int, float} & set(_leaves(field.annotation)):
             found.append(Issue(here, f"must be {expected(field.annotation, field.metadata)}, not {shown(value)}"))
@@ -55,6 +58,8 @@ def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Literal:
         listed = ", ".join(str(choice) for choice in arguments)
         return f"one of {listed}" if len(arguments) > 1 else listed
+    if origin is dict:
+        return f"a mapping of names, each {expected(arguments[1])}"
     if origin is tuple:
         if arguments[-1] is Ellipsis:
             return f"a list, each item {expected(arguments[0])}"
@@ -80,7 +85,7 @@ def _issue(path: KeyPath, section: type[Section] | None, field: FieldInfo | None
         known = list(section.model_fields) if section is not None else []
         return Issue(path, f"unknown key; {did_you_mean(path[-1], known)}")
     if kind.startswith("union_tag"):
-        kinds = details.get("ctx", {}).get("expected_tags", "llava_json, scenes").replace("'", "")
+        kinds = details.get("ctx", {}).get("expected_tags", "llava_json, scenes, mix").replace("'", "")
         tag = value.get("kind") if isinstance(value, dict) else None
         wrong = "is missing" if tag is None else f"must be one of {kinds}, not {shown(tag)}"
         return Issue((*path, "kind"), wrong if tag is not None else f"{wrong}: one of {kinds}")
@@ -107,6 +112,7 @@ def _locate(loc: Sequence[int | str], values: Any) -> tuple[KeyPath, type[Sectio
     path: KeyPath = ()
     section: type[Section] | None = Recipe
     field: FieldInfo | None = None
+    is_named = False  # inside a mapping of names, a name follows before the next key
     inside = values
     for index, part in enumerate(loc):
         holder = section if field is None else _section(field, inside)
@@ -115,12 +121,19 @@ def _locate(loc: Sequence[int | str], values: Any) -> tuple[KeyPath, type[Sectio
         is_tag = field is not None and isinstance(inside, dict) and part == inside.get("kind") and index < len(loc) - 1
         if is_tag and len(list(_sections(field.annotation))) > 1:  # type: ignore[union-attr]
             continue
-        section, field = holder, holder.model_fields.get(part)
         path = (*path, part)
+        if field is not None and _is_named(field) and not is_named:
+            inside, is_named = inside.get(part) if isinstance(inside, dict) else None, True
+            continue
+        section, field, is_named = holder, holder.model_fields.get(part), False
         inside = inside.get(part) if isinstance(inside, dict) else None
         if field is None:
             break
     return path, section, field
+
+
+def _is_named(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is dict
 
 
 def _section(field: FieldInfo, inside: Any) -> type[Section] | None:

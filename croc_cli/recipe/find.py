@@ -7,6 +7,8 @@ from croc_cli.errors import RecipeError
 from croc_cli.recipe.issues import nearest
 
 SUFFIXES = (".yaml", ".yml")
+MIXES_FOLDER = "mixes"
+"""Part of the shipped recipes' folder that holds presets of data, which are no recipes."""
 
 
 def recipe_folder() -> Path:
@@ -27,7 +29,8 @@ def recipe_folder() -> Path:
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes, such as "nano" and "ablations/pool-size-1", ablations last."""
     folder = recipe_folder()
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")]
+    files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+    names = [path.with_suffix("").as_posix() for path in files if path.parts[0] != MIXES_FOLDER]
     return sorted(names, key=lambda name: (name.count("/"), name))
 
 

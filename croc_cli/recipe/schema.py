@@ -52,12 +52,74 @@ class ScenesData(Section):
     )
 
 
-DataSource = Annotated[LlavaJsonData | ScenesData, Field(discriminator="kind")]
+class FilterRecipe(Section):
+    """Which rows of a source may be drawn."""
+
+    modality: Literal["image", "text"] | None = Field(None, description="Rows with images, or rows of text alone")
+    image_prefixes: tuple[str, ...] = Field((), description="Image paths start with one of these")
+    not_image_prefixes: tuple[str, ...] = Field((), description="Image paths start with none of these")
+    human_matches: str | None = Field(None, description="Regular expression found in the first question")
+    not_human_matches: str | None = Field(None, description="Regular expression not found in the first question")
+    min_answer_chars: PositiveInt | None = Field(None, description="Least characters of a row's answers together")
+    max_answer_chars: PositiveInt | None = Field(None, description="Most characters of a row's answers together")
+    max_turns: PositiveInt | None = Field(None, description="Most turns of a row, human and gpt counted")
+
+
+class ColumnsRecipe(Section):
+    """Which columns of a table hold what; several are joined by a line end, empty ones left out."""
+
+    human: tuple[str, ...] = Field((), description="Columns of the question, such as [instruction, input]")
+    gpt: tuple[str, ...] = Field((), description="Column of the answer; of several names the first that is there")
+    conversations: str | None = Field(None, description="Column of a whole conversation, in place of human and gpt")
+    image: str | None = Field(None, description="Column of the image: a path, or the image itself")
+    prompt: str | None = Field(None, description="What the human asks, where no column does")
+    strip: bool = Field(False, description="Strip white space around answers; never for code")
+
+
+class SourceRecipe(Section):
+    """One source of a mix."""
+
+    source: str | None = Field(
+        None, description="Name in the catalogue (`croc data sources`); left out with path: the key's own name"
+    )
+    path: str | None = Field(None, description="File or folder of your own, from data.root")
+    format: Literal["auto", "llava", "table", "webdataset"] = Field("auto", description="Form of path; auto looks")
+    image_root: str | None = Field(None, description="Folder that image paths start from, from data.root")
+    columns: ColumnsRecipe | None = Field(None, description="For tables; left out: known names are looked for")
+    count: PositiveInt | None = Field(None, description="Rows to draw, exactly; left out with fraction: all")
+    fraction: Share | None = Field(None, description="Share of the rows to draw")
+    seed: NonNegativeInt = Field(0, description="Seed of the draw")
+    filters: FilterRecipe = FilterRecipe()
+    max_dropped: Share = Field(0.01, description="Share of defective rows that may be left out before it is an error")
+    enabled: bool = True
+
+
+class MixData(Section):
+    """Samples of a mix that `croc data mix` makes of several sources."""
+
+    kind: Literal["mix"]
+    preset: str | None = Field(None, description="A mix that ships with croc, such as croc1.5m, or a YAML file")
+    sources: dict[str, SourceRecipe] = Field(
+        default_factory=dict, description="Sources by name; laid over those of the preset"
+    )
+    path: str | None = Field(
+        None,
+        description="Folder of the mix, from data.root; left out: mixes/ and the preset's name, or recipe and stage",
+    )
+    seed: NonNegativeInt = Field(0, description="Seed of the order")
+    drop_duplicates: bool = Field(False, description="Leave out rows that repeat another's image, question and answers")
+    order: Literal["shuffled", "grouped"] = Field(
+        "shuffled", description="grouped = steps of one modality and alike length, as LLaVA's group_by_modality_length"
+    )
+
+
+DataSource = Annotated[LlavaJsonData | ScenesData | MixData, Field(discriminator="kind")]
 
 
 class DataRecipe(Section):
     """What each stage is trained on."""
 
+    root: str = Field("data", description="Folder that sources, images and mixes lie in")
     align: DataSource
     reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
     finetune: DataSource

@@ -20,7 +20,7 @@ from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.names import IMAGE_TOKEN, StageName
-from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, Recipe, ReconstructStage, StageRecipe
+from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
@@ -60,6 +60,8 @@ def build_dataset(source: DataSource, *, seed: int) -> Dataset:
     """Return the samples that a recipe's data section names."""
     if isinstance(source, LlavaJsonData):
         return LlavaJsonDataset(source.path, source.image_folder, num_samples=source.num_samples, seed=seed)
+    if isinstance(source, MixData):
+        raise UsageError("mixes cannot be trained on yet")
     return SceneDataset(
         source.task, num_samples=source.num_samples, seed=seed, split="train", text_only_share=source.text_only_share
     )

@@ -15,7 +15,7 @@ from croc_cli.launch.plan import (
     plan_eval,
     plan_stage,
 )
-from croc_cli.recipe.schema import LlavaJsonData, Recipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir
 from tests.launch.make import ONE_RANK, recipe
 
@@ -98,8 +98,8 @@ def test_rows_of_a_llava_file_are_counted_without_reading_it_as_json(tmp_path: P
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert count_rows(tmp_path / "a.json") == count_rows(tmp_path / "a.jsonl") == 5
     assert count_rows(tmp_path / "missing.json") is None
-    source = LlavaJsonData(kind="llava_json", path=str(tmp_path / "a.json"), image_folder=".", num_samples=3)
-    assert count_samples(source) == 3
+    source = {"kind": "llava_json", "path": str(tmp_path / "a.json"), "image_folder": ".", "num_samples": 3}
+    assert count_samples(recipe(data__align=source), "align") == 3
 
 
 def test_rows_are_counted_right_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
             "align: {optimizer: {betas: [0.9, 2]}}",
             "align.optimizer.betas: must be a list of 2, each a number from 0 to 1, not 2",
         ),
-        ("data: {align: {kind: scene}}", "data.align.kind: must be one of llava_json, scenes, not 'scene'"),
+        ("data: {align: {kind: scene}}", "data.align.kind: must be one of llava_json, scenes, mix, not 'scene'"),
         (
             "data: {align: {kind: llava_json, path: x}}",
             "data.align.image_folder: is missing: text; Folder that the rows'",
@@ -79,4 +79,4 @@ def test_missing_sections_are_told_all_at_once(tmp_path: Path) -> None:
 def test_a_source_without_a_kind_is_told(tmp_path: Path) -> None:
     assert errors_of(
         write(tmp_path, SMALL.replace("{kind: scenes, task: brief_captions", "{task: brief_captions"))
-    ) == ["mine.yaml:3: data.align.kind: is missing: one of llava_json, scenes"]
+    ) == ["mine.yaml:3: data.align.kind: is missing: one of llava_json, scenes, mix"]

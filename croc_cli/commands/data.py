@@ -1,0 +1,17 @@
+"""`croc data`: from the world's files to what a recipe trains on."""
+
+import typer
+
+from croc_cli.commands.console import CrocGroup
+
+data_app = typer.Typer(
+    cls=CrocGroup,
+    help="Get, mix, check and look at training data.",
+    epilog="Example: croc data mix croc-7b --stage reconstruct",
+    no_args_is_help=True,
+)
+
+
+@data_app.callback()
+def data() -> None:
+    """Get, mix, check and look at training data."""

@@ -1,0 +1,120 @@
+"""What a mix holds and where it came from: the content of its manifest.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from croc_cli.errors import UsageError
+
+MANIFEST_NAME = "manifest.json"
+FORM_VERSION = 1
+"""Of the files in a mix's folder; a reader refuses any other."""
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """What became of one source.
+
+    Args:
+        name: As in the recipe.
+        catalog: The catalogue's name, where it is a known source.
+        path: Annotation file or folder, from the data root where it lies below it.
+        image_root: Folder that image paths start from, from the data root where it lies below it; None without images.
+        revision: Of the files, where known.
+        sha256: Of the annotation file; of names and hashes where there are several.
+        licence: Where known.
+        rows_in: Rows that the source has.
+        rows_out: Rows that the mix took.
+        dropped: Rows that were left out for each reason: defects, filters, draw.
+        seed: Of the draw.
+    """
+
+    name: str
+    path: str
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    image_root: str | None = None
+    catalog: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    licence: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A mix's manifest.
+
+    Args:
+        name: Of the mix.
+        sources: What became of each.
+        rows: Rows of the mix.
+        image_rows: Rows that show an image.
+        text_rows: Rows of text alone.
+        duplicates: Rows that repeat another's image, question and answers, and stayed.
+        seed: Of the order.
+        order_sha256: Hash of (source, row) over the mix's order: two mixes with the same one hold the same rows.
+        fingerprint: Of the spec that it was made from.
+        data_root: Folder that relative paths start from, as a path from the mix's folder.
+        made_with: Version of croc.
+    """
+
+    name: str
+    sources: tuple[SourceRecord, ...]
+    rows: int
+    image_rows: int
+    text_rows: int
+    duplicates: int
+    seed: int
+    order_sha256: str
+    fingerprint: str
+    data_root: str
+    made_with: str
+    form: int = FORM_VERSION
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of manifest.json."""
+        return asdict(self)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a mix's folder.
+
+    Raises:
+        UsageError: The folder holds no mix, or one that this version cannot read.
+    """
+    file = folder / MANIFEST_NAME
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="`croc data mix` makes mixes"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}", hint="`croc data mix` makes the mix again") from error
+    return _manifest(values, file)
+
+
+def mix_rows(folder: Path) -> int | None:
+    """Return the rows of a mix, or None where it is not here."""
+    try:
+        return read_manifest(folder).rows
+    except UsageError:
+        return None
+
+
+def _manifest(values: Any, file: Path) -> Manifest:
+    if not isinstance(values, Mapping) or values.get("form") != FORM_VERSION:
+        form = values.get("form") if isinstance(values, Mapping) else None
+        raise UsageError(
+            f"{file}: form {form} of the mix is none that this croc reads ({FORM_VERSION})",
+            hint="`croc data mix` makes the mix again",
+        )
+    try:
+        sources = tuple(SourceRecord(**source) for source in values["sources"])
+        return Manifest(**{**values, "sources": sources})
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{file} is incomplete: {error}", hint="`croc data mix` makes the mix again") from error

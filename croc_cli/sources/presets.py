@@ -1,0 +1,79 @@
+"""The mixes that ship with croc: recipes/mixes/, one YAML file each, which may extend others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from croc_cli.errors import RecipeError
+from croc_cli.recipe.find import MIXES_FOLDER, SUFFIXES, recipe_folder, shown_path
+from croc_cli.recipe.issues import nearest
+from croc_cli.recipe.schema import Section, SourceRecipe
+from croc_cli.recipe.yaml_file import read_yaml
+
+
+class PresetFile(Section):
+    """The content of one file of recipes/mixes/."""
+
+    description: str = ""
+    extends: tuple[str, ...] = ()
+    sources: dict[str, SourceRecipe] = Field(default_factory=dict)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped mixes."""
+    return sorted(path.stem for path in (recipe_folder() / MIXES_FOLDER).glob("*.yaml"))
+
+
+def read_preset(name_or_file: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return a preset's description and its sources' keys by name, those that it extends first.
+
+    Raises:
+        RecipeError: There is no such preset, or its file says what no preset may.
+    """
+    return _read(_find(name_or_file), ())
+
+
+def lay_over(
+    sources: Mapping[str, Mapping[str, Any]], over: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return sources with the keys of others laid over those of the same name."""
+    merged = {name: dict(keys) for name, keys in sources.items()}
+    for name, keys in over.items():
+        merged[name] = {**merged.get(name, {}), **keys}
+    return merged
+
+
+def _read(file: Path, above: tuple[Path, ...]) -> tuple[str, dict[str, dict[str, Any]]]:
+    label = shown_path(file)
+    if file in above:
+        circle = " → ".join(shown_path(step) for step in [*above, file])
+        raise RecipeError(f"{label}: extends goes in a circle: {circle}")
+    content = read_yaml(file, label=label)
+    try:
+        preset = PresetFile.model_validate(content.values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = tuple(str(part) for part in first["loc"])
+        line = content.lines.get(where)
+        raise RecipeError(f"{label}{f':{line}' if line else ''}: {'.'.join(where)}: {first['msg']}") from error
+    sources: dict[str, dict[str, Any]] = {}
+    for name in preset.extends:
+        sources = lay_over(sources, _read(_find(name), (*above, file))[1])
+    own = {name: source.model_dump(exclude_unset=True) for name, source in preset.sources.items()}
+    return preset.description, lay_over(sources, own)
+
+
+def _find(name_or_file: str) -> Path:
+    shipped = recipe_folder() / MIXES_FOLDER / f"{name_or_file}.yaml"
+    if "/" not in name_or_file and shipped.is_file():
+        return shipped
+    path = Path(name_or_file).expanduser()
+    if path.suffix in SUFFIXES and path.is_file():
+        return path
+    match = nearest(name_or_file, preset_names())
+    raise RecipeError(
+        f"there is no preset {name_or_file!r}",
+        hint=f"did you mean {match}?" if match else f"one of {', '.join(preset_names())}, or a YAML file",
+    )
