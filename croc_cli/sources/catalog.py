@@ -63,7 +63,7 @@ def read_catalog(file: Path) -> dict[str, Source]:
             sources[name] = Source.model_validate({**entry, "name": name})
         except ValidationError as error:
             found = error.errors(include_url=False)
-            inside = {wrong["loc"][: len(wrong["loc"]) - 1 - step] for wrong in found for step in range(len(wrong["loc"]))}
+            inside = {wrong["loc"][:end] for wrong in found for end in range(len(wrong["loc"]))}
             # A list that holds wrong entries is also called too short: said once is enough.
             said = [wrong for wrong in found if wrong["type"] != "too_short" or wrong["loc"] not in inside]
             issues += [_issue(name, wrong, content.lines, content.label) for wrong in said]
