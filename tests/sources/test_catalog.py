@@ -97,7 +97,7 @@ def test_everything_wrong_with_a_catalogue_is_said_with_its_line(tmp_path: Path)
     lines = raised.value.message.splitlines()
     assert len(lines) == 7
     assert any("wrong.yaml:2: one.rows: input should be greater than 0" in line for line in lines)
-    assert any("wrong.yaml:4: one.files.0.url: string should match" in line for line in lines)
+    assert any("wrong.yaml:3: one.files.0.url: string should match" in line for line in lines)
     assert any("two.files.0: must say where it lands: to, or unpack" in line for line in lines)
     assert any("three.annotation: '../out.json' must be a path below the data root" in line for line in lines)
     assert any("`to` must be a folder and end with a slash" in line for line in lines)
