@@ -16,6 +16,7 @@ from croc_cli.commands.console import CrocGroup, result
 from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
 from croc_cli.commands.recipes import recipes_app
+from croc_cli.commands.report import report_app
 
 app = typer.Typer(
     cls=CrocGroup,
@@ -49,6 +50,7 @@ app.command(epilog=reconstruct_command.EPILOG)(reconstruct_command.reconstruct)
 app.command(epilog=finetune_command.EPILOG)(finetune_command.finetune)
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
+app.add_typer(report_app, name="report")
 app.command(epilog=chat_command.EPILOG)(chat_command.chat)
 app.add_typer(recipes_app, name="recipes")
 app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)

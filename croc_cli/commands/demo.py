@@ -14,7 +14,7 @@ def demo(
 ) -> None:
     """Train, score and question a nano model, in minutes."""
     from croc_cli.commands.console import result, say
-    from croc_cli.commands.pipeline import run_pipeline
+    from croc_cli.commands.pipeline import name_report, run_pipeline
     from croc_cli.commands.stage import StageRequest
     from croc_cli.names import STAGES
     from croc_cli.recipe.load import load_recipe, with_overrides
@@ -27,4 +27,5 @@ def demo(
     if dry_run:
         return
     result(summarise(folder.root))
+    name_report(folder, request)
     say(f"\nit is all in {folder.root}; next: `croc chat PICTURE`, or `croc demo --fresh` for another run")

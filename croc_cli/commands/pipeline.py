@@ -163,3 +163,15 @@ def print_pipeline(
         stage: StageName = STAGES[STAGES.index(step)]
         quiet = replace(request, start=None)
         print_plan(recipe, stage, quiet, machine, recipe_argument=recipe_argument, in_pipeline=step != steps[0])
+
+
+def name_report(run_dir: RunDir, request: StageRequest) -> None:
+    """Write the run's page and name it; a page that cannot be written does not make the run a failure."""
+    from croc_cli.report.run_page import write_report
+
+    try:
+        page = write_report([run_dir.root])
+    except CrocError as error:
+        show_error(error.message, error.hint, label="no report")
+        return
+    say(f"report: {page}")

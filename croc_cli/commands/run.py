@@ -30,7 +30,7 @@ def run(
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
     from croc_cli.commands.console import result, say
-    from croc_cli.commands.pipeline import run_pipeline
+    from croc_cli.commands.pipeline import name_report, run_pipeline
     from croc_cli.commands.stage import StageRequest
     from croc_cli.names import STAGES
     from croc_cli.recipe.load import load_recipe, with_overrides
@@ -45,3 +45,4 @@ def run(
     folder = run_pipeline(loaded.recipe, request, until=until, recipe_argument=recipe)
     if not dry_run:
         result(summarise(folder.root))
+        name_report(folder, request)

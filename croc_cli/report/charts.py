@@ -1,0 +1,192 @@
+"""The two kinds of chart that most figures are: lines over optimizer steps, and bars beside each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from croc_cli.report.metrics_reader import Curve
+from croc_cli.report.svg import HEIGHT, MARKERS, WIDTH, Figure, new_axes, series, to_svg
+
+_SMOOTH_FROM = 60
+"""Points from which on a noisy curve gets a running mean over it."""
+_SMOOTH_SHARE = 25
+"""The running mean takes this many-th part of the points."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Args:
+        label: Its name in the legend; empty for none.
+        curve: Its points.
+        colour: Number of its colour.
+        smooth: Draw a running mean over the points.
+        dashed: Draw it dashed.
+        band: Fill between the curve's lows and highs.
+    """
+
+    label: str
+    curve: Curve
+    colour: int = 0
+    smooth: bool = False
+    dashed: bool = False
+    band: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One series of a bar chart.
+
+    Args:
+        label: Its name in the legend.
+        values: By category.
+        errors: Half the length of each error bar, by category; without it, none.
+        colour: Number of its colour; None for a muted one.
+        tick: Draw a short line at each value instead of a bar, to compare with.
+    """
+
+    label: str
+    values: Mapping[str, float]
+    errors: Mapping[str, float] | None = None
+    colour: int | None = 0
+    tick: bool = False
+
+
+def line_chart(
+    name: str,
+    title: str,
+    lines: Sequence[Line],
+    *,
+    unit: str,
+    log: bool = False,
+    percent: bool = False,
+    whole: bool = False,
+    note: str = "",
+    zero_line: bool = False,
+) -> Figure | None:
+    """Return lines over steps as a figure; None where no line has a point.
+
+    Args:
+        name: Of the files.
+        title: Of the figure.
+        lines: What is drawn.
+        unit: Label of the vertical axis.
+        log: Draw it logarithmically.
+        percent: Values are shares; show them in percent.
+        whole: Show the axis from 0 to 1.
+        note: A sentence under it.
+        zero_line: Mark zero.
+    """
+    drawn = [line for line in lines if line.curve.steps]
+    if not drawn:
+        return None
+    figure, axes = new_axes()
+    for line in drawn:
+        _draw_line(axes, line)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(unit)
+    if zero_line:
+        axes.axhline(0, color=MARKERS["muted"], linewidth=0.8)
+    if log:
+        axes.set_yscale("log", nonpositive="mask")
+    if percent:
+        axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
+    if whole:
+        axes.set_ylim(0, 1.04)
+    axes.margins(x=0.01)
+    labels = [line.label for line in drawn if line.label]
+    if len(labels) > 1:
+        axes.legend(loc="best", handlelength=1.4, ncols=2 if len(labels) > 4 else 1, frameon=False, fontsize=8)
+    rows = [["step", "series", "mean", "lowest", "highest"]]
+    for line in drawn:
+        curve = line.curve
+        points = zip(curve.steps, curve.means, curve.lows, curve.highs, strict=True)
+        rows += [[_plain(step), line.label, *map(_plain, values)] for step, *values in points]
+    return Figure(name, title, to_svg(figure, name=name, description=title), rows, note)
+
+
+def _draw_line(axes: Any, line: Line) -> None:
+    curve, colour = line.curve, series(line.colour)
+    style = {"color": colour, "linestyle": (0, (4, 2)) if line.dashed else "-"}
+    if line.band:
+        axes.fill_between(curve.steps, curve.lows, curve.highs, color=colour, alpha=0.18, linewidth=0)
+    marker = {"marker": "o", "markersize": 3} if len(curve.steps) < 12 else {}
+    if line.smooth and len(curve.steps) >= _SMOOTH_FROM:
+        axes.plot(curve.steps, curve.means, color=colour, alpha=0.28, linewidth=0.8)
+        axes.plot(curve.steps, running_mean(curve.means), label=line.label or None, **style)
+    else:
+        axes.plot(curve.steps, curve.means, label=line.label or None, **style, **marker)
+
+
+def running_mean(values: Sequence[float]) -> list[float]:
+    """Return the mean of the values around each, over a 25th of them; narrower at both ends."""
+    half = max(1, len(values) // _SMOOTH_SHARE // 2)
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    spans = [(max(0, index - half), min(len(values), index + half + 1)) for index in range(len(values))]
+    return [(sums[end] - sums[start]) / (end - start) for start, end in spans]
+
+
+def bar_chart(
+    name: str,
+    title: str,
+    bars: Sequence[Bars],
+    *,
+    categories: Sequence[str],
+    unit: str,
+    percent: bool = True,
+    note: str = "",
+    wide: bool = False,
+) -> Figure | None:
+    """Return bars by category as a figure; None where there is none.
+
+    Args:
+        name: Of the files.
+        title: Of the figure.
+        bars: Series; those with `tick` are lines across the bars of their category.
+        categories: In order, one group of bars each.
+        unit: Label of the vertical axis.
+        percent: Values are shares; show them in percent.
+        note: A sentence under it.
+        wide: Take the page's whole width.
+    """
+    solid = [one for one in bars if not one.tick]
+    if not categories or not any(one.values for one in bars):
+        return None
+    figure, axes = new_axes(width=WIDTH * (1.9 if wide else 1), height=HEIGHT)
+    width = 0.8 / max(len(solid), 1)
+    for index, one in enumerate(solid):
+        places = [place - 0.4 + width * (index + 0.5) for place, kind in enumerate(categories) if kind in one.values]
+        values = [one.values[kind] for kind in categories if kind in one.values]
+        errors = [one.errors.get(kind, 0.0) for kind in categories if kind in one.values] if one.errors else None
+        colour = MARKERS["muted"] if one.colour is None else series(one.colour)
+        ends = {"ecolor": MARKERS["ink"], "capsize": 2, "error_kw": {"linewidth": 0.9}} if errors else {}
+        axes.bar(places, values, width=width * 0.9, color=colour, label=one.label, yerr=errors, **ends)
+    for index, one in enumerate(each for each in bars if each.tick):
+        places = [place for place, kind in enumerate(categories) if kind in one.values]
+        values = [one.values[kind] for kind in categories if kind in one.values]
+        colour = MARKERS["ink"] if one.colour is None else series(one.colour)
+        style = ("-", (0, (3, 1.5)), (0, (1, 1)))[index % 3]
+        ends = [place - 0.45 for place in places], [place + 0.45 for place in places]
+        axes.hlines(values, *ends, color=colour, linewidth=1.4, linestyle=style, label=one.label)
+    axes.set_xticks(range(len(categories)), [kind.replace("_", " ") for kind in categories])
+    if sum(map(len, categories)) > 45 * (1.9 if wide else 1):
+        axes.tick_params(axis="x", rotation=30)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel(unit)
+    if percent:
+        axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
+    if len(bars) > 1:
+        axes.margins(y=0.02)
+        figure.legend(loc="outside lower center", ncols=2 if not wide else 4, handlelength=1.2, frameon=False, fontsize=8)
+    rows = [["series", "category", "value", "half of the 95 % interval"]]
+    for one in bars:
+        half = one.errors or {}
+        rows += [[one.label, kind, _plain(value), _plain(half.get(kind))] for kind, value in one.values.items()]
+    return Figure(name, title, to_svg(figure, name=name, description=title), rows, note, wide)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

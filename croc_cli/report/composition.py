@@ -1,0 +1,122 @@
+"""What each stage was trained on (the paper's Fig. 9): samples by source, with and without picture."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from croc_cli.names import STAGES
+from croc_cli.report.run_data import RunData
+from croc_cli.report.svg import MARKERS, Figure, new_axes, series, to_svg
+
+_WHOLE_BYTES = 128 << 20
+"""Files up to this size are counted from end to end; of larger ones, blocks at equal distances."""
+_BLOCKS, _BLOCK_BYTES = 64, 1 << 20
+_ROW = re.compile(rb'"conversations"\s*:')
+_IMAGE = re.compile(rb'"image"\s*:\s*"((?:[^"\\]|\\.){1,400})"')
+_MAX_SOURCES = 9
+TEXT_ONLY = "text alone"
+
+
+def stage_composition(recipe: Mapping[str, Any], stage: str) -> tuple[dict[str, float], str]:
+    """Return the samples of one epoch by source, and a note where they are an estimate.
+
+    Args:
+        recipe: A resolved recipe as plain values.
+        stage: A training stage.
+    """
+    data = recipe.get("data")
+    source = data.get(stage) if isinstance(data, Mapping) else None
+    if not isinstance(source, Mapping):
+        return {}, ""
+    if source.get("kind") == "scenes":
+        total = float(source.get("num_samples") or 0)
+        text = total * float(source.get("text_only_share") or 0.0)
+        task = str(source.get("task", "scenes")).replace("_", " ")
+        if source.get("brief"):
+            task = "brief captions of the same pictures"
+        return ({task: total - text} | ({TEXT_ONLY: text} if text else {})), ""
+    return file_composition(Path(str(source.get("path", ""))).expanduser(), limit=source.get("num_samples"))
+
+
+def file_composition(path: Path, *, limit: int | None = None) -> tuple[dict[str, float], str]:
+    """Return the rows of a LLaVA file by the folder that their pictures lie in, and a note where they are an estimate.
+
+    Args:
+        path: JSON list or JSONL; a missing one has no rows.
+        limit: Rows that are drawn from it, if not all.
+    """
+    try:
+        size = path.stat().st_size
+        text, share = _read(path, size)
+    except OSError:
+        return {}, ""
+    rows = len(_ROW.findall(text))
+    folders = Counter(_folder(match.group(1)) for match in _IMAGE.finditer(text))
+    if not rows:
+        return {}, ""
+    kept = folders.most_common(_MAX_SOURCES - 1 if len(folders) > _MAX_SOURCES else _MAX_SOURCES)
+    counts = {name: float(number) for name, number in kept}
+    if rest := folders.total() - sum(counts.values()):
+        counts["other pictures"] = rest
+    if rows > folders.total():
+        counts[TEXT_ONLY] = float(rows - folders.total())
+    factor = min(1 / share, limit / rows if limit else 1 / share)
+    note = "" if share == 1 else f"Estimated from {rows:,} rows at equal distances."
+    return {name: number * factor for name, number in counts.items()}, note
+
+
+def _read(path: Path, size: int) -> tuple[bytes, float]:
+    """Return the file's content and 1, or a sample of it and what share that is."""
+    if size <= _WHOLE_BYTES:
+        return path.read_bytes(), 1.0
+    blocks = []
+    with path.open("rb") as stream:
+        for number in range(_BLOCKS):
+            stream.seek((size - _BLOCK_BYTES) * number // (_BLOCKS - 1))
+            blocks.append(stream.read(_BLOCK_BYTES))
+    return b"\n".join(blocks), _BLOCKS * _BLOCK_BYTES / size
+
+
+def _folder(image: bytes) -> str:
+    """Return the first two folders of a picture's path at most; numbered folders are not sources."""
+    parts = image.decode("utf-8", "replace").replace("\\/", "/").split("/")[:-1]
+    named = [part for part in parts[:2] if part and not part.isdigit()]
+    return "/".join(named) or "pictures"
+
+
+def composition_figures(runs: list[RunData]) -> list[Figure]:
+    """Return one bar for each stage of the first run, cut into the sources of its samples."""
+    run = runs[0]
+    parts: dict[str, dict[str, float]] = {}
+    notes = [f"Of {run.label}."] if len(runs) > 1 else []
+    for stage in STAGES:
+        found = run.stages.get(stage)
+        counts, note = stage_composition(found.recipe, stage) if found else ({}, "")
+        if counts:
+            parts[stage] = counts
+        if note:
+            notes.append(f"{stage}: {note[0].lower()}{note[1:]}")
+    if not parts:
+        return []
+    figure, axes = new_axes(height=1.5 + 0.42 * len(parts))
+    names = list(dict.fromkeys(name for counts in parts.values() for name in counts))
+    for row, counts in enumerate(parts.values()):
+        left, total = 0.0, sum(counts.values())
+        for name, number in counts.items():
+            colour = MARKERS["muted"] if name == TEXT_ONLY else series(names.index(name))
+            axes.barh(row, number / total, left=left, color=colour, height=0.62, label=name)
+            left += number / total
+    axes.set_yticks(range(len(parts)), [f"{stage}\n{sum(counts.values()):,.0f}" for stage, counts in parts.items()])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
+    axes.grid(visible=False, axis="y")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, handlelength=1.0, frameon=False, fontsize=8)
+    rows: list[list[Any]] = [["stage", "source", "samples"]]
+    rows += [[stage, name, round(number)] for stage, counts in parts.items() for name, number in counts.items()]
+    title = "what each stage was trained on (Fig. 9)"
+    svg = to_svg(figure, name="data-composition", description=title)
+    return [Figure("data-composition", title, svg, rows, " ".join(["Samples of one epoch.", *notes]))]

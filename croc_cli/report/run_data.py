@@ -1,0 +1,206 @@
+"""A run folder as the report reads it: stages with their curves, recipe, health and scores; whatever is missing is left out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from croc_cli.errors import UsageError
+from croc_cli.names import STAGES
+from croc_cli.report.metrics_reader import Metrics, read_metrics
+from croc_cli.report.terminal import stage_seconds
+from croc_cli.run_dir import RunDir, StageDir, read_json
+
+BENCHMARKS = "benchmarks"
+"""The folder of a run in which `croc eval` leaves answers and scores."""
+FOLDERS = (*STAGES, "eval", BENCHMARKS)
+_OTHERS = {
+    "trainer_state.json": "a run of the Hugging Face Trainer",
+    "config.json": "a checkpoint",
+    "index.html": "a report",
+    "table.json": "the folder of an ablation",
+}
+"""What a folder without croc's stages may be, by a file in it."""
+
+
+@dataclass
+class StageData:
+    """One stage of a run.
+
+    Args:
+        name: Its name.
+        dir: Its folder.
+        metrics: Curves; empty for an evaluation.
+        summary: summary.json.
+        recipe: Its resolved recipe as plain values; empty where it cannot be read.
+        seconds: Time that it took, None where unknown.
+        croc_version: What wrote its newest checkpoint or its scores; None where unknown.
+    """
+
+    name: str
+    dir: StageDir
+    metrics: Metrics
+    summary: dict[str, Any]
+    recipe: dict[str, Any]
+    seconds: float | None
+    croc_version: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it reached its last step."""
+        return self.dir.finished()
+
+    @property
+    def health(self) -> Mapping[str, Any]:
+        """Health figures of the last step, as far as there are any."""
+        found = self.summary.get("health")
+        if isinstance(found, dict) and found:
+            return found
+        keys = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
+        return {key: self.metrics.last[key] for key in keys if isinstance(self.metrics.last.get(key), float | int)}
+
+
+@dataclass
+class RunData:
+    """One run.
+
+    Args:
+        label: What tells it from the others on a page.
+        root: Its folder.
+        stages: Name → stage, in order, those that exist.
+        scenes: The entry of the `scenes` benchmark in eval/results.json; empty where there is none.
+        example: The picture and question that the evaluation kept.
+        benchmarks: Entries of `croc eval`, by benchmark.
+        notes: What is wrong with the folder, one line each.
+    """
+
+    label: str
+    root: Path
+    stages: dict[str, StageData] = field(default_factory=dict)
+    scenes: dict[str, Any] = field(default_factory=dict)
+    example: dict[str, Any] = field(default_factory=dict)
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The recipe of the last training stage that has one."""
+        found = [stage.recipe for name, stage in self.stages.items() if stage.recipe and name in STAGES]
+        return found[-1] if found else {}
+
+    @property
+    def seconds(self) -> float:
+        """Time of all stages whose time is known."""
+        return sum(stage.seconds or 0.0 for stage in self.stages.values())
+
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        """Share of right answers by question type of the `scenes` benchmark."""
+        return _numbers(self.scenes.get("accuracy"))
+
+    @property
+    def mean_accuracy(self) -> float | None:
+        """Mean over question types, None without an evaluation."""
+        mean = self.scenes.get("mean_accuracy")
+        if isinstance(mean, float | int):
+            return float(mean)
+        return sum(self.accuracy.values()) / len(self.accuracy) if self.accuracy else None
+
+
+def read_run(root: Path, *, label: str | None = None) -> RunData:
+    """Read a run folder.
+
+    Raises:
+        UsageError: It does not exist, or holds no stage of croc; says what it looks like instead.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder", hint="a run folder is one such as runs/nano")
+    folder = RunDir(root)
+    run = RunData(label or root.resolve().name, root)
+    for name in FOLDERS:
+        stage_dir = folder.stage(name)
+        if not _is_stage(stage_dir):
+            continue
+        stage = run.stages[name] = _read_stage(name, stage_dir)
+        run.notes += [f"{name}: {note}" for note in stage.metrics.notes()]
+        if not stage.finished and name in STAGES:
+            run.notes.append(f"{name} is not finished: {_how_far(stage)}")
+    if not run.stages:
+        raise UsageError(f"{root} holds no run of croc{_guess(root)}", hint=_hint(root))
+    _read_scores(run, folder)
+    return run
+
+
+def _is_stage(stage_dir: StageDir) -> bool:
+    return any(file.is_file() for file in (stage_dir.recipe_file, stage_dir.metrics_file, stage_dir.results_file))
+
+
+def _read_stage(name: str, stage_dir: StageDir) -> StageData:
+    results = read_json(stage_dir.results_file)
+    version = results.get("croc_version") or _mapping(results.get("versions")).get("croc")
+    latest = stage_dir.latest_checkpoint()
+    if version is None and latest is not None:
+        version = read_json(latest / "croc.json").get("croc_version")
+    metrics = read_metrics(stage_dir.metrics_file)
+    seconds = stage_seconds(stage_dir)
+    if not seconds and metrics.num_rows:
+        average = metrics.curves.get("step_seconds")
+        seconds = metrics.num_rows * sum(average.means) / len(average.means) if average else None
+    return StageData(
+        name=name,
+        dir=stage_dir,
+        metrics=metrics,
+        summary=read_json(stage_dir.summary_file),
+        recipe=_read_recipe(stage_dir.recipe_file),
+        seconds=seconds,
+        croc_version=str(version) if version else None,
+    )
+
+
+def _read_recipe(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _read_scores(run: RunData, folder: RunDir) -> None:
+    results = read_json(folder.stage("eval").results_file)
+    run.scenes = dict(_mapping(_mapping(results.get("benchmarks")).get("scenes")))
+    run.example = dict(_mapping(results.get("example")))
+    entries = _mapping(read_json(folder.stage(BENCHMARKS).results_file).get("benchmarks"))
+    run.benchmarks = {str(name): dict(entry) for name, entry in entries.items() if isinstance(entry, dict)}
+
+
+def _how_far(stage: StageData) -> str:
+    total = stage.metrics.last.get("total_steps")
+    if not stage.metrics.num_rows:
+        return "no step is written down"
+    return f"step {stage.metrics.max_step:,}" + (f" of {total:,}" if isinstance(total, int) else "")
+
+
+def _guess(root: Path) -> str:
+    found = next((what for file, what in _OTHERS.items() if (root / file).exists()), None)
+    if found is None and any(root.glob("events.out.tfevents*")):
+        found = "TensorBoard's events"
+    return f"; it looks like {found}" if found else ""
+
+
+def _hint(root: Path) -> str:
+    if _is_stage(StageDir(root)):
+        return f"this is one stage of a run; croc report {root.parent} shows the run"
+    inside = sorted(path for path in root.iterdir() if path.is_dir() and any((path / name).is_dir() for name in STAGES))
+    if inside:
+        return f"it holds run folders: croc report {' '.join(str(path) for path in inside[:3])}"
+    return "a run folder holds align/, reconstruct/, finetune/ or eval/, as `croc run` makes them"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numbers(value: object) -> dict[str, float]:
+    return {str(key): float(number) for key, number in _mapping(value).items() if isinstance(number, float | int)}

@@ -1,0 +1,191 @@
+"""The page of one run, or of several side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from croc_cli.launch.live import format_seconds
+from croc_cli.names import STAGES
+from croc_cli.report.composition import composition_figures
+from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
+from croc_cli.report.differences import differences, recipe_differences
+from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, write_page
+from croc_cli.report.run_data import RunData, read_run
+from croc_cli.report.scores import accuracy_rows, benchmark_rows, percent, score_figures
+from croc_cli.report.terminal import health_lines
+
+REPORT_FOLDER = "report"
+_MAX_PICTURE_BYTES = 400_000
+
+
+def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
+    """Read runs, write their page, and return its file.
+
+    Args:
+        run_dirs: Run folders.
+        out: Folder of the page; None takes `report/` of the run, or beside the first of several.
+
+    Raises:
+        UsageError: A folder holds no run, or the page cannot be written.
+    """
+    runs = [read_run(folder, label=label) for folder, label in zip(run_dirs, labels(run_dirs), strict=True)]
+    if out is None:
+        out = run_dirs[0] / REPORT_FOLDER if len(runs) == 1 else run_dirs[0].resolve().parent / REPORT_FOLDER
+    return write_page(run_page(runs), out)
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """Return short names that tell folders apart: their own, with as much of the path before it as that takes."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, 6):
+        names = ["/".join(one[-depth:]) for one in parts]
+        if len(set(names)) == len(names):
+            return [_without_common_end(name, names) for name in names]
+    return [f"{number}: {folder.resolve().name}" for number, folder in enumerate(folders, start=1)]
+
+
+def _without_common_end(name: str, names: Sequence[str]) -> str:
+    """Return a name without the last folder where all have the same, such as `s0/run`."""
+    ends = {other.rpartition("/")[2] for other in names}
+    return name.rpartition("/")[0] if len(names) > 1 and len(ends) == 1 and "/" in name else name
+
+
+def run_page(runs: Sequence[RunData]) -> Page:
+    """Return the page of runs that were read."""
+    several = len(runs) > 1
+    notes = [f"{run.label}: {note}" if several else note for run in runs for note in run.notes]
+    drawn = list(runs[:MAX_RUNS])
+    if len(runs) > MAX_RUNS:
+        notes.append(f"figures show the first {MAX_RUNS} of {len(runs)} runs; tables show all")
+    page = Page(
+        title=" · ".join(run.label for run in drawn) if several else _name(runs[0]),
+        lead=f"{len(runs)} runs side by side." if several else _lead(runs[0]),
+        tiles=[] if several else _tiles(runs[0]),
+        warnings=[*differences(runs), *notes] if several else notes,
+        made_from=[str(run.root) for run in runs],
+    )
+    page.sections = [
+        PageSection("Stages", tables=_stage_tables(runs)),
+        _answers(runs, drawn),
+        PageSection(
+            "Losses",
+            "Thin: as logged. Thick: a running mean." if not several else "",
+            figures=loss_figures(drawn),
+        ),
+        PageSection(
+            "The token pool",
+            "Masked visual tokens are replaced by tokens of the pool; a pool of which few are used is wasted.",
+            figures=pool_figures(drawn),
+        ),
+        PageSection("Optimizer and speed", figures=optimizer_figures(drawn)),
+        PageSection("Data", figures=composition_figures(drawn)),
+        _recipes(runs),
+    ]
+    return page
+
+
+def _name(run: RunData) -> str:
+    name = str(run.recipe.get("name") or run.label)
+    return name if name == run.label else f"{name} in {run.label}"
+
+
+def _lead(run: RunData) -> str:
+    description = str(run.recipe.get("description") or "").rstrip(".")
+    done = [name for name in STAGES if name in run.stages and run.stages[name].finished]
+    said = f"{description}. " if description else ""
+    return said + (f"Finished: {', '.join(done)}." if done else "No stage is finished yet.")
+
+
+def _tiles(run: RunData) -> list[tuple[str, str]]:
+    tiles = []
+    if run.mean_accuracy is not None:
+        blind = run.scenes.get("best_blind")
+        numbers = [v for v in blind.values() if isinstance(v, float | int)] if isinstance(blind, dict) else []
+        beside = f", {percent(sum(numbers) / len(numbers))} % blind" if numbers else ""
+        tiles.append((f"{percent(run.mean_accuracy)} %", f"right answers{beside}"))
+    if (recall := run.scenes.get("caption_recall")) is not None:
+        tiles.append((f"{percent(recall)} %", "of objects named with their colour"))
+    health = run.stages["reconstruct"].health if "reconstruct" in run.stages else {}
+    if (share := health.get("pool_window_share")) is not None:
+        tiles.append((f"{share:.0%}", "of the pool in use at the end"))
+    if (explained := health.get("explained_share")) is not None:
+        tiles.append((f"{explained:.2f}", "explained share of the reconstruction"))
+    steps = sum(stage.metrics.max_step for stage in run.stages.values())
+    if steps:
+        tiles.append((f"{steps:,}", "optimizer steps"))
+    if run.seconds:
+        tiles.append((format_seconds(run.seconds), "in all"))
+    return tiles
+
+
+def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
+    several = len(runs) > 1
+    rows = [[*(["run"] if several else []), "stage", "steps", "time", "tokens/s", "caption loss", "reconstruction", "health"]]
+    for run in runs:
+        for name, stage in run.stages.items():
+            losses = stage.summary.get("losses") or {}
+            last = {**stage.metrics.last, **{key: value for key, value in losses.items() if value is not None}}
+            speed = stage.metrics.curves.get("tokens_per_second")
+            trains = name in STAGES
+            cells = [
+                name,
+                f"{stage.metrics.max_step:,}" if stage.metrics.max_step else "",
+                format_seconds(stage.seconds) if stage.seconds else "–",
+                f"{sum(speed.means) / len(speed.means):,.0f}" if speed else "",
+                _number(last.get("caption_loss")) if trains else "",
+                _number(last.get("reconstruction_loss")) if trains else "",
+                "; ".join(health_lines(stage.summary)) if stage.finished or not trains else "not finished",
+            ]
+            rows.append([*([run.label] if several else []), *cells])
+    return [PageTable("stages", "", rows, "Losses are those of the last step.")]
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float | int) else ""
+
+
+def _answers(runs: Sequence[RunData], drawn: Sequence[RunData]) -> PageSection:
+    tables = []
+    if rows := accuracy_rows(runs):
+        number = runs[0].scenes.get("num_questions")
+        title = f"right answers in percent{f', {number:,} questions' if isinstance(number, int) else ''}"
+        note = "Captions: share of the objects that detailed captions name with their colour."
+        rule = 1 if len(runs) == 1 else None
+        tables.append(PageTable("accuracy-table", title, rows, note, rule_before=rule))
+    if rows := benchmark_rows(runs):
+        note = "Published: arXiv:2410.14332v3. In brackets: 95 % interval over questions."
+        tables.append(PageTable("benchmarks", "the paper's benchmarks", rows, note))
+    strips = [strip for run in runs[:1] if (strip := _example(run)) is not None]
+    return PageSection("Answers", figures=score_figures(drawn), tables=tables, strips=strips)
+
+
+def _example(run: RunData) -> Strip | None:
+    """Return the picture and question that the evaluation kept."""
+    folder = run.stages["eval"].dir.root if "eval" in run.stages else run.root
+    file = folder / Path(str(run.example.get("image") or "")).name
+    try:
+        content = file.read_bytes() if file.suffix == ".png" else b""
+    except OSError:
+        content = b""
+    if not run.example.get("question") or not content or len(content) > _MAX_PICTURE_BYTES:
+        return None
+    words = [(label, str(run.example.get(label) or "–")) for label in ("question", "answer", "expected")]
+    return Strip("example", [Panel("a picture that was never trained on", content)], words)
+
+
+def _recipes(runs: Sequence[RunData]) -> PageSection:
+    if len(runs) > 1:
+        rows = recipe_differences(runs)
+        tables = [PageTable("recipe-differences", "", rows)] if rows else []
+        return PageSection("Where the recipes differ", "Keys that decide what a stage comes to.", tables=tables)
+    flat = _flat(runs[0].recipe)
+    rows = [["key", "value"], *([key, value] for key, value in flat.items())]
+    return PageSection("Recipe", tables=[PageTable("recipe", "", rows)] if flat else [], folded=True)
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: "" if value is None else str(value)}
+    flat: dict[str, str] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

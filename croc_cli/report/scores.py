@@ -1,0 +1,99 @@
+"""What the models answer: accuracy by question type against blind baselines, and the paper's benchmarks beside its numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from croc_cli.benchmarks.compare import format_score, published
+from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.report.charts import Bars, bar_chart
+from croc_cli.report.run_data import RunData
+from croc_cli.report.svg import Figure
+
+Table = list[list[str]]
+_TICKS = (("best blind", None), ("another picture", 1), ("no picture", 4))
+
+
+def score_figures(runs: Sequence[RunData]) -> list[Figure]:
+    """Return accuracy by question type, with the baselines of the only run as lines across the bars."""
+    scored = [(index, run) for index, run in enumerate(runs) if run.accuracy]
+    if not scored:
+        return []
+    categories = list(dict.fromkeys(kind for _, run in scored for kind in run.accuracy))
+    bars = [Bars(run.label if len(runs) > 1 else "its own picture", run.accuracy, colour=index) for index, run in scored]
+    first = scored[0][1]
+    ticks = baselines(first)
+    shown = ("best blind",) if len(runs) > 1 else tuple(name for name, _ in _TICKS)
+    bars += [Bars(name, ticks[name], colour=colour, tick=True) for name, colour in _TICKS if name in ticks and name in shown]
+    note = (
+        "Best blind: the better of the most common answer and the best rule that never reads the question."
+        " An answer counts by its first word."
+    )
+    chart = bar_chart(
+        "accuracy", "right answers by question type", bars, categories=categories, unit="accuracy", note=note, wide=True
+    )
+    return [chart] if chart else []
+
+
+def baselines(run: RunData) -> dict[str, dict[str, float]]:
+    """Return the baselines of the `scenes` benchmark by name, each by question type."""
+    found: dict[str, dict[str, float]] = {}
+    entries = {"best blind": run.scenes.get("best_blind")}
+    given = run.scenes.get("baselines")
+    entries |= {str(name).replace("_", " "): values for name, values in given.items()} if isinstance(given, dict) else {}
+    for name, values in entries.items():
+        if isinstance(values, Mapping):
+            found[name] = {str(kind): float(v) for kind, v in values.items() if isinstance(v, float | int)}
+    # The rows of an older run call it the swapped picture.
+    if "swapped picture" in found:
+        found.setdefault("another picture", found.pop("swapped picture"))
+    return found
+
+
+def accuracy_rows(runs: Sequence[RunData]) -> Table:
+    """Return the accuracies as a table: one row for each run, then the baselines of the only one."""
+    scored = [run for run in runs if run.accuracy]
+    if not scored:
+        return []
+    kinds = list(dict.fromkeys(kind for run in scored for kind in run.accuracy))
+    rows = [["", *kinds, "mean", "captions"]]
+    for run in scored:
+        recall = run.scenes.get("caption_recall")
+        label = run.label if len(runs) > 1 else "its own picture"
+        rows.append([label, *(percent(run.accuracy.get(kind)) for kind in kinds), percent(run.mean_accuracy), percent(recall)])
+    if len(runs) == 1:
+        for name, values in baselines(scored[0]).items():
+            mean = sum(values.values()) / len(values) if values else None
+            rows.append([name, *(percent(values.get(kind)) for kind in kinds), percent(mean), ""])
+    return rows
+
+
+def benchmark_rows(runs: Sequence[RunData]) -> Table:
+    """Return the paper's benchmarks that a run has scores of, with the published numbers of both 7B models."""
+    scored = [run for run in runs if run.benchmarks]
+    if not scored:
+        return []
+    models = [name for name in ("LLaVA-1.5-7B", "Croc-7B") if name in published()["models"]]
+    rows = [["benchmark", "metric", *(run.label for run in scored), *(f"{model}, published" for model in models)]]
+    for name in NAMES:
+        if not any(name in run.benchmarks for run in scored):
+            continue
+        one = benchmarks()[name]
+        numbers = [_number(published()["models"][model].get(name)) for model in models]
+        rows.append([one.title, one.metric, *(_score(run.benchmarks.get(name)) for run in scored), *numbers])
+    return rows
+
+
+def _score(entry: Mapping[str, Any] | None) -> str:
+    try:
+        return format_score(entry)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return "unreadable"
+
+
+def percent(value: object) -> str:
+    """Return a share in percent, such as `91.6`, or a dash."""
+    return f"{100 * value:.1f}" if isinstance(value, float | int) else "–"
+
+
+def _number(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float | int) else "–"
