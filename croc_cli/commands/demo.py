@@ -27,5 +27,5 @@ def demo(
     if dry_run:
         return
     result(summarise(folder.root))
-    name_report(folder, request)
+    name_report(folder)
     say(f"\nit is all in {folder.root}; next: `croc chat PICTURE`, or `croc demo --fresh` for another run")

@@ -165,7 +165,7 @@ def print_pipeline(
         print_plan(recipe, stage, quiet, machine, recipe_argument=recipe_argument, in_pipeline=step != steps[0])
 
 
-def name_report(run_dir: RunDir, request: StageRequest) -> None:
+def name_report(run_dir: RunDir) -> None:
     """Write the run's page and name it; a page that cannot be written does not make the run a failure."""
     from croc_cli.report.run_page import write_report
 

@@ -45,4 +45,4 @@ def run(
     folder = run_pipeline(loaded.recipe, request, until=until, recipe_argument=recipe)
     if not dry_run:
         result(summarise(folder.root))
-        name_report(folder, request)
+        name_report(folder)

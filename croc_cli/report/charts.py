@@ -81,7 +81,7 @@ def line_chart(
     drawn = [line for line in lines if line.curve.steps]
     if not drawn:
         return None
-    figure, axes = new_axes()
+    figure, axes = new_axes(fixed=True)
     for line in drawn:
         _draw_line(axes, line)
     axes.set_xlabel("optimizer step")
@@ -90,6 +90,8 @@ def line_chart(
         axes.axhline(0, color=MARKERS["muted"], linewidth=0.8)
     if log:
         axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda _value, _position: "")
     if percent:
         axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
     if whole:
@@ -169,8 +171,8 @@ def bar_chart(
         values = [one.values[kind] for kind in categories if kind in one.values]
         colour = MARKERS["ink"] if one.colour is None else series(one.colour)
         style = ("-", (0, (3, 1.5)), (0, (1, 1)))[index % 3]
-        ends = [place - 0.45 for place in places], [place + 0.45 for place in places]
-        axes.hlines(values, *ends, color=colour, linewidth=1.4, linestyle=style, label=one.label)
+        left, right = [place - 0.45 for place in places], [place + 0.45 for place in places]
+        axes.hlines(values, left, right, color=colour, linewidth=1.4, linestyle=style, label=one.label)
     axes.set_xticks(range(len(categories)), [kind.replace("_", " ") for kind in categories])
     if sum(map(len, categories)) > 45 * (1.9 if wide else 1):
         axes.tick_params(axis="x", rotation=30)
@@ -180,12 +182,18 @@ def bar_chart(
         axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
     if len(bars) > 1:
         axes.margins(y=0.02)
-        figure.legend(loc="outside lower center", ncols=2 if not wide else 4, handlelength=1.2, frameon=False, fontsize=8)
+        legend_below(figure, *axes.get_legend_handles_labels(), columns=4 if wide else 2)
     rows = [["series", "category", "value", "half of the 95 % interval"]]
     for one in bars:
         half = one.errors or {}
         rows += [[one.label, kind, _plain(value), _plain(half.get(kind))] for kind, value in one.values.items()]
     return Figure(name, title, to_svg(figure, name=name, description=title), rows, note, wide)
+
+
+def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 2) -> None:
+    """Put a legend under the axes, out of the way of what is drawn."""
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles, labels, **place, handlelength=1.2, frameon=False, fontsize=8)
 
 
 def _plain(value: float | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.names import STAGES
+from croc_cli.report.charts import legend_below
 from croc_cli.report.run_data import RunData
 from croc_cli.report.svg import MARKERS, Figure, new_axes, series, to_svg
 
@@ -114,7 +115,7 @@ def composition_figures(runs: list[RunData]) -> list[Figure]:
     axes.xaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
     axes.grid(visible=False, axis="y")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, handlelength=1.0, frameon=False, fontsize=8)
+    legend_below(figure, list(handles.values()), list(handles))
     rows: list[list[Any]] = [["stage", "source", "samples"]]
     rows += [[stage, name, round(number)] for stage, counts in parts.items() for name, number in counts.items()]
     title = "what each stage was trained on (Fig. 9)"

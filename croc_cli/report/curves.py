@@ -1,4 +1,4 @@
-"""The figures that metrics.jsonl holds: losses, rates, throughput, the pool's health, gradient shares; runs side by side."""
+"""The figures of metrics.jsonl: losses, rates, throughput, pool health, gradient shares; runs side by side."""
 
 from collections.abc import Sequence
 
@@ -70,7 +70,9 @@ def optimizer_figures(runs: Sequence[RunData]) -> list[Figure]:
         lines = [Line(key.split("/", 1)[1].replace("_", " "), curves[key], index) for index, key in enumerate(rates)]
         note = f"Of {first.label}." if len(runs) > 1 else ""
         title = f"{stage}: learning rates" if len(rates) > 1 else f"{stage}: learning rate of the {_only(lines)}"
-        figures.append(line_chart(f"{stage}-learning-rates", title, lines, unit="learning rate", note=note, log=len(lines) > 1))
+        figures.append(
+            line_chart(f"{stage}-learning-rates", title, lines, unit="learning rate", note=note, log=len(lines) > 1)
+        )
     figures += _throughput(runs)
     for stage in STAGES:
         lines = _lines(runs, stage, "gradient_norm", smooth=True)
@@ -95,7 +97,9 @@ def optimizer_figures(runs: Sequence[RunData]) -> list[Figure]:
 def _throughput(runs: Sequence[RunData]) -> list[Figure | None]:
     """Return tokens a second: stages in one figure for one run, a figure for each stage for several."""
     if len(runs) == 1:
-        lines = [Line(stage, curve_of(runs[0], stage, "tokens_per_second"), index) for index, stage in enumerate(STAGES)]
+        lines = [
+            Line(stage, curve_of(runs[0], stage, "tokens_per_second"), index) for index, stage in enumerate(STAGES)
+        ]
         lines = [Line(line.label, line.curve, line.colour, smooth=True) for line in lines]
         return [line_chart("throughput", "throughput", lines, unit="tokens a second")]
     return [

@@ -175,4 +175,4 @@ def _count(row: Mapping[str, Any], prefix: str, index: int, bins: dict[str, _Bin
 
 
 _ALWAYS_NUMBERS = frozenset({"loss", "caption_loss", "reconstruction_loss", "gradient_norm"})
-"""Keys for which null stands for a number that was not finite, once they have had one; elsewhere it is "not measured"."""
+"""Keys whose null stands for a number that was not finite, once they have had one; elsewhere: not measured."""

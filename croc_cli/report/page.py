@@ -1,4 +1,4 @@
-"""Puts figures, tables and pictures into one HTML file that needs nothing else, with their SVG and CSV files beside it."""
+"""Puts figures, tables and pictures into one HTML file that needs nothing else, their files beside it."""
 
 import base64
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ class PageTable:
         note: A sentence under it.
         rule_before: Number of the row, the header not counted, before which a rule is drawn; None for no rule.
         bold: Numbers of the rows, the header not counted, that stand out.
+        words_last: The last column holds words, which may take several lines.
     """
 
     name: str
@@ -33,6 +34,7 @@ class PageTable:
     note: str = ""
     rule_before: int | None = None
     bold: frozenset[int] = frozenset()
+    words_last: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run folder as the report reads it: stages with their curves, recipe, health and scores; whatever is missing is left out."""
+"""A run folder as the report reads it: stages with curves, recipe, health, scores; what is missing is left out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

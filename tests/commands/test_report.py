@@ -1,0 +1,65 @@
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+from tests.commands.croc import croc, fake_worker  # noqa: F401
+from tests.report.runs import make_run
+
+
+def small(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "nano", stages=("align",), scenes=None)
+
+
+def test_report_prints_the_page_and_nothing_else_on_stdout(tmp_path: Path) -> None:
+    folder = small(tmp_path)
+    answer = croc("report", str(folder))
+    assert answer.code == 0, answer.err
+    assert answer.out.strip() == str(folder / "report" / "index.html")
+
+
+def test_without_a_display_the_page_is_named_and_the_command_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    answer = croc("report", str(small(tmp_path)), "--open")
+    assert answer.code == 0
+    assert "no browser could be opened here" in answer.err
+
+
+def test_open_hands_the_page_to_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(opened.append(address)) or True)
+    assert croc("report", str(small(tmp_path)), "--open").err == ""
+    assert opened[0].startswith("file://")
+    assert opened[0].endswith("nano/report/index.html")
+
+
+def test_a_folder_that_is_no_run_is_wrong_usage(tmp_path: Path) -> None:
+    answer = croc("report", str(tmp_path))
+    assert answer.code == 2
+    assert "holds no run of croc" in answer.err
+    assert "hint: a run folder holds" in answer.err
+
+
+def test_report_alone_shows_its_help() -> None:
+    assert "croc report RUN_DIR..." in croc("report").out + croc("report").err
+
+
+def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:  # noqa: F811
+    answer = croc("run", "nano", "--run-dir", str(fake_worker))
+    assert answer.code == 0, answer.err
+    page = fake_worker / "report" / "index.html"
+    assert f"report: {page}" in answer.err
+    assert "align: loss of the captions" in page.read_text()
+
+
+def test_a_page_that_cannot_be_written_does_not_make_the_run_a_failure(fake_worker: Path) -> None:  # noqa: F811
+    fake_worker.mkdir()
+    (fake_worker / "report").write_text("in the way")
+    answer = croc("run", "nano", "--run-dir", str(fake_worker), "--until", "align")
+    assert answer.code == 0
+    assert "no report:" in answer.err

@@ -1,0 +1,50 @@
+import re
+
+from croc_cli.report.charts import Bars, Line, bar_chart, line_chart, running_mean
+from croc_cli.report.metrics_reader import Curve
+from croc_cli.report.svg import MARKERS, standalone, to_csv
+
+CURVE = Curve([1.0, 2.0, 3.0], [0.0001, 0.0002, 0.0003], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+
+
+def test_colours_are_the_pages_variables_and_ids_are_the_figures_own() -> None:
+    figure = line_chart("a-name", "a title", [Line("one", CURVE), Line("two", CURVE, 1)], unit="loss")
+    assert figure is not None
+    assert "var(--s0)" in figure.svg
+    assert "var(--s1)" in figure.svg
+    assert not any(marker in figure.svg for marker in MARKERS.values())
+    assert set(re.findall(r'\bid="([^".]+)\.', figure.svg)) == {"a-name"}
+    assert all(name.startswith("a-name.") for name in re.findall(r"url\(#([^)]+)\)", figure.svg))
+    assert "<title>a title</title>" in figure.svg
+
+
+def test_tick_labels_keep_all_their_digits() -> None:
+    figure = line_chart("rates", "rates", [Line("", CURVE)], unit="rate")
+    assert figure is not None
+    assert re.search(r">0\.0001\d*<", figure.svg)
+
+
+def test_a_file_of_its_own_has_both_themes() -> None:
+    figure = line_chart("rates", "rates", [Line("", CURVE)], unit="rate")
+    assert figure is not None
+    text = standalone(figure.svg)
+    assert "--s0:#2166ac" in text
+    assert "prefers-color-scheme:dark" in text
+
+
+def test_the_data_of_a_figure_stands_in_its_rows() -> None:
+    figure = line_chart("rates", "rates", [Line("llm", CURVE)], unit="rate")
+    assert figure is not None
+    assert to_csv(figure.rows).splitlines()[:2] == ["step,series,mean,lowest,highest", "1,llm,0.0001,0,1"]
+    bars = bar_chart("b", "b", [Bars("x", {"k": 0.5}, {"k": 0.1})], categories=["k"], unit="share")
+    assert bars is not None
+    assert to_csv(bars.rows).splitlines()[1] == "x,k,0.5,0.1"
+
+
+def test_figures_without_data_are_none() -> None:
+    assert line_chart("a", "a", [Line("", Curve([], [], [], []))], unit="") is None
+    assert bar_chart("a", "a", [Bars("x", {})], categories=[], unit="") is None
+
+
+def test_a_running_mean_narrows_at_both_ends() -> None:
+    assert running_mean([0.0, 3.0, 6.0, 9.0]) == [1.5, 3.0, 6.0, 7.5]
