@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.commands.croc import Answer, croc
+from tests.report.runs import make_run
 from tests.tiny import make_tiny_llava
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.new("RGB", (64, 48), "red").save("image.jpg")
     [recipe] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", README, flags=re.DOTALL)
     Path("mine.yaml").write_text(recipe, encoding="utf-8")
+    make_run(Path("runs/nano"), stages=("align",), scenes=None)
+    monkeypatch.setattr("webbrowser.open", lambda _address: True)
     return tmp_path
 
 

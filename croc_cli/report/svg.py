@@ -101,7 +101,7 @@ def new_axes(*, width: float = WIDTH, height: float = HEIGHT, columns: int = 1, 
         "hatch.color": MARKERS["hatch"],
     }
     with rc_context(_STYLE | colours):
-        figure = Canvas(figsize=(width, height), layout="none" if fixed else "constrained")
+        figure = Canvas(figsize=(width, height), layout=None if fixed else "constrained")
         if fixed:
             figure.subplots_adjust(left=0.155, right=0.97, bottom=0.155, top=0.965)
         axes = figure.subplots(1, columns)
