@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from croc_cli.benchmarks.base import (
-    LETTER_ANSWER,
-    Benchmark,
-    Record,
-    Score,
-    parquet_picture,
-    read_parquet,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import LETTERS, ai2d_answer, equals_loosely
 
 
@@ -32,7 +25,7 @@ class Ai2d(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; a question's id is its row."""
         folder = root / self.folder
-        rows = read_parquet(folder)
+        rows = read_parquet(folder, "test")
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []
@@ -40,7 +33,7 @@ class Ai2d(Benchmark):
             where = f"{folder}, row {number}"
             options = take(row, "options", where)
             lines = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-            picture = parquet_picture(f"picture of row {number}", take(row, "image", where))
+            picture = take(row, "image", where)
             answer = LETTERS[int(take(row, "answer", where))]
             prompt = take(row, "question", where) + lines + LETTER_ANSWER
             records.append(Record(str(number), number, prompt, picture, answer))
@@ -53,9 +46,7 @@ class Ai2d(Benchmark):
         unparsable = sum(not any(equals_loosely(text, letter) for letter in LETTERS) for text in read)
         return Score(
             self.metric,
-            100 * sum(hits) / len(hits),
+            Headline.mean(hits),
             hits,
             num_unparsable=unparsable,
-            num_units=len(hits),
-            statistic=weighted_mean(hits),
         )

@@ -1,63 +1,25 @@
-"""What all benchmarks have in common: records with prompts, answers matched with them, and scores with an interval."""
+"""What all benchmarks have in common: records with prompts, answers matched with them, named variants."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
+import copy
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from croc_cli.benchmarks.files import BenchmarkDataError, Picture
+from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 """LLaVA-1.5's suffix of questions with short answers."""
 LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
 """LLaVA-1.5's suffix of multiple-choice questions."""
 
-_NUM_RESAMPLES = 1000
 _SHOWN = 10
-
-
-class BenchmarkDataError(UsageError):
-    """A benchmark's files or an answer file are not as they should be; exit code 2."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a record, opened only when it is needed.
-
-    Attributes:
-        name: For messages; the file name, or the place in a table.
-        path: The file, or None.
-        data: The file's bytes, or None.
-    """
-
-    name: str
-    path: Path | None = None
-    data: bytes | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_base64(cls, name: str, text: str) -> Picture:
-        """Return the picture that a TSV cell holds."""
-        return cls(name, data=base64.b64decode(text))
-
-    def open(self) -> Image.Image:
-        """Open the picture.
-
-        Raises:
-            OSError: It is missing or no picture.
-        """
-        from PIL import Image
-
-        return Image.open(self.path if self.path is not None else io.BytesIO(self.data or b""))
 
 
 @dataclass(frozen=True)
@@ -81,58 +43,6 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Score:
-    """What a benchmark makes of a list of answers.
-
-    Attributes:
-        metric: Name of the headline.
-        value: The headline, in the units of the published tables.
-        per_item: One number for each record, in their order: the item's own score.
-        parts: Further metrics: per category, per subset, totals.
-        num_unparsable: Answers that the benchmark's rule could not read.
-        variants: The headline as other scorers in the wild compute it.
-        num_units: Units that the bootstrap draws: questions, or groups of them that belong together.
-        statistic: The headline as a function of the units' weights, [num_units] float; None gives no interval.
-    """
-
-    metric: str
-    value: float
-    per_item: Sequence[float]
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    num_unparsable: int = 0
-    variants: Mapping[str, float] = field(default_factory=dict)
-    num_units: int = 0
-    statistic: Callable[[np.ndarray], float] | None = None
-
-    def interval(self, *, seed: int = 0) -> tuple[float, float] | None:
-        """Return the 95 % bootstrap interval of the headline, or None where there is nothing to draw from."""
-        if self.statistic is None or self.num_units < 2:
-            return None
-        import numpy as np
-
-        rng = np.random.default_rng(seed)
-        size = self.num_units
-        drawn = [
-            self.statistic(np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64))
-            for _ in range(_NUM_RESAMPLES)
-        ]
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        return float(low), float(high)
-
-
-def weighted_mean(values: Sequence[float], *, scale: float = 100.0) -> Callable[[np.ndarray], float]:
-    """Return the statistic of a headline that is a mean over units."""
-    import numpy as np
-
-    array = np.asarray(values, dtype=np.float64)
-
-    def statistic(weights: np.ndarray) -> float:
-        return scale * float(weights @ array) / float(weights.sum())
-
-    return statistic
-
-
 class Benchmark(ABC):
     """One benchmark: where its files lie, what is asked, and how answers are scored.
 
@@ -146,6 +56,8 @@ class Benchmark(ABC):
         max_new_tokens: Of an answer (LLaVA's scripts; lmms-eval's settings where LLaVA has none).
         needs_judge: Whether a judge model scores the answers.
         hidden_labels: Whether the split's labels are at a server only.
+        variants: What else can be asked for by name: other scorers' rules, other prompts, other splits.
+        variant: The one that is asked for; None is the primary one, which reproduces the paper's LLaVA-1.5 row.
     """
 
     name: ClassVar[str]
@@ -157,6 +69,27 @@ class Benchmark(ABC):
     max_new_tokens: ClassVar[int] = 128
     needs_judge: ClassVar[bool] = False
     hidden_labels: ClassVar[bool] = False
+    variants: ClassVar[Mapping[str, str]] = {}
+    variant: str | None = None
+
+    def in_variant(self, name: str) -> Self:
+        """Return this benchmark in one of its variants.
+
+        Raises:
+            UsageError: It has no such variant; says which there are.
+        """
+        if name not in self.variants:
+            near = difflib.get_close_matches(name, self.variants, n=1)
+            known = ", ".join(self.variants) or "none"
+            hint = f"did you mean {near[0]}?" if near else f"its variants: {known}"
+            raise UsageError(f"{self.name} has no variant {name!r}", hint=hint)
+        other = copy.copy(self)
+        other.variant = name
+        return other
+
+    def headline_of(self, score: Score) -> Score:
+        """Return a score with the asked-for variant as its headline, where the variant is one of scoring."""
+        return score if self.variant not in score.variants else score.in_variant(str(self.variant))
 
     @abstractmethod
     def read(self, root: Path) -> list[Record]:
@@ -191,6 +124,10 @@ class Benchmark(ABC):
                 return folder / name
         raise self.missing(folder, *names)
 
+    def holds(self, root: Path, *names: str) -> bool:
+        """Return whether one of the files exists in the benchmark's folder."""
+        return any((root / self.folder / name).exists() for name in names)
+
     def missing(self, folder: Path, *names: str) -> BenchmarkDataError:
         """Return the error of files that are not there."""
         looked = " or ".join(names)
@@ -198,64 +135,6 @@ class Benchmark(ABC):
             f"{self.name}: {folder} holds no {looked}",
             hint=f"put {self.title}'s files there as LLaVA's evaluation guide does, or name another --data ROOT",
         )
-
-
-def take(record: Mapping[str, Any], name: str, where: str) -> Any:
-    """Return a field of a record.
-
-    Raises:
-        BenchmarkDataError: The record has no such field; says which record.
-    """
-    if name not in record:
-        raise BenchmarkDataError(f"{where}: no field {name!r}", hint=f"it has {', '.join(map(str, record)) or 'none'}")
-    return record[name]
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        BenchmarkDataError: It is no JSON; says where.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BenchmarkDataError(f"{file}: not JSON: {error}", hint="fetch the file again") from error
-
-
-def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place for messages, object) of every line.
-
-    Raises:
-        BenchmarkDataError: A line is no JSON object; says which.
-    """
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BenchmarkDataError(f"{file}, line {number}: not JSON: {error.msg}") from error
-            if not isinstance(row, dict):
-                raise BenchmarkDataError(f"{file}, line {number}: not a JSON object")
-            yield f"{file}, line {number}", row
-
-
-def read_parquet(folder: Path) -> list[dict[str, Any]] | None:
-    """Return the rows of the parquet files of a hub data set in a folder, in order of name, or None without any."""
-    files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
-    if not files:
-        return None
-    from pyarrow import parquet
-
-    return [row for file in files for row in parquet.read_table(file).to_pylist()]
-
-
-def parquet_picture(name: str, cell: Any) -> Picture:
-    """Return the picture of a parquet cell: bytes, or the struct of bytes and path that the datasets library writes."""
-    data = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    return Picture(name, data=bytes(data or b""))
 
 
 def match_answers(

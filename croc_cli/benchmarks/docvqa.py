@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    SHORT_ANSWER,
-    Benchmark,
-    Picture,
-    Record,
-    Score,
-    parquet_picture,
-    read_json,
-    read_parquet,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.anls import anls
 
 _FILES = ("val_v1.0_withQT.json", "val_v1.0.json")
@@ -33,21 +24,21 @@ class DocVqa(Benchmark):
     size = 5_349
     metric = "ANLS"
     max_new_tokens = 32
+    variants: ClassVar[Mapping[str, str]] = {
+        "binarised": "every answer above the threshold is fully right, as lmms-eval counted until November 2024"
+    }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
         folder = root / self.folder
-        rows = read_parquet(folder)
+        rows = read_parquet(folder, "validation", "val")
         file = folder if rows is not None else self.find(root, *_FILES)
         rows = rows if rows is not None else take(read_json(file), "data", str(file))
         records = []
         for number, row in enumerate(rows):
             where = f"{file}, record {number}"
             question_id, image = take(row, "questionId", where), take(row, "image", where)
-            if isinstance(image, str):
-                picture = Picture(image, path=folder / image)
-            else:
-                picture = parquet_picture(f"picture of question {question_id}", image)
+            picture = Picture(image, path=folder / image) if isinstance(image, str) else image
             prompt = take(row, "question", where) + SHORT_ANSWER
             answers = row.get("answers") or None
             extra = {"types": row.get("question_types") or []}
@@ -61,13 +52,10 @@ class DocVqa(Benchmark):
         binarised = [float(score > 0) for score in scores]
         return Score(
             self.metric,
-            100 * sum(scores) / len(scores),
+            Headline.mean(scores),
             scores,
-            {},
             num_unparsable=sum(not answer.strip() for answer in answers),
-            variants={"ANLS binarised": 100 * sum(binarised) / len(binarised)},
-            num_units=len(scores),
-            statistic=weighted_mean(scores),
+            variants={"binarised": Headline.mean(binarised)},
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Picture, Record, Score, read_json, take, weighted_mean
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 
 _QUESTIONS = "testdev_balanced_questions.json"
+_FILES = (f"data/{_QUESTIONS}", f"data/questions1.2/{_QUESTIONS}", _QUESTIONS)
+_HUB_QUESTIONS, _HUB_IMAGES = "testdev_balanced_instructions", "testdev_balanced_images"
+"""The hub data set's two configurations, each a folder of parquet files."""
 _NOT_A_STEP = ("exist", "query: name", "choose name")  # what the official script leaves out when it counts steps
 
 
@@ -25,19 +30,32 @@ class Gqa(Benchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        file = self.find(root, f"data/{_QUESTIONS}", f"data/questions1.2/{_QUESTIONS}", _QUESTIONS)
-        images = root / self.folder / "data" / "images"
+        folder = root / self.folder
+        if not self.holds(root, *_FILES) and (rows := read_parquet(folder / _HUB_QUESTIONS, "testdev")) is not None:
+            pictures = {row["id"]: row["image"] for row in read_parquet(folder / _HUB_IMAGES, "testdev") or ()}
+            where = f"{folder / _HUB_QUESTIONS}, question "
+            pairs = [(str(take(row, "id", where)), row) for row in rows]
+            return [
+                self._record(question_id, row, where, pictures.get(take(row, "imageId", where)))
+                for question_id, row in pairs
+            ]
+        file = self.find(root, *_FILES)
+        images = folder / "data" / "images"
         records = []
         for question_id, row in read_json(file).items():
-            where = f"{file}, question {question_id}"
-            if not row.get("isBalanced", True):
-                continue
-            image = f"{take(row, 'imageId', where)}.jpg"
-            extra = {name: take(row, name, where) for name in ("types", "groups", "semantic", "question")}
-            prompt = take(row, "question", where) + SHORT_ANSWER
-            answer = take(row, "answer", where)
-            records.append(Record(question_id, question_id, prompt, Picture(image, images / image), answer, extra))
+            if row.get("isBalanced", True):
+                where = f"{file}, question "
+                image = f"{take(row, 'imageId', where + question_id)}.jpg"
+                records.append(self._record(question_id, row, where, Picture(image, images / image)))
         return records
+
+    def _record(self, question_id: str, row: Mapping[str, Any], where: str, picture: Picture | None) -> Record:
+        where += question_id
+        extra = {name: take(row, name, where) for name in ("types", "groups", "semantic", "question")}
+        if picture is None:
+            raise BenchmarkDataError(f"{where}: no picture {row.get('imageId')}", hint=f"fetch {_HUB_IMAGES} too")
+        prompt = take(row, "question", where) + SHORT_ANSWER
+        return Record(question_id, question_id, prompt, picture, take(row, "answer", where), extra)
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """Compare exactly, trailing periods and case aside; see `Benchmark.score`."""
@@ -55,9 +73,7 @@ class Gqa(Benchmark):
             "per_number_of_steps": _grouped([str(_num_steps(record.extra["semantic"])) for record in records], scores),
             "per_number_of_words": _grouped([str(len(r.extra["question"].split())) for r in records], scores),
         }
-        return Score(
-            self.metric, _percent(scores), scores, parts, num_units=len(scores), statistic=weighted_mean(scores)
-        )
+        return Score(self.metric, Headline.mean(scores), scores, parts)
 
 
 def gqa_answer(text: str) -> str:

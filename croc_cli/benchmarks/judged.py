@@ -11,17 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    Benchmark,
-    BenchmarkDataError,
-    Picture,
-    Record,
-    Score,
-    read_json,
-    read_json_lines,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_json, read_json_lines, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 
 UNREADABLE = (-1.0, -1.0)
 """What LLaVA-Bench's script reads in a reply without two numbers; it is averaged in, as the published figures were."""
@@ -93,6 +85,9 @@ class LlavaBench(JudgedBenchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
+        folder = root / self.folder
+        if not self.holds(root, "questions.jsonl") and (rows := read_parquet(folder, "train", "test")) is not None:
+            return [self._hub_record(row, f"{folder}, row {number}") for number, row in enumerate(rows)]
         questions, contexts = self.find(root, "questions.jsonl"), self.find(root, "context.jsonl")
         references_file = self.find(root, "answers_gpt4.jsonl")
         captions = {take(row, "image", where): take(row, "caption", where) for where, row in read_json_lines(contexts)}
@@ -103,15 +98,17 @@ class LlavaBench(JudgedBenchmark):
         for where, row in read_json_lines(questions):
             question_id, image = take(row, "question_id", where), take(row, "image", where)
             text = take(row, "text", where)
-            caption = captions.get(image, "")
-            extra = {
-                "category": f"llava_bench_{take(row, 'category', where)}",
-                "caption": "\n".join(caption) if isinstance(caption, list) else caption,
-            }
+            extra = _context(row, captions.get(image, ""), where)
             reference = take(references, question_id, f"{references_file}, answers")
             picture = Picture(image, path=questions.parent / "images" / image)
             records.append(Record(str(question_id), question_id, text, picture, reference, extra))
         return records
+
+    def _hub_record(self, row: Mapping[str, Any], where: str) -> Record:
+        question_id, text = take(row, "question_id", where), take(row, "question", where)
+        extra = _context(row, take(row, "caption", where), where)
+        reference = take(row, "gpt_answer", where)
+        return Record(str(question_id), question_id, text, take(row, "image", where), reference, extra)
 
     def next_request(self, record: Record, answer: str, replies: Sequence[str]) -> JudgeRequest | None:
         """See `JudgedBenchmark.next_request`; one reply is enough."""
@@ -137,12 +134,10 @@ class LlavaBench(JudgedBenchmark):
         pairs = groups["all"]
         return Score(
             self.metric,
-            summary["all"]["relative"] if pairs else 0.0,
+            Headline(summary["all"]["relative"] if pairs else 0.0, len(pairs), _relative_statistic(pairs)),
             [pair[1] for pair in pairs],
             {"summary": summary},
             num_unparsable=pairs.count(UNREADABLE),
-            num_units=len(pairs),
-            statistic=_relative_statistic(pairs),
         )
 
 
@@ -162,17 +157,19 @@ class MmVet(JudgedBenchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
+        folder = root / self.folder
+        if not self.holds(root, "mm-vet.json") and (rows := read_parquet(folder, "test")) is not None:
+            where = f"{folder}, row "
+            return [
+                _mmvet_record(str(take(row, "question_id", f"{where}{n}")), row, f"{where}{n}", row.get("image"))
+                for n, row in enumerate(rows)
+            ]
         file = self.find(root, "mm-vet.json")
         records = []
         for name, row in read_json(file).items():
             where = f"{file}, {name}"
             image = take(row, "imagename", where)
-            picture = Picture(image, path=file.parent / "images" / image)
-            number = name.removeprefix("v1_")
-            question_id: int | str = int(number) if number.isdigit() else name
-            extra = {"capability": take(row, "capability", where)}
-            prompt, answer = take(row, "question", where), take(row, "answer", where)
-            records.append(Record(str(question_id), question_id, prompt, picture, answer, extra))
+            records.append(_mmvet_record(name, row, where, Picture(image, path=file.parent / "images" / image)))
         return records
 
     def next_request(self, record: Record, answer: str, replies: Sequence[str]) -> JudgeRequest | None:
@@ -198,12 +195,10 @@ class MmVet(JudgedBenchmark):
             integrations["_".join(sorted(record.extra["capability"]))].append(score)
         return Score(
             self.metric,
-            100 * sum(scores) / len(scores) if scores else 0.0,
+            Headline.mean(scores),
             scores,
             {"per_capability": _percents(capabilities), "per_integration": _percents(integrations)},
             num_unparsable=sum(parse_share(said[-1]) is None for _, said in judged),
-            num_units=len(scores),
-            statistic=weighted_mean(scores),
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
@@ -215,6 +210,12 @@ class MmVet(JudgedBenchmark):
         return parse_share(readable[-1]) or 0.0
 
 
+def _context(row: Mapping[str, Any], caption: str | Sequence[str], where: str) -> dict[str, str]:
+    """Return what the judge is told beside question and answers."""
+    text = caption if isinstance(caption, str) else "\n".join(caption)
+    return {"category": f"llava_bench_{take(row, 'category', where)}", "caption": text}
+
+
 def parse_pair(reply: str) -> tuple[float, float]:
     """Return the two scores in the first line of a LLaVA-Bench reply, or UNREADABLE."""
     parts = reply.split("\n")[0].replace(",", " ").split(" ")
@@ -224,6 +225,15 @@ def parse_pair(reply: str) -> tuple[float, float]:
         return float(parts[0]), float(parts[1])
     except ValueError:
         return UNREADABLE
+
+
+def _mmvet_record(name: str, row: Mapping[str, Any], where: str, picture: Picture | None) -> Record:
+    number = name.removeprefix("v1_")
+    question_id: int | str = int(number) if number.isdigit() else name
+    capability = take(row, "capability", where)
+    extra = {"capability": capability.split(",") if isinstance(capability, str) else capability}
+    prompt, answer = take(row, "question", where), take(row, "answer", where)
+    return Record(str(question_id), question_id, prompt, picture, answer, extra)
 
 
 def parse_share(reply: str) -> float | None:

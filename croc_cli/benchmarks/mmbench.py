@@ -8,16 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    LETTER_ANSWER,
-    Benchmark,
-    BenchmarkDataError,
-    Picture,
-    Record,
-    Score,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import circular_hits, mmbench_letter
 
 _PASS = 1_000_000
@@ -47,11 +40,25 @@ class MmBench(Benchmark):
     metric = "circular accuracy"
     max_new_tokens = 1024
     files: ClassVar[tuple[str, ...]] = ("mmbench_dev_20230712.tsv",)
+    hub_folder: ClassVar[str] = "en"
+    test_files: ClassVar[tuple[str, ...]] = ("mmbench_test_20230712.tsv",)
     suffix: ClassVar[str] = LETTER_ANSWER
+    variants: ClassVar[Mapping[str, str]] = {
+        "first-rotation": "each question counts once, in its first order of options",
+        "test": "the test split, whose labels are at the server",
+    }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        file = self.find(root, *self.files)
+        files = self.test_files if self.variant == "test" else self.files
+        if not self.holds(root, *files):
+            folder = root / self.folder / self.hub_folder
+            rows = read_parquet(folder, "test" if self.variant == "test" else "dev")
+            if rows is not None:
+                named = [row | {"l2-category": row.get("L2-category", row.get("l2-category"))} for row in rows]
+                where = f"{folder}, row "
+                return [self._record(row, f"{where}{number}") for number, row in enumerate(named)]
+        file = self.find(root, *files)
         csv.field_size_limit(2**31 - 1)  # a cell holds a whole picture
         with file.open(encoding="utf-8", newline="") as lines:
             return [
@@ -71,7 +78,8 @@ class MmBench(Benchmark):
         hint, question = row.get("hint") or "", take(row, "question", where)
         stem = f"{hint}\n{question}" if hint not in _MISSING else question
         lines = "".join(f"\n{letter}. {text}" for letter, text in options.items())
-        picture = Picture.from_base64(f"picture of row {index}", take(row, "image", where))
+        cell = take(row, "image", where)
+        picture = cell if isinstance(cell, Picture) else Picture.from_base64(f"picture of row {index}", cell)
         answer = row.get("answer") if row.get("answer") not in _MISSING else None
         kept = ("question", "hint", "category", "l2-category", "split", *_OPTIONS)
         extra = {name: row.get(name) or "" for name in kept} | {"options": options}
@@ -92,10 +100,9 @@ class MmBench(Benchmark):
         circular = circular_hits(questions, hits)
         first = dict(zip(reversed(questions), reversed(records), strict=True))
         plain = [hit for record, hit in zip(records, hits, strict=True) if int(record.question_id) < _PASS]
-        value = 100 * sum(circular.values()) / len(circular)
         return Score(
             self.metric,
-            value,
+            Headline.mean([float(hit) for hit in circular.values()]),
             [float(hit) for hit in hits],
             {
                 "per_category": _by(first, circular, "category"),
@@ -103,9 +110,7 @@ class MmBench(Benchmark):
                 "num_questions": len(circular),
             },
             num_unparsable=letters.count(None),
-            variants={"first rotation only": 100 * sum(plain) / len(plain) if plain else 0.0},
-            num_units=len(circular),
-            statistic=weighted_mean([float(hit) for hit in circular.values()]),
+            variants={"first-rotation": Headline.mean([float(hit) for hit in plain])},
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
@@ -128,7 +133,9 @@ class MmBenchCn(MmBench):
     title = "MMBench-CN"
     split = "dev 20231003"
     size = 4_329
+    hub_folder = "cn"
     files = ("mmbench_dev_cn_20231003.tsv",)
+    test_files = ("mmbench_test_cn_20231003.tsv",)
     suffix = "\n请直接回答选项字母。"
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, BenchmarkDataError, Picture, Record, Score
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.yes_no import mme_answer, mme_score
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ PERCEPTION = (
     "OCR",
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+_RELEASE = "MME_Benchmark_release_version"
 _REQUEST = "Please answer yes or no."
 _IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
@@ -42,7 +45,9 @@ class Mme(Benchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        folder = self.find(root, "MME_Benchmark_release_version")
+        if not self.holds(root, _RELEASE) and (rows := read_parquet(root / self.folder, "test")) is not None:
+            return [_hub_record(row, f"{root / self.folder}, row {number}") for number, row in enumerate(rows)]
+        folder = self.find(root, _RELEASE)
         records = []
         for subtask in (*PERCEPTION, *COGNITION):
             texts = folder / subtask / "questions_answers_YN"
@@ -71,13 +76,19 @@ class Mme(Benchmark):
         ]
         return Score(
             self.metric,
-            sum(subtasks.get(name, 0.0) for name in PERCEPTION),
+            Headline(sum(subtasks.get(name, 0.0) for name in PERCEPTION), len(units), _perception(units)),
             [float(hit) for hit in hits],
             {"cognition": sum(subtasks.get(name, 0.0) for name in COGNITION), "per_subtask": subtasks},
             num_unparsable=read.count("other"),
-            num_units=len(units),
-            statistic=_perception(units),
         )
+
+
+def _hub_record(row: Mapping[str, Any], where: str) -> Record:
+    question_id = str(take(row, "question_id", where))
+    question = take(row, "question", where).replace(_REQUEST, "").rstrip()
+    extra = {"subtask": take(row, "category", where), "image": question_id.rsplit("/", 1)[-1].rsplit(".", 1)[0]}
+    label, picture = take(row, "answer", where).strip().lower(), take(row, "image", where)
+    return Record(_key(question_id, question), question_id, question + SHORT_ANSWER, picture, label, extra)
 
 
 def _read_pair(file: Path, subtask: str) -> list[Record]:

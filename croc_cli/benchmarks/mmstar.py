@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from croc_cli.benchmarks.base import (
-    LETTER_ANSWER,
-    Benchmark,
-    Record,
-    Score,
-    parquet_picture,
-    read_parquet,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import mmstar_is_right
 
 
@@ -29,11 +23,12 @@ class MmStar(Benchmark):
     size = 1_500
     metric = "accuracy"
     max_new_tokens = 1024
+    variants: ClassVar[Mapping[str, str]] = {"axis-mean": "lmms-eval's unweighted mean over the eighteen axes"}
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
         folder = root / self.folder
-        rows = read_parquet(folder)
+        rows = read_parquet(folder, "val")
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []
@@ -41,7 +36,7 @@ class MmStar(Benchmark):
             where = f"{folder}, row {number}"
             index = take(row, "index", where)
             prompt = take(row, "question", where).strip() + LETTER_ANSWER.removesuffix(".")
-            picture = parquet_picture(f"picture of row {index}", take(row, "image", where))
+            picture = take(row, "image", where)
             extra = {name: take(row, name, where) for name in ("category", "l2_category")}
             records.append(Record(str(index), index, prompt, picture, take(row, "answer", where), extra))
         return records
@@ -57,14 +52,12 @@ class MmStar(Benchmark):
         per_axis = {axis: 100 * sum(values) / len(values) for axis, values in axes.items()}
         return Score(
             self.metric,
-            100 * sum(hits) / len(hits),
+            Headline.mean(hits),
             hits,
             {
                 "per_category": {name: 100 * sum(values) / len(values) for name, values in categories.items()},
                 "per_axis": per_axis,
             },
             num_unparsable=sum(not answer.strip() for answer in answers),
-            variants={"mean of the axes": sum(per_axis.values()) / len(per_axis)},
-            num_units=len(hits),
-            statistic=weighted_mean(hits),
+            variants={"axis-mean": Headline(sum(per_axis.values()) / len(per_axis))},
         )

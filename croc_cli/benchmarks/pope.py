@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Picture, Record, Score, read_json_lines, take
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_json_lines, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.yes_no import binary_metrics, pope_answer
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 SUBSETS = ("adversarial", "popular", "random")
 _FIRST_ID = {"adversarial": 0, "popular": 20_000_000, "random": 10_000_000}
+_HUB_SPLITS = ("test",)
 _AVERAGED = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
@@ -26,20 +30,44 @@ class Pope(Benchmark):
     split = "random, popular, adversarial"
     size = 8_910
     metric = "mean F1"
+    variants: ClassVar[Mapping[str, str]] = {
+        "by-id": "answers pair with labels by question id; the reference pairs them by order",
+        "pooled": "one F1 over all three subsets together, as lmms-eval reports",
+    }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
+        files = [f"coco/coco_pope_{subset}.json" for subset in SUBSETS]
+        if not self.holds(root, *files) and (rows := read_parquet(root / self.folder, *_HUB_SPLITS)) is not None:
+            return self._read_hub(rows, root / self.folder)
         records = []
         for subset in SUBSETS:
             file = self.find(root, f"coco/coco_pope_{subset}.json")
             for position, (where, row) in enumerate(read_json_lines(file), start=1):
                 image = take(row, "image", where)
                 picture = Picture(image, path=root / self.folder / "val2014" / image)
-                question_id = _FIRST_ID[subset] + position  # answers pair with labels by order, as in the reference
+                number = int(take(row, "question_id", where)) if self.variant == "by-id" else position
+                question_id = _FIRST_ID[subset] + number
                 prompt = take(row, "text", where) + SHORT_ANSWER
                 label = take(row, "label", where)
                 records.append(Record(str(question_id), question_id, prompt, picture, label, {"subset": subset}))
         return records
+
+    def _read_hub(self, rows: list[dict[str, Any]], folder: Path) -> list[Record]:
+        records = []
+        positions: Counter[str] = Counter()
+        for number, row in enumerate(rows):
+            where = f"{folder}, row {number}"
+            subset = str(take(row, "category", where))
+            if subset not in SUBSETS:
+                raise BenchmarkDataError(f"{where}: category {subset!r}", hint=f"POPE has {', '.join(SUBSETS)}")
+            positions[subset] += 1
+            its_number = int(take(row, "question_id", where)) if self.variant == "by-id" else positions[subset]
+            question_id = _FIRST_ID[subset] + its_number
+            prompt, label = take(row, "question", where) + SHORT_ANSWER, take(row, "answer", where).strip().lower()
+            picture = take(row, "image", where)
+            records.append(Record(str(question_id), question_id, prompt, picture, label, {"subset": subset}))
+        return sorted(records, key=lambda record: SUBSETS.index(record.extra["subset"]))
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """See `Benchmark.score`."""
@@ -56,23 +84,24 @@ class Pope(Benchmark):
             name: sum(metrics[name] for metrics in per_subset.values()) / max(1, len(per_subset)) for name in _AVERAGED
         }
         strict = [answer.strip().lower() in ("yes", "no") for answer in answers]
+        pooled = binary_metrics(read, [record.answer for record in records])
         return Score(
             self.metric,
-            100 * mean["f1"],
+            Headline(100 * mean["f1"], len(records), _mean_f1(records, read)),
             hits,
             {"per_subset": per_subset, "mean": mean},
             num_unparsable=strict.count(False),
-            num_units=len(records),
-            statistic=_mean_f1(records, read),
+            variants={"pooled": Headline(100 * pooled["f1"], len(records), _mean_f1(records, read, pooled=True))},
         )
 
 
-def _mean_f1(records: Sequence[Record], read: Sequence[str]) -> Callable[[np.ndarray], float]:
+def _mean_f1(records: Sequence[Record], read: Sequence[str], *, pooled: bool = False) -> Callable[[np.ndarray], float]:
     import numpy as np
 
     said = np.array([answer == "yes" for answer in read])
     true = np.array([record.answer == "yes" for record in records])
-    subsets = [np.array([record.extra["subset"] == subset for record in records]) for subset in SUBSETS]
+    names = [("all",)] * len(records) if pooled else [(record.extra["subset"],) for record in records]
+    subsets = [np.array([name == subset for name in names]) for subset in sorted(set(names))]
 
     def statistic(weights: np.ndarray) -> float:
         values = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from croc_cli.benchmarks.base import Benchmark, Record, Score, parquet_picture, read_parquet, take, weighted_mean
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.files import read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import equals_loosely, realworldqa_answer
 
 
@@ -23,13 +25,13 @@ class RealWorldQa(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; options and instruction are part of a question, whose id is its row."""
         folder = root / self.folder
-        rows = read_parquet(folder)
+        rows = read_parquet(folder, "test")
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
-            picture = parquet_picture(f"picture of row {number}", take(row, "image", where))
+            picture = take(row, "image", where)
             question, answer = take(row, "question", where), take(row, "answer", where)
             records.append(Record(str(number), number, question, picture, answer))
         return records
@@ -42,9 +44,7 @@ class RealWorldQa(Benchmark):
         ]
         return Score(
             self.metric,
-            100 * sum(hits) / len(hits),
+            Headline.mean(hits),
             hits,
             num_unparsable=sum(not answer.strip() for answer in answers),
-            num_units=len(hits),
-            statistic=weighted_mean(hits),
         )

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli import __version__
-from croc_cli.benchmarks.base import Benchmark, Record, Score, match_answers
+from croc_cli.benchmarks.base import Benchmark, Record, match_answers
 from croc_cli.benchmarks.judged import JudgedBenchmark
 from croc_cli.benchmarks.predictions import answers_file, questions_sha256, read_rows
+from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import StageDir, read_json, write_json
 
@@ -48,6 +49,7 @@ def score_benchmark(
         raise UsageError(f"{benchmark.name}: none of the answers in {file} belongs to a question of this data")
     entry: dict[str, Any] = {
         "metric": benchmark.metric,
+        "variant": benchmark.variant or "primary",
         "num_questions": len(records),
         "num_answered": len(answered),
         "share_scored": len(answered) / len(records),
@@ -59,12 +61,14 @@ def score_benchmark(
     if score is None:
         entry |= {"value": None, "note": "the labels are at the benchmark's server; upload the submission file"}
     else:
+        score = benchmark.headline_of(score)
         interval = score.interval()
         entry |= {
+            "metric": score.metric,
             "value": score.value,
             "interval_95": list(interval) if interval else None,
             "parts": dict(score.parts),
-            "variants": dict(score.variants),
+            "variants": {name: headline.value for name, headline in score.variants.items()},
             "num_unparsable": score.num_unparsable,
         }
     entry["made_by"] = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json") | {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Picture, Record, Score, read_json, take, weighted_mean
+from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import LETTERS, scienceqa_letter
 
 
@@ -22,6 +25,13 @@ class ScienceQa(Benchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; the whole test split, as LLaVA answers it."""
+        names = ("problems.json", "pid_splits.json")
+        if not self.holds(root, *names) and (rows := read_parquet(root / self.folder, "test")) is not None:
+            where = f"{root / self.folder}, row "
+            return [
+                _record(str(number), number, row, f"{where}{number}", take(row, "image", f"{where}{number}"))
+                for number, row in enumerate(rows)
+            ]
         problems_file = self.find(root, "problems.json")
         splits = self.find(root, "pid_splits.json")
         problems = read_json(problems_file)
@@ -34,10 +44,7 @@ class ScienceQa(Benchmark):
             if image:
                 file = root / self.folder / "images" / "test" / str(problem_id) / image
                 picture = Picture(f"{problem_id}/{image}", path=file)
-            choices, question = take(row, "choices", where), take(row, "question", where)
-            prompt = scienceqa_prompt(question, row.get("hint") or "", choices)
-            extra = {"num_choices": len(choices), "subject": row.get("subject", "")}
-            records.append(Record(str(problem_id), problem_id, prompt, picture, take(row, "answer", where), extra))
+            records.append(_record(str(problem_id), problem_id, row, where, picture))
         return records
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
@@ -50,7 +57,7 @@ class ScienceQa(Benchmark):
         with_image = [hit for record, hit in zip(records, hits, strict=True) if record.picture is not None]
         return Score(
             self.metric,
-            100 * sum(with_image) / len(with_image) if with_image else 0.0,
+            Headline.mean(with_image),
             hits,
             {
                 "accuracy_all": 100 * sum(hits) / len(hits),
@@ -58,9 +65,14 @@ class ScienceQa(Benchmark):
                 "correct": int(sum(hits)),
             },
             num_unparsable=letters.count(None),
-            num_units=len(with_image),
-            statistic=weighted_mean(with_image),
         )
+
+
+def _record(key: str, question_id: str | int, row: Mapping[str, Any], where: str, picture: Picture | None) -> Record:
+    choices, question = take(row, "choices", where), take(row, "question", where)
+    prompt = scienceqa_prompt(question, row.get("hint") or "", choices)
+    extra = {"num_choices": len(choices), "subject": row.get("subject", "")}
+    return Record(key, question_id, prompt, picture, take(row, "answer", where), extra)
 
 
 def scienceqa_prompt(question: str, hint: str, choices: Sequence[str]) -> str:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    LETTER_ANSWER,
-    Benchmark,
-    Picture,
-    Record,
-    Score,
-    read_json,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 
 _CHOICES = (("A", "choice_a"), ("B", "choice_b"), ("C", "choice_c"), ("D", "choice_d"))
+
+
+_RECORDS = "SEED-Bench.json"
 
 
 class SeedBench(Benchmark):
@@ -30,10 +26,17 @@ class SeedBench(Benchmark):
     split = "image and video"
     size = 19_242
     metric = "accuracy"
+    variants: ClassVar[Mapping[str, str]] = {
+        "image-only": "the questions about pictures",
+        "video-only": "the questions about videos",
+    }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; of a video its middle frame is shown."""
-        file = self.find(root, "SEED-Bench.json")
+        if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, "test")) is not None:
+            where = f"{root / self.folder}, row "
+            return [_record(row, f"{where}{n}", take(row, "image", f"{where}{n}"), {}) for n, row in enumerate(rows)]
+        file = self.find(root, _RECORDS)
         content = read_json(file)
         types = {number: name for name, number in take(content, "question_type", str(file)).items()}
         records = []
@@ -41,16 +44,11 @@ class SeedBench(Benchmark):
             where = f"{file}, question {index}"
             kind, data_id = take(row, "data_type", where), str(take(row, "data_id", where))
             question_id = str(take(row, "question_id", where))
-            options = "".join(f"\n{letter}. {take(row, name, where)}" for letter, name in _CHOICES)
             if kind == "image":
                 path = file.parent / "SEED-Bench-image" / data_id
             else:
                 path = file.parent / "SEED-Bench-video-image" / f"{row.get('question_type_id')}_{question_id}.png"
-            extra = {"data_type": kind, "type": types.get(row.get("question_type_id"), "unknown")}
-            written_id: int | str = int(question_id) if kind == "image" and question_id.isdigit() else question_id
-            prompt = take(row, "question", where) + options + LETTER_ANSWER
-            answer = take(row, "answer", where)
-            records.append(Record(question_id, written_id, prompt, Picture(path.name, path), answer, extra))
+            records.append(_record(row, where, Picture(path.name, path), types))
         return records
 
     def row_key(self, row: Mapping[str, Any]) -> str:
@@ -65,16 +63,14 @@ class SeedBench(Benchmark):
         for record, hit in zip(records, hits, strict=True):
             groups[record.extra["data_type"]].append(hit)
             types[record.extra["type"]].append(hit)
-        shares = {f"{name} only": 100 * sum(values) / len(values) for name, values in groups.items()}
+        shares = {f"{name}-only": Headline.mean(values) for name, values in groups.items()}
         return Score(
             self.metric,
-            100 * sum(hits) / len(hits),
+            Headline.mean(hits),
             hits,
             {"per_type": {name: 100 * sum(values) / len(values) for name, values in types.items()}},
             num_unparsable=sum(answer not in tuple("ABCD") for answer in answers),
             variants=shares,
-            num_units=len(hits),
-            statistic=weighted_mean(hits),
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
@@ -82,3 +78,13 @@ class SeedBench(Benchmark):
         return [
             {"question_id": record.key, "prediction": answer} for record, answer in zip(records, answers, strict=True)
         ]
+
+
+def _record(row: Mapping[str, Any], where: str, picture: Picture, types: Mapping[Any, str]) -> Record:
+    kind, question_id = take(row, "data_type", where), str(take(row, "question_id", where))
+    options = "".join(f"\n{letter}. {take(row, name, where)}" for letter, name in _CHOICES)
+    type_id = row.get("question_type_id")
+    extra = {"data_type": kind, "type": types.get(type_id, f"type {type_id}")}
+    written_id: int | str = int(question_id) if kind == "image" and question_id.isdigit() else question_id
+    prompt = take(row, "question", where) + options + LETTER_ANSWER
+    return Record(question_id, written_id, prompt, picture, take(row, "answer", where), extra)

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    SHORT_ANSWER,
-    Benchmark,
-    Picture,
-    Record,
-    Score,
-    read_json,
-    read_json_lines,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import Picture, read_json, read_json_lines, read_parquet, take
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.vqa import textvqa_accuracy
 
+_RECORDS = "TextVQA_0.5.1_val.json"
 _PROMPTS = "llava_textvqa_val_v051_ocr.jsonl"
 
 
@@ -31,13 +24,16 @@ class TextVqa(Benchmark):
     split = "val"
     size = 5_000
     metric = "VQA accuracy"
+    variants: ClassVar[Mapping[str, str]] = {"no-ocr": "prompts without the line of OCR tokens, as lmms-eval asks"}
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; prompts have OCR tokens where LLaVA's question file is there."""
-        file = self.find(root, "TextVQA_0.5.1_val.json")
+        if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, "validation")) is not None:
+            return self._read_hub(rows, root / self.folder)
+        file = self.find(root, _RECORDS)
         prompts_file = file.parent / _PROMPTS
         prompts: dict[str, str] = {}
-        if prompts_file.exists():
+        if prompts_file.exists() and self.variant != "no-ocr":
             for where, row in read_json_lines(prompts_file):
                 text = take(row, "text", where)
                 prompts[_key(take(row, "question_id", where), text)] = text
@@ -47,10 +43,22 @@ class TextVqa(Benchmark):
             image_id, question = take(row, "image_id", where), take(row, "question", where)
             key = _key(image_id, question)
             picture = Picture(f"{image_id}.jpg", path=file.parent / "train_images" / f"{image_id}.jpg")
-            prompt = prompts.get(key, question.capitalize() + SHORT_ANSWER)
+            prompt = prompts.get(key) or textvqa_prompt(question, None)
             answers = take(row, "answers", where)
             extra = {"has_ocr_tokens": key in prompts}
             records.append(Record(key, image_id, prompt, picture, answers, extra))
+        return records
+
+    def _read_hub(self, rows: list[dict[str, Any]], folder: Path) -> list[Record]:
+        records = []
+        for number, row in enumerate(rows):
+            where = f"{folder}, row {number}"
+            image_id, question = take(row, "image_id", where), take(row, "question", where)
+            tokens = None if self.variant == "no-ocr" else row.get("ocr_tokens")
+            prompt, picture = textvqa_prompt(question, tokens), take(row, "image", where)
+            extra = {"has_ocr_tokens": tokens is not None}
+            answers = take(row, "answers", where)
+            records.append(Record(_key(image_id, question), image_id, prompt, picture, answers, extra))
         return records
 
     def row_key(self, row: Mapping[str, Any]) -> str:
@@ -63,12 +71,16 @@ class TextVqa(Benchmark):
         with_ocr = sum(bool(record.extra.get("has_ocr_tokens")) for record in records)
         return Score(
             self.metric,
-            100 * sum(scores) / len(scores),
+            Headline.mean(scores),
             scores,
             {"prompts_with_ocr_tokens": with_ocr},
-            num_units=len(scores),
-            statistic=weighted_mean(scores),
         )
+
+
+def textvqa_prompt(question: str, ocr_tokens: Sequence[str] | None) -> str:
+    """Return LLaVA's prompt; its line of OCR tokens is there even when there is none to name."""
+    line = "" if ocr_tokens is None else f"\nReference OCR token: {', '.join(ocr_tokens)}"
+    return question.capitalize() + line + SHORT_ANSWER
 
 
 def _key(image_id: str, prompt: str) -> str:

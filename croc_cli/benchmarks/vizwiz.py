@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    SHORT_ANSWER,
-    Benchmark,
-    Picture,
-    Record,
-    Score,
-    read_json,
-    read_json_lines,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import Picture, read_json, read_json_lines, read_parquet, take, text_of
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.vqa import mean_by, normalise_m4c, vizwiz_accuracy
 
 _UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
@@ -32,11 +25,28 @@ class VizWiz(Benchmark):
     size = 8_000
     metric = "VQA accuracy"
     hidden_labels = True
+    variants: ClassVar[Mapping[str, str]] = {"val": "the val split, whose labels are public"}
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        file = self.find(root, "llava_test.jsonl", "test.json", "val.json")
+        files = ("val.json",) if self.variant == "val" else ("llava_test.jsonl", "test.json", "val.json")
+        splits = ("val",) if self.variant == "val" else ("test", "val")
+        if not self.holds(root, *files) and (rows := read_parquet(root / self.folder, *splits)) is not None:
+            return self._read_hub(rows, root / self.folder)
+        file = self.find(root, *files)
         return self._read_lines(file) if file.suffix == ".jsonl" else self._read_official(file)
+
+    def _read_hub(self, rows: list[dict[str, Any]], folder: Path) -> list[Record]:
+        records = []
+        for number, row in enumerate(rows):
+            where = f"{folder}, row {number}"
+            image = f"{str(take(row, 'question_id', where)).removesuffix('.jpg')}.jpg"
+            picture = replace(take(row, "image", where), name=image)
+            prompt = vizwiz_prompt(take(row, "question", where))
+            question_id = _image_number(image, number)
+            extra = {"answer_type": text_of(row.get("category")) or "unknown"}
+            records.append(Record(str(question_id), question_id, prompt, picture, row.get("answers") or None, extra))
+        return records
 
     def _read_lines(self, file: Path) -> list[Record]:
         records = []
@@ -67,11 +77,9 @@ class VizWiz(Benchmark):
         ]
         return Score(
             self.metric,
-            100 * sum(scores) / len(scores),
+            Headline.mean(scores),
             scores,
             {"per_answer_type": mean_by([record.extra["answer_type"] for record in records], scores)},
-            num_units=len(scores),
-            statistic=weighted_mean(scores),
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import (
-    SHORT_ANSWER,
-    Benchmark,
-    Picture,
-    Record,
-    Score,
-    read_json,
-    read_json_lines,
-    take,
-    weighted_mean,
-)
+from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
+from croc_cli.benchmarks.files import Picture, read_json, read_json_lines, read_parquet, take, text_of
+from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.vqa import mean_by, normalise_m4c, vqa_accuracy
 
 _VAL_QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
 _VAL_ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
 _TEST_QUESTIONS = "llava_vqav2_mscoco_test-dev2015.jsonl"
 _ALL_TEST_QUESTIONS = "llava_vqav2_mscoco_test2015.jsonl"
+_OFFICIAL_TEST_QUESTIONS = "v2_OpenEnded_mscoco_test-dev2015_questions.json"
+_OFFICIAL_ALL_TEST_QUESTIONS = "v2_OpenEnded_mscoco_test2015_questions.json"
 
 
 class Vqav2(Benchmark):
@@ -35,11 +29,47 @@ class Vqav2(Benchmark):
     size = 107_394
     metric = "VQA accuracy"
     hidden_labels = True
+    variants: ClassVar[Mapping[str, str]] = {
+        "val": "the val split, whose labels are public",
+        "raw-text": "the official rule on the model's own text, without LLaVA's normalisation",
+    }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        file = self.find(root, _TEST_QUESTIONS, _VAL_QUESTIONS)
+        tests = () if self.variant == "val" else (_TEST_QUESTIONS, _OFFICIAL_TEST_QUESTIONS)
+        splits = ("validation", "val") if self.variant == "val" else ("testdev", "validation", "val")
+        if not self.holds(root, *tests, _VAL_QUESTIONS):
+            rows = read_parquet(root / self.folder, *splits)
+            if rows is not None:
+                return self._read_hub(rows, root / self.folder)
+        file = self.find(root, *tests, _VAL_QUESTIONS)
+        if file.name == _OFFICIAL_TEST_QUESTIONS:
+            return self._read_official_test(file)
         return self._read_test(file) if file.name == _TEST_QUESTIONS else self._read_val(file)
+
+    def _read_hub(self, rows: list[dict[str, Any]], folder: Path) -> list[Record]:
+        records = []
+        for number, row in enumerate(rows):
+            where = f"{folder}, row {number}"
+            question_id = take(row, "question_id", where)
+            answers = [take(answer, "answer", where) for answer in row.get("answers") or ()] or None
+            kinds = {name: text_of(row.get(name)) for name in ("answer_type", "question_type")}
+            prompt = take(row, "question", where) + SHORT_ANSWER
+            records.append(
+                Record(str(question_id), int(question_id), prompt, take(row, "image", where), answers, kinds)
+            )
+        return records
+
+    def _read_official_test(self, file: Path) -> list[Record]:
+        records = []
+        for index, row in enumerate(take(read_json(file), "questions", str(file))):
+            where = f"{file}, question {index}"
+            question_id = take(row, "question_id", where)
+            image = f"COCO_test2015_{take(row, 'image_id', where):012d}.jpg"
+            picture = Picture(image, path=file.parent / "test2015" / image)
+            prompt = take(row, "question", where) + SHORT_ANSWER
+            records.append(Record(str(question_id), question_id, prompt, picture))
+        return records
 
     def _read_test(self, file: Path) -> list[Record]:
         records = []
@@ -80,18 +110,25 @@ class Vqav2(Benchmark):
         }
         return Score(
             self.metric,
-            100 * sum(scores) / len(scores),
+            Headline.mean(scores),
             scores,
             parts,
-            variants={"official on raw text": 100 * sum(raw) / len(raw)},
-            num_units=len(scores),
-            statistic=weighted_mean(scores),
+            variants={"raw-text": Headline.mean(raw)},
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
         """Return what EvalAI takes: every test2015 question, those of other splits with an empty answer."""
         sent = {record.question_id: normalise_m4c(answer) for record, answer in zip(records, answers, strict=True)}
         picture = next((record.picture for record in records if record.picture is not None), None)
-        every = picture.path.parent.parent / _ALL_TEST_QUESTIONS if picture is not None and picture.path else None
-        ids = [row["question_id"] for _, row in read_json_lines(every)] if every and every.exists() else list(sent)
-        return [{"question_id": question_id, "answer": sent.get(question_id, "")} for question_id in ids]
+        folder = picture.path.parent.parent if picture is not None and picture.path else None
+        ids = _all_test_ids(folder) if folder is not None else []
+        return [{"question_id": question_id, "answer": sent.get(question_id, "")} for question_id in ids or sent]
+
+
+def _all_test_ids(folder: Path) -> list[int]:
+    """Return the ids of every test2015 question, which the server wants; none where no file tells them."""
+    if (file := folder / _ALL_TEST_QUESTIONS).exists():
+        return [row["question_id"] for _, row in read_json_lines(file)]
+    if (file := folder / _OFFICIAL_ALL_TEST_QUESTIONS).exists():
+        return [row["question_id"] for row in take(read_json(file), "questions", str(file))]
+    return []

@@ -5,7 +5,7 @@ As in LLaVA, orientation tags (EXIF) are not applied, since boxes in its data co
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -73,6 +73,19 @@ class PathImage:
         """Decode the file; its first frame where it has several."""
         with self.path.open("rb") as file:
             return _decode(file, self.max_pixels)
+
+
+@dataclass(frozen=True)
+class LazyImage:
+    """An image file's content that is fetched when it is opened, such as a cell of a table."""
+
+    name: str
+    read: Callable[[], bytes]
+    max_pixels: int = MAX_PIXELS
+
+    def open(self) -> Image.Image:
+        """Decode the content; its first frame where it has several."""
+        return _decode(io.BytesIO(self.read()), self.max_pixels)
 
 
 @dataclass(frozen=True)

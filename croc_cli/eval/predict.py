@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from croc_cli.benchmarks.base import Picture, Record
+from croc_cli.benchmarks.base import Record
+from croc_cli.benchmarks.files import Picture
 from croc_cli.checkpoint.load import LoadedModel
 from croc_cli.data.conversation import ConversationEncoder
-from croc_cli.data.image import BadImageError, BytesImage, PathImage
+from croc_cli.data.image import BadImageError, LazyImage, PathImage
 from croc_cli.data.sample import ImageRef, Turn
 from croc_cli.eval.runner import Question, answer_batch, make_batches, prepare_pictures
 from croc_cli.names import IMAGE_TOKEN
@@ -110,4 +111,4 @@ def image_reference(picture: Picture) -> ImageRef:
     """Return a benchmark's picture in the form that the data room opens."""
     if picture.path is not None:
         return PathImage(picture.path)
-    return BytesImage(picture.name, picture.data or b"")
+    return LazyImage(picture.name, picture.read)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from croc_cli.benchmarks.base import Benchmark, Record, Score, match_answers
+from croc_cli.benchmarks.base import Benchmark, Record, match_answers
 from croc_cli.benchmarks.judged import JudgedBenchmark
 from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.benchmarks.score import Score
 from tests.benchmarks.golden_files import load, write_files
 
 JUDGED = ("llava_bench_wild", "mmvet")
@@ -110,10 +111,10 @@ def test_the_parts_of_pope_mme_mmbench_seed_and_mmstar_are_the_reference_s(tmp_p
         theirs = {key: 100 * value for key, value in golden["metrics"]["per_group_of_category"].items()}
         ours = result.parts["per_category"] | result.parts["per_l2_category"] | {"Overall": result.value}
         assert ours == pytest.approx(theirs)
-        assert result.variants["first rotation only"] == pytest.approx(100 * golden["metrics"]["vanilla_pass0"])
+        assert result.variants["first-rotation"].value == pytest.approx(100 * golden["metrics"]["vanilla_pass0"])
     result, _, golden = score("seedbench", tmp_path)
-    assert result.variants["image only"] == pytest.approx(golden["metrics"]["image_unrounded"])
-    assert result.variants["video only"] == pytest.approx(golden["metrics"]["video_unrounded"])
+    assert result.variants["image-only"].value == pytest.approx(golden["metrics"]["image_unrounded"])
+    assert result.variants["video-only"].value == pytest.approx(golden["metrics"]["video_unrounded"])
     assert result.parts["per_type"] == pytest.approx(golden["metrics"]["per_type_percent"], abs=0.006)
     result, _, golden = score("mmstar", tmp_path)
     shares = {key: 100 * value for key, value in golden["metrics"]["per_axis"].items()}

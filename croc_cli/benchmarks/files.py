@@ -1,0 +1,191 @@
+"""Reads benchmark files: JSON, JSON lines and the parquet tables of hub data sets; pictures are opened when needed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from croc_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from pyarrow import ChunkedArray
+
+
+class BenchmarkDataError(UsageError):
+    """A benchmark's files or an answer file are not as they should be; exit code 2."""
+
+
+@dataclass(frozen=True)
+class ParquetCell:
+    """A picture's place in a parquet file.
+
+    Attributes:
+        file: The file.
+        row_group: Which of its row groups.
+        row: Within the row group.
+        column: The picture's column: bytes, or the struct of bytes and path that the datasets library writes, or a
+            list of those.
+        frame: Of a list, which one; None takes the middle one, as LLaVA does with the frames of a video.
+    """
+
+    file: Path
+    row_group: int
+    row: int
+    column: str
+    frame: int | None = None
+
+    def read(self) -> bytes:
+        """Return the picture file's content."""
+        cell = _column(self.file, self.row_group, self.column)[self.row].as_py()
+        if isinstance(cell, list):
+            cell = cell[len(cell) // 2 if self.frame is None else self.frame] if cell else None
+        return bytes((cell.get("bytes") if isinstance(cell, Mapping) else cell) or b"")
+
+
+@lru_cache(maxsize=4)
+def _column(file: Path, row_group: int, column: str) -> ChunkedArray:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(file).read_row_group(row_group, columns=[column]).column(column)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a record, opened only when it is needed.
+
+    Attributes:
+        name: For messages; the file name, or the place in a table.
+        path: The file, or None.
+        data: The file's bytes, or None.
+        cell: Its place in a table, or None.
+    """
+
+    name: str
+    path: Path | None = None
+    data: bytes | None = field(default=None, repr=False)
+    cell: ParquetCell | None = None
+
+    @classmethod
+    def from_base64(cls, name: str, text: str) -> Picture:
+        """Return the picture that a TSV cell holds."""
+        return cls(name, data=base64.b64decode(text))
+
+    def read(self) -> bytes:
+        """Return the picture file's content; nothing where a table's cell is empty.
+
+        Raises:
+            OSError: The file is missing.
+        """
+        if self.path is not None:
+            return self.path.read_bytes()
+        return self.cell.read() if self.cell is not None else self.data or b""
+
+    def open(self) -> Image.Image:
+        """Open the picture.
+
+        Raises:
+            OSError: It is missing or no picture.
+        """
+        from PIL import Image
+
+        return Image.open(io.BytesIO(self.read()))
+
+
+def take(record: Mapping[str, Any], name: str, where: str) -> Any:
+    """Return a field of a record.
+
+    Raises:
+        BenchmarkDataError: The record has no such field; says which record.
+    """
+    if name not in record:
+        raise BenchmarkDataError(f"{where}: no field {name!r}", hint=f"it has {', '.join(map(str, record)) or 'none'}")
+    return record[name]
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        BenchmarkDataError: It is no JSON; says where.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BenchmarkDataError(f"{file}: not JSON: {error}", hint="fetch the file again") from error
+
+
+def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place for messages, object) of every line.
+
+    Raises:
+        BenchmarkDataError: A line is no JSON object; says which.
+    """
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BenchmarkDataError(f"{file}, line {number}: not JSON: {error.msg}") from error
+            if not isinstance(row, dict):
+                raise BenchmarkDataError(f"{file}, line {number}: not a JSON object")
+            yield f"{file}, line {number}", row
+
+
+def read_parquet(folder: Path, *splits: str, picture: str = "image") -> list[dict[str, Any]] | None:
+    """Return the rows of a hub data set's parquet files, in order of name.
+
+    The rows of files that lie in `folder`, in its `data` or one folder further down; the column `picture` becomes a
+    `Picture` that is read when it is opened, or None where the cell is empty.
+
+    Args:
+        folder: Where the files are.
+        splits: Which, by the beginning of the files' names; the first split with files is taken, and all files where
+            no name begins with a split.
+        picture: The column of pictures, where there is one.
+
+    Raises:
+        BenchmarkDataError: A file is no parquet file.
+    """
+    files = sorted({*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*/*.parquet")})
+    for split in splits:
+        if chosen := [file for file in files if file.name.startswith(split)]:
+            files = chosen
+            break
+    if not files:
+        return None
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        rows += _rows(file, picture)
+    return rows
+
+
+def _rows(file: Path, picture: str) -> Iterator[dict[str, Any]]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+        names = [name for name in table.schema_arrow.names if name != picture]
+        for group in range(table.num_row_groups):
+            rows = table.read_row_group(group, columns=names).to_pylist()
+            if picture in table.schema_arrow.names:
+                filled = table.read_row_group(group, columns=[picture]).column(0).is_valid().to_pylist()
+                for index, (row, is_there) in enumerate(zip(rows, filled, strict=True)):
+                    name = f"{file.name}, row group {group}, row {index}"
+                    row[picture] = Picture(name, cell=ParquetCell(file, group, index, picture)) if is_there else None
+            yield from rows
+    except ArrowException as error:
+        raise BenchmarkDataError(f"{file}: not a readable parquet file: {error}", hint="fetch it again") from error
+
+
+def text_of(cell: Any) -> str:
+    """Return a cell's text, empty where the cell is."""
+    return "" if cell is None else str(cell)
