@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from croc_cli.benchmarks.files import BenchmarkDataError, Picture
 from croc_cli.benchmarks.score import Score
@@ -72,7 +72,7 @@ class Benchmark(ABC):
     variants: ClassVar[Mapping[str, str]] = {}
     variant: str | None = None
 
-    def in_variant(self, name: str) -> Self:
+    def in_variant(self, name: str) -> Benchmark:
         """Return this benchmark in one of its variants.
 
         Raises:

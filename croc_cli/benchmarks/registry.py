@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -70,20 +71,32 @@ def benchmarks() -> dict[str, Benchmark]:
     return {benchmark.name: benchmark for benchmark in every}
 
 
-def choose(names: str) -> list[Benchmark]:
+def choose(names: str, variants: Mapping[str, str] | None = None) -> list[Benchmark]:
     """Return the benchmarks that a comma-separated list names, in the paper's order; "all" is every one.
+
+    Args:
+        names: The list.
+        variants: Which variant of a benchmark is asked for, by the benchmark's name; the others are primary.
 
     Raises:
         UsageError: A name is unknown; says the nearest.
     """
+    variants = variants or {}
+    for name in variants:
+        _check_name(name)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if wanted == ["all"]:
         wanted = list(NAMES)
     for name in wanted:
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}, and all"
-            raise UsageError(f"there is no benchmark {name!r}", hint=hint)
+        _check_name(name)
     if not wanted:
         raise UsageError("no benchmark is named", hint=f"there are {', '.join(NAMES)}, and all")
-    return [benchmarks()[name] for name in NAMES if name in wanted]
+    chosen = [benchmarks()[name] for name in NAMES if name in wanted]
+    return [one.in_variant(variants[one.name]) if one.name in variants else one for one in chosen]
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}, and all"
+        raise UsageError(f"there is no benchmark {name!r}", hint=hint)

@@ -107,6 +107,7 @@ def evaluate(
         "model_sha256": weights_identity(model),
         "data": str(root.resolve()),
         "benchmarks": [benchmark.name for benchmark in chosen],
+        "variants": {benchmark.name: benchmark.variant for benchmark in chosen if benchmark.variant},
         "batch_size": request.batch_size or recipe.eval.batch_size,
     }
     waiting = _claim(chosen, records, stage_dir, task)

@@ -1,13 +1,17 @@
 """`croc eval`: answer and score the paper's benchmarks, score again, list them, compare runs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from croc_cli.commands.console import CrocGroup
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
 from croc_cli.names import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from croc_cli.benchmarks.judge import Judge
+    from croc_cli.recipe.schema import JudgeRecipe
 
 _DEFAULT = "predict"
 
@@ -38,6 +42,12 @@ DataOption = Annotated[
         "--data", metavar="ROOT", help="Folder of benchmark files; left out: data/eval or playground/data/eval"
     ),
 ]
+VariantOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--variant", metavar="NAME=VARIANT", help="Another scorer's rule, prompt or split; see croc eval list"
+    ),
+]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]
 JudgeUrlOption = Annotated[
@@ -52,6 +62,7 @@ FORMS = ("text", "md", "json", "csv")
 def predict(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
     benchmark: BenchmarkOption = "all",
+    variant: VariantOption = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint; left out: the recipe's")
     ] = None,
@@ -77,14 +88,19 @@ def predict(
     from croc_cli.recipe.schema import LaunchRecipe
 
     _check_form(form)
-    chosen = choose(benchmark)
     name = recipe or DEFAULT_RECIPE
-    loaded = load_recipe(name, overrides=with_overrides({"launch.num_ranks": (ranks, "--gpus")}, assignments or ()))
+    flags = {
+        "launch.num_ranks": (ranks, "--gpus"),
+        "judge.base_url": (judge_url, "--judge-url"),
+        "judge.model": (judge_model, "--judge-model"),
+    }
+    loaded = load_recipe(name, overrides=with_overrides(flags, assignments or ()))
+    chosen = choose(benchmark, loaded.recipe.eval.variants | _variants(variant))
     # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
     folder = run_folder_of(model, run_dir).stage(STAGE).root if model else Path(loaded.recipe.runs_folder)
     request = EvalRequest(model, data, run_dir, batch_size, partial, dry_run, form)
-    judge = _judge(judge_url, judge_model, folder)
+    judge = _judge(loaded.recipe.judge, folder)
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
 
 
@@ -94,6 +110,7 @@ def score(
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", "-b", metavar="NAMES", help="Left out: all that are answered")
     ] = None,
+    variant: VariantOption = None,
     data: DataOption = None,
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
@@ -111,9 +128,12 @@ def score(
     answered = [name for name in NAMES if (stage_dir.predictions / f"{name}.jsonl").exists()]
     if not answered:
         raise UsageError(f"{run_dir} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
-    chosen = choose(benchmark or ",".join(answered))
+    chosen = choose(benchmark or ",".join(answered), _saved_variants(stage_dir.root) | _variants(variant))
     model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
-    judge = _judge(judge_url, judge_model, stage_dir.root)
+    settings = _saved_judge(stage_dir.recipe_file)
+    changes = {"base_url": judge_url, "model": judge_model}
+    settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    judge = _judge(settings, stage_dir.root)
     score_all(chosen, stage_dir, data_root(data), model=model, partial=partial, judge=judge, form=form)
 
 
@@ -127,7 +147,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
 
     _check_form(form)
     root = data or next((folder for folder in DATA_ROOTS if folder.is_dir()), DATA_ROOTS[0])
-    rows = [["name", "benchmark", "split", "questions", "metric", "scored by", "files"]]
+    rows = [["name", "benchmark", "split", "questions", "metric", "scored by", "variants", "files"]]
     for one in benchmarks().values():
         by = "a judge model" if one.needs_judge else "its server" if one.hidden_labels else "croc"
         folder = root / one.folder
@@ -139,6 +159,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
                 f"{one.size:,}",
                 one.metric,
                 by,
+                ", ".join(one.variants) or "–",
                 "here" if folder.is_dir() else f"put into {folder}",
             ]
         )
@@ -169,15 +190,46 @@ def _check_form(form: str) -> None:
         raise UsageError(f"--format {form}: there is no such form", hint=f"one of {', '.join(FORMS)}")
 
 
-def _judge(url: str | None, model: str | None, folder: Path) -> Any:
+def _variants(assignments: list[str] | None) -> dict[str, str]:
     from croc_cli.errors import UsageError
 
-    if url is None and model is None:
+    pairs = [assignment.partition("=") for assignment in assignments or ()]
+    for name, sign, variant in pairs:
+        if not (name and sign and variant):
+            raise UsageError(f"--variant {name}{sign}{variant}: not NAME=VARIANT", hint="such as textvqa=no-ocr")
+    return {name: variant for name, _, variant in pairs}
+
+
+def _saved_variants(folder: Path) -> dict[str, str]:
+    """Return the variants that the saved answers were asked for in."""
+    from croc_cli.run_dir import read_json
+
+    return dict(read_json(folder / "task.json").get("variants", {}))
+
+
+def _saved_judge(recipe_file: Path) -> "JudgeRecipe":
+    from croc_cli.recipe.load import load_resolved
+    from croc_cli.recipe.schema import JudgeRecipe
+
+    return load_resolved(recipe_file).judge if recipe_file.exists() else JudgeRecipe()
+
+
+def _judge(settings: "JudgeRecipe", folder: Path) -> "Judge | None":
+    from croc_cli.errors import UsageError
+
+    if settings.base_url is None and settings.model is None:
         return None
-    if url is None or model is None:
+    if settings.base_url is None or settings.model is None:
         raise UsageError(
-            "a judge needs --judge-url and --judge-model", hint="such as https://api.openai.com/v1 and gpt-4-0613"
+            "a judge needs --judge-url and --judge-model, or judge.base_url and judge.model in the recipe",
+            hint="such as https://api.openai.com/v1 and gpt-4-0613",
         )
     from croc_cli.benchmarks.judge import Judge
 
-    return Judge(url, model, folder / "judge_replies")
+    return Judge(
+        settings.base_url,
+        settings.model,
+        folder / "judge_replies",
+        num_workers=settings.num_workers,
+        timeout=settings.timeout,
+    )

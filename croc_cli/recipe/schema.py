@@ -237,6 +237,18 @@ class EvalRecipe(Section):
     num_scenes: PositiveInt = Field(100, description="Held-out scenes of the `scenes` benchmark")
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 128
+    variants: dict[str, str] = Field(
+        {}, description="Variants of `croc eval`'s benchmarks, such as {textvqa: no-ocr}; see croc eval list"
+    )
+
+
+class JudgeRecipe(Section):
+    """The model that scores the answers of LLaVA-Bench and MM-Vet; its key is in CROC_JUDGE_API_KEY alone."""
+
+    base_url: str | None = Field(None, description="OpenAI-compatible endpoint, such as https://api.openai.com/v1")
+    model: str | None = Field(None, description="Which model judges, such as gpt-4-0613")
+    num_workers: PositiveInt = Field(8, description="Requests at once")
+    timeout: PositiveFloat = Field(120.0, description="Seconds to wait for a reply")
 
 
 class ChatRecipe(Section):
@@ -296,6 +308,7 @@ class Recipe(Section):
     reconstruct: ReconstructStage
     finetune: StageRecipe
     eval: EvalRecipe = EvalRecipe()
+    judge: JudgeRecipe = JudgeRecipe()
     chat: ChatRecipe = ChatRecipe()
     launch: LaunchRecipe = LaunchRecipe()
     monitor: MonitorRecipe = MonitorRecipe()

@@ -43,7 +43,7 @@ def _lines(values: Mapping[str, Any], origins: Mapping[str, str], path: KeyPath)
     indent = _INDENT * len(path)
     for key, value in values.items():
         here = (*path, key)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             if not path:
                 yield "", ""
             yield f"{indent}{key}:", ""

@@ -9,7 +9,7 @@ import torch
 
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.predictions import answers_file, append_row, read_rows, shard_file
-from croc_cli.benchmarks.registry import benchmarks
+from croc_cli.benchmarks.registry import choose
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.image import BadImageError
@@ -46,7 +46,7 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
     answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
     events = JsonLines(stage_dir.events_file)
     for name in task["benchmarks"]:
-        benchmark = benchmarks()[name]
+        [benchmark] = choose(name, {name: variant} if (variant := task["variants"].get(name)) else None)
         records = benchmark.read(Path(task["data"]))
         answer_benchmark(answerer, benchmark, records, stage_dir, rank=rank, num_ranks=num_ranks, events=events)
     if rank == 0:

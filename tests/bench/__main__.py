@@ -5,8 +5,9 @@ Nothing here is a test: a figure is a ratio to a named baseline in the same run,
 
 import importlib
 import sys
+from pathlib import Path
 
-BENCHES = ("startup", "stage_1_5", "nano_throughput", "report_page")
+BENCHES = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("__"))
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ COMMANDS = [
     ["finetune"],
     ["run"],
     ["demo"],
+    ["eval"],
+    ["eval", "list"],
     ["chat"],
     ["recipes"],
     ["recipes", "show"],

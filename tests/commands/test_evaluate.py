@@ -35,7 +35,9 @@ def test_help_shows_the_commands_and_starts_without_torch() -> None:
         (("--benchmark", "pop"), "there is no benchmark 'pop'", "did you mean pope?"),
         (("--benchmark", "pope", "--data", "nowhere"), "nowhere is no folder", "--data ROOT"),
         (("--benchmark", "pope", "--format", "xml"), "--format xml", "text, md, json, csv"),
-        (("--benchmark", "mmvet", "--judge-url", "http://x/v1"), "--judge-model", "api.openai.com"),
+        (("--benchmark", "mmvet", "--judge-url", "http://x/v1"), "judge.model in the recipe", "api.openai.com"),
+        (("--benchmark", "pope", "--variant", "pope"), "--variant pope: not NAME=VARIANT", "textvqa=no-ocr"),
+        (("--benchmark", "pope", "--variant", "pope=pool"), "pope has no variant 'pool'", "did you mean pooled?"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(
