@@ -44,9 +44,7 @@ DataOption = Annotated[
 ]
 VariantOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--variant", metavar="NAME=VARIANT", help="Another scorer's rule, prompt or split; see croc eval list"
-    ),
+    typer.Option("--variant", metavar="NAME=VARIANT", help="Another rule, prompt or split; see croc eval list"),
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]

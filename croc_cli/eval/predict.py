@@ -75,14 +75,14 @@ def _answer(
     processor = answerer.model.processor
     while waiting:
         try:
-            pixels = prepare_pictures(processor, [reference for q in waiting for reference in q.images])
+            pictures = prepare_pictures(processor, [reference for q in waiting for reference in q.images])
         except BadImageError as error:
             for question in waiting:
                 if any(image is not None and image.name == error.name for image in question.images):
                     on_bad_image(by_key[question.id], error)
             waiting = [q for q in waiting if all(image is None or image.name != error.name for image in q.images)]
             continue
-        texts = answer_batch(answerer.model.llava, processor, waiting, pixels, max_new_tokens=max_new_tokens)
+        texts = answer_batch(answerer.model.llava, processor, waiting, pictures, max_new_tokens=max_new_tokens)
         for question, text in zip(waiting, texts, strict=True):
             yield _row(by_key[question.id], text, answerer)
         return

@@ -1,17 +1,20 @@
 """Answers of a model to many questions: greedy, in batches, each answer the same whatever else is in its batch.
 
-Letters: B questions of a batch, L tokens of the longest prompt, I pictures of a batch.
+Letters: B questions of a batch, L tokens of the longest prompt, P different pictures, I places for pictures.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProcessor
 
 from croc_cli.data.image import open_image, process_images
 from croc_cli.data.sample import ImageRef
+
+_LENGTH_STEP = 32  # tokens of padding at most, few beside the 576 visual ones of a prompt
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,31 @@ class Question:
     images: tuple[ImageRef | None, ...]
 
 
-def make_batches(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
-    """Return the questions in batches, the shortest prompts first.
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a batch, each different one prepared once.
 
-    Alike lengths beside each other leave little padding; the sort is stable, so the batches are always the same.
+    Attributes:
+        pixels: [P, 3, H, W] float32, the P different ones.
+        places: Which of them stands at each place of the batch's prompts, in order; I numbers.
     """
-    ordered = sorted(questions, key=lambda question: len(question.prompt_ids))
+
+    pixels: torch.Tensor
+    places: list[int]
+
+
+def make_batches(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
+    """Return the questions in batches, the shortest prompts first, those about one picture beside each other.
+
+    Alike lengths leave little padding, and a picture is read once for all its questions in a batch.
+    Lengths count in steps, or hardly two questions about a picture would meet. The order is the same every time.
+    """
+
+    def place(question: Question) -> tuple[int, list[str], int]:
+        names = [reference.name if reference is not None else "" for reference in question.images]
+        return len(question.prompt_ids) // _LENGTH_STEP, names, len(question.prompt_ids)
+
+    ordered = sorted(questions, key=place)
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
@@ -59,8 +81,8 @@ def answer_questions(
         BadImageError: A picture does not open.
     """
     for batch in make_batches(questions, batch_size):
-        pixels = prepare_pictures(processor, [reference for question in batch for reference in question.images])
-        texts = answer_batch(llava, processor, batch, pixels, max_new_tokens=max_new_tokens)
+        pictures = prepare_pictures(processor, [reference for question in batch for reference in question.images])
+        texts = answer_batch(llava, processor, batch, pictures, max_new_tokens=max_new_tokens)
         yield from zip((question.id for question in batch), texts, strict=True)
 
 
@@ -69,7 +91,7 @@ def answer_batch(
     llava: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     batch: Sequence[Question],
-    pixels: torch.Tensor | None,
+    pictures: Pictures | None,
     *,
     max_new_tokens: int,
 ) -> list[str]:
@@ -79,19 +101,25 @@ def answer_batch(
         llava: The model, in eval mode.
         processor: Its processor.
         batch: B questions.
-        pixels: Their pictures in order, [I, 3, H, W] float32, or None where they have none.
+        pictures: Their pictures, or None where they have none.
         max_new_tokens: Tokens of an answer at most.
     """
     tokenizer = processor.tokenizer
+    opening = _read_openings(llava, batch, pictures)
+    start = opening.length if opening is not None else 0
     longest = max(len(question.prompt_ids) for question in batch)
-    # Padding stands on the left, where generation does not see it between prompt and answer.
-    padded = [[tokenizer.pad_token_id] * (longest - len(q.prompt_ids)) + q.prompt_ids for q in batch]
-    mask = [[0] * (longest - len(q.prompt_ids)) + [1] * len(q.prompt_ids) for q in batch]
-    inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}
-    if pixels is not None:
-        inputs["pixel_values"] = pixels.to(llava.dtype)
+    # Padding stands before what differs, where generation does not see it between prompt and answer.
+    padding = [longest - len(question.prompt_ids) for question in batch]
+    ids = [
+        [*q.prompt_ids[:start], *[tokenizer.pad_token_id] * pad, *q.prompt_ids[start:]]
+        for q, pad in zip(batch, padding, strict=True)
+    ]
+    mask = [[1] * start + [0] * pad + [1] * (longest - start - pad) for pad in padding]
+    visual = {"past_key_values": opening.cache} if opening is not None else _visual_inputs(llava, pictures)
     output = llava.generate(
-        **{name: tensor.to(llava.device) for name, tensor in inputs.items()},
+        input_ids=torch.tensor(ids, device=llava.device),
+        attention_mask=torch.tensor(mask, device=llava.device),
+        **visual,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
@@ -102,6 +130,60 @@ def answer_batch(
     return [text.strip() for text in texts]
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """What the LLM has read already: every prompt of a batch up to the end of its pictures.
+
+    Attributes:
+        length: Tokens of it, the same in every prompt.
+        cache: Keys and values, a row for each question.
+    """
+
+    length: int
+    cache: DynamicCache
+
+
+def _read_openings(
+    llava: LlavaForConditionalGeneration, batch: Sequence[Question], pictures: Pictures | None
+) -> _Opening | None:
+    """Read each different opening of a batch once: template and pictures, which all questions about a picture share.
+
+    Returns None where nothing would be saved: no pictures, openings of different lengths, or none that is shared.
+    """
+    if pictures is None or any(not question.images for question in batch):
+        return None
+    image_token = llava.config.image_token_id
+    places = iter(pictures.places)
+    keys = []
+    for question in batch:
+        end = len(question.prompt_ids) - question.prompt_ids[::-1].index(image_token)
+        keys.append((tuple(question.prompt_ids[:end]), tuple(next(places) for _ in question.images)))
+    different = list(dict.fromkeys(keys))
+    length = len(different[0][0])
+    if 2 * len(different) > len(batch) or any(len(ids) != length for ids, _ in different):
+        return None
+    shown = Pictures(pictures.pixels, [place for _, places_of_one in different for place in places_of_one])
+    cache = DynamicCache(config=llava.config.text_config)
+    llava.model(
+        input_ids=torch.tensor([ids for ids, _ in different], device=llava.device),
+        past_key_values=cache,
+        use_cache=True,
+        **_visual_inputs(llava, shown),
+    )
+    rows = {key: row for row, key in enumerate(different)}
+    cache.batch_select_indices(torch.tensor([rows[key] for key in keys], device=llava.device))
+    return _Opening(length, cache)
+
+
+def _visual_inputs(llava: LlavaForConditionalGeneration, pictures: Pictures | None) -> dict[str, Any]:
+    """Return what the model takes in place of pixels: visual tokens, computed once for each different picture."""
+    if pictures is None:
+        return {}
+    features = llava.get_image_features(pictures.pixels.to(llava.device, llava.dtype))
+    features.pooler_output = [features.pooler_output[index] for index in pictures.places]
+    return {"mm_encoder_outputs": {"image": features}}
+
+
 def end_tokens(llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> list[int]:
     """Return every token that ends an answer: the tokenizer's, and those of the model's generation config."""
     configured = llava.generation_config.eos_token_id
@@ -109,21 +191,25 @@ def end_tokens(llava: LlavaForConditionalGeneration, processor: LlavaProcessor) 
     return sorted({token for token in (*ids, processor.tokenizer.eos_token_id) if token is not None})
 
 
-def prepare_pictures(processor: LlavaProcessor, pictures: Sequence[ImageRef | None]) -> torch.Tensor | None:
-    """Return [I, 3, H, W] float32, each distinct picture opened and prepared once; None where there are none.
+def prepare_pictures(processor: LlavaProcessor, pictures: Sequence[ImageRef | None]) -> Pictures | None:
+    """Return the pictures of a batch, each different one opened and prepared once; None where there are none.
 
     Raises:
         BadImageError: A picture does not open.
     """
     if not pictures:
         return None
-    prepared: dict[str, torch.Tensor] = {}
-    names = [reference.name if reference is not None else "" for reference in pictures]
-    for name, reference in zip(names, pictures, strict=True):
-        if name not in prepared:
+    prepared: list[torch.Tensor] = []
+    known: dict[str, int] = {}
+    places = []
+    for reference in pictures:
+        name = reference.name if reference is not None else ""
+        if name not in known:
+            known[name] = len(prepared)
             image = blank_image(processor) if reference is None else open_image(reference)
-            prepared[name] = process_images([image], processor.image_processor)
-    return torch.cat([prepared[name] for name in names])
+            prepared.append(process_images([image], processor.image_processor))
+        places.append(known[name])
+    return Pictures(torch.cat(prepared), places)
 
 
 def blank_image(processor: LlavaProcessor) -> Image.Image:

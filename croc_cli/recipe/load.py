@@ -165,7 +165,7 @@ def _origins(recipe: Recipe, layers: Layers) -> dict[str, str]:
     def walk(values: Mapping[str, Any], path: KeyPath) -> None:
         for key, value in values.items():
             here = (*path, key)
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 walk(value, here)
             else:
                 origin = layers.origins.get(here)

@@ -46,7 +46,7 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
     answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
     events = JsonLines(stage_dir.events_file)
     for name in task["benchmarks"]:
-        [benchmark] = choose(name, {name: variant} if (variant := task["variants"].get(name)) else None)
+        [benchmark] = choose(name, {name: variant} if (variant := task.get("variants", {}).get(name)) else None)
         records = benchmark.read(Path(task["data"]))
         answer_benchmark(answerer, benchmark, records, stage_dir, rank=rank, num_ranks=num_ranks, events=events)
     if rank == 0:

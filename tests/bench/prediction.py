@@ -66,9 +66,9 @@ def one_at_a_time(model: LoadedModel, encoder: ConversationEncoder, asked: list[
         assert record.picture is not None
         ids = encoder.encode_prompt([Turn("human", f"{IMAGE_TOKEN}\n{record.prompt}")])
         question = Question(record.key, ids, (image_reference(record.picture),))
-        pixels = prepare_pictures(model.processor, question.images)
+        pictures = prepare_pictures(model.processor, question.images)
         [answers[record.key]] = answer_batch(
-            model.llava, model.processor, [question], pixels, max_new_tokens=MAX_NEW_TOKENS
+            model.llava, model.processor, [question], pictures, max_new_tokens=MAX_NEW_TOKENS
         )
     return answers
 

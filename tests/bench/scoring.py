@@ -1,4 +1,4 @@
-"""Seconds of scoring each benchmark at its full size on one core, from saved answers to headline, parts and interval.
+"""Processor seconds of scoring each benchmark at its full size, from answers to headline, parts and interval.
 
 The questions are the benchmarks' own golden records, drawn again and again until the size is reached, so that answers
 and labels differ from record to record as little and as much as those do.
@@ -47,14 +47,14 @@ def main() -> None:
                 json.dumps({"question_id": record.key, "prompt": "", "text": text}) + "\n"
                 for record, text in zip(records, texts, strict=True)
             )
-            started = time.perf_counter()
+            started = time.process_time()
             rows = {row["question_id"]: row["text"] for row in map(json.loads, lines.splitlines())}
             answers = [rows[record.key] for record in records]
-            matched = time.perf_counter()
+            matched = time.process_time()
             score = benchmark.score(records, answers)
-            scored = time.perf_counter()
+            scored = time.process_time()
             score.interval()
-            done = time.perf_counter()
+            done = time.process_time()
             print(
                 f"{benchmark.name:18} {len(records):9,} {matched - started:8.2f} {scored - matched:8.2f}"
                 f" {done - scored:11.2f} {done - started:9.2f}",

@@ -38,6 +38,8 @@ def drop_punctuation(text: str) -> str:
     has_number = _COMMA_IN_NUMBER.search(text) is not None
     result = text
     for mark in _tables()["punctuation_in_order"]:
+        if mark not in text:
+            continue
         beside_space = f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if beside_space or has_number else " ")
     return _PERIOD.sub("", result, count=_MOST_PERIODS)
