@@ -1,5 +1,6 @@
 """Every command of the README does what it says: training and pip are stopped at the plan, the rest runs."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -8,6 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.benchmarks.results import score_benchmark, write_results
+from croc_cli.run_dir import RunDir
+from tests.benchmarks.golden_files import load, write_files
 from tests.commands.croc import Answer, croc
 from tests.report.runs import make_run
 from tests.tiny import make_tiny_llava
@@ -38,13 +43,27 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("mine.yaml").write_text(recipe, encoding="utf-8")
     make_run(Path("runs/nano"), stages=("align",), scenes=None)
     monkeypatch.setattr("webbrowser.open", lambda _address: True)
+    write_benchmarks()
     return tmp_path
+
+
+def write_benchmarks() -> None:
+    """Write small copies of all benchmarks, and two runs that have answered one of them."""
+    for name in NAMES:
+        write_files(name, Path("data/eval"))
+    lines = "".join(json.dumps(row) + "\n" for row in load("gqa")["predictions"])
+    for run_name in ("croc-7b", "llava-1.5-7b"):
+        stage_dir = RunDir(Path("runs") / run_name).stage("benchmarks")
+        stage_dir.predictions.mkdir(parents=True)
+        (stage_dir.predictions / "gqa.jsonl").write_text(lines, encoding="utf-8")
+        write_results(stage_dir, {"gqa": score_benchmark(benchmarks()["gqa"], stage_dir, Path("data/eval"))}, model={})
 
 
 def run(line: str) -> Answer:
     """Run one command line in this process; what would train only plans."""
     _, *words = shlex.split(line)
-    return croc(*words, *(["--dry-run"] if words[0] in STAGES else []))
+    only_plans = words[0] in STAGES or (words[0] == "eval" and words[1].startswith("-"))
+    return croc(*words, *(["--dry-run"] if only_plans else []))
 
 
 def test_the_readme_has_the_commands_that_this_file_tries() -> None:
