@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-BASELINES = ("swapped_picture", "other_question", "most_common_answer", "best_blind_rule")
+BASELINES = ("swapped_picture", "other_question", "most_common_answer", "best_blind_rule", "no_picture")
 """What stands beside each accuracy: the model shown another picture, the model's answer to another question about the
-same picture, the most common answer, and the best rule that looks at the scene and never at the question."""
+same picture, the most common answer, the best rule that looks at the scene and never at the question, and the model
+shown a blank picture."""
 BLIND_BASELINES = ("most_common_answer", "best_blind_rule")
 """The baselines that need no question; an accuracy has to stand clear of the better one."""
-
-_MEAN = "mean"
+_SHOWN_OTHERWISE = {"swapped_picture": "another_picture", "no_picture": "no_picture"}
+"""Baseline → the answers of a row that it is made of."""
 
 
 def first_word(text: str) -> str:
@@ -26,129 +27,103 @@ def first_word(text: str) -> str:
     return match.group() if match else ""
 
 
-def accuracy_by_type(records: Iterable[Mapping[str, Any]], predictions: Mapping[str, str]) -> dict[str, float]:
-    """Return the share of right answers for every question type, and their mean under "mean".
+def score_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Score the rows of predictions/scenes.jsonl.
 
     Args:
-        records: Evaluation records; caption records are passed over.
-        predictions: Question id → what the model said.
+        rows: Evaluation records with the answers `text` and, for questions, `another_picture` and `no_picture`.
+
+    Returns:
+        `accuracy` by type and `mean_accuracy`; `baselines` by name, each by type; `best_blind`, the better of the
+        question-blind baselines by type; accuracy on held-out pairs; `caption_recall`, and the same for pairs that
+        were trained together and for those that were not; `num_questions`.
 
     Raises:
-        KeyError: A question has no prediction.
+        KeyError: A row has no answer.
     """
-    return _share_by_type(
-        (record["type"], first_word(predictions[record["question_id"]]) == record["answer"])
-        for record in _questions(records)
-    )
+    questions = [row for row in rows if row["kind"] == "question"]
+    captions = [row for row in rows if row["kind"] == "caption"]
+    accuracy = accuracy_by_type(questions, "text")
+    baselines = baselines_by_type(questions)
+    return {
+        "mean_accuracy": sum(accuracy.values()) / len(accuracy),
+        "accuracy": accuracy,
+        "baselines": baselines,
+        "best_blind": {kind: max(baselines[name][kind] for name in BLIND_BASELINES) for kind in accuracy},
+        "accuracy_on_held_out_pairs": accuracy_by_type(
+            [question for question in questions if question["names_held_out_pair"]], "text"
+        ),
+        "caption_recall": caption_recall(captions),
+        "caption_recall_trained_pairs": caption_recall(captions, held_out=False),
+        "caption_recall_held_out_pairs": caption_recall(captions, held_out=True),
+        "num_questions": len(questions),
+    }
 
 
-def baselines_by_type(
-    records: Iterable[Mapping[str, Any]],
-    predictions: Mapping[str, str],
-    swapped_predictions: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, float]]:
-    """Return the four baselines: name → question type → share of right answers, the mean over types under "mean".
+def accuracy_by_type(questions: Iterable[Mapping[str, Any]], variant: str) -> dict[str, float]:
+    """Return the share of right answers for every question type.
 
     Args:
-        records: Evaluation records; caption records are passed over.
-        predictions: Question id → what the model said.
-        swapped_predictions: Question id → what the model said to the picture of `swapped_scene_index`; without them
-            the baseline `swapped_picture` is left out.
+        questions: Question rows.
+        variant: Which of their answers counts: "text", "another_picture" or "no_picture".
 
     Raises:
-        KeyError: A question has no prediction.
+        KeyError: A question has no such answer.
     """
-    questions = _questions(records)
+    return _share_by_type((row["type"], first_word(row[variant]) == row["answer"]) for row in questions)
+
+
+def baselines_by_type(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the baselines: name → question type → share of right answers; those that rows have no answers for are out.
+
+    Raises:
+        KeyError: The other question about a picture is missing.
+    """
+    said = {row["question_id"]: row["text"] for row in questions}
     baselines = {
         "other_question": _share_by_type(
-            (record["type"], first_word(predictions[record["other_question_id"]]) == record["answer"])
-            for record in questions
+            (row["type"], first_word(said[row["other_question_id"]]) == row["answer"]) for row in questions
         ),
         "most_common_answer": _best_constant(questions),
         "best_blind_rule": _best_rule(questions),
     }
-    if swapped_predictions is not None:
-        baselines["swapped_picture"] = accuracy_by_type(questions, swapped_predictions)
+    for name, variant in _SHOWN_OTHERWISE.items():
+        if all(variant in row for row in questions):
+            baselines[name] = accuracy_by_type(questions, variant)
     return {name: baselines[name] for name in BASELINES if name in baselines}
 
 
-def margins_over_blind(accuracy: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return, for every type, by how much the accuracy exceeds the better question-blind baseline."""
-    return {
-        question_type: share - max(baselines[name][question_type] for name in BLIND_BASELINES)
-        for question_type, share in accuracy.items()
-    }
-
-
-def caption_recall(records: Iterable[Mapping[str, Any]], predictions: Mapping[str, str]) -> float:
+def caption_recall(captions: Iterable[Mapping[str, Any]], *, held_out: bool | None = None) -> float | None:
     """Return the share of the objects that their pictures' captions name with the right colour ("a red star").
 
     Args:
-        records: Evaluation records; questions are passed over.
-        predictions: Question id → caption.
+        captions: Caption rows.
+        held_out: Count only objects whose shape and colour were never (True) or were (False) trained together.
 
-    Raises:
-        KeyError: A caption record has no prediction.
-        ValueError: There is no caption record.
+    Returns:
+        The share, or None where there is no such object.
     """
     named = [
-        re.search(rf"\b{colour} {shape}\b", predictions[record["question_id"]].lower()) is not None
-        for record in records
-        if record["kind"] == "caption"
-        for shape, colour in record["objects"]
+        re.search(rf"\b{colour} {shape}\b", row["text"].lower()) is not None
+        for row in captions
+        for (shape, colour), is_held_out in zip(row["objects"], row["held_out"], strict=True)
+        if held_out is None or is_held_out == held_out
     ]
-    if not named:
-        raise ValueError("no caption records to score")
-    return sum(named) / len(named)
-
-
-def scene_scores(
-    records: Sequence[Mapping[str, Any]],
-    predictions: Mapping[str, str],
-    swapped_predictions: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Return everything that is reported about a model: accuracies, baselines, margins, held-out pairs, captions.
-
-    Args:
-        records: Evaluation records.
-        predictions: Question id → what the model said, captions included.
-        swapped_predictions: See `baselines_by_type`.
-
-    Raises:
-        KeyError: A record has no prediction.
-    """
-    accuracy = accuracy_by_type(records, predictions)
-    baselines = baselines_by_type(records, predictions, swapped_predictions)
-    scores: dict[str, Any] = {
-        "num_questions": dict(Counter(record["type"] for record in _questions(records))),
-        "accuracy": accuracy,
-        "baselines": baselines,
-        "margin_over_blind": margins_over_blind(accuracy, baselines),
-        "accuracy_on_held_out_pairs": accuracy_by_type(
-            [record for record in _questions(records) if record["names_held_out_pair"]], predictions
-        ),
-    }
-    if any(record["kind"] == "caption" for record in records):
-        scores["caption_recall"] = caption_recall(records, predictions)
-    return scores
-
-
-def _questions(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [record for record in records if record["kind"] == "question"]
+    return sum(named) / len(named) if named else None
 
 
 def _share_by_type(outcomes: Iterable[tuple[str, bool]]) -> dict[str, float]:
     by_type: dict[str, list[bool]] = {}
     for question_type, is_right in outcomes:
         by_type.setdefault(question_type, []).append(is_right)
-    return _with_mean({question_type: sum(found) / len(found) for question_type, found in by_type.items()})
+    return {question_type: sum(found) / len(found) for question_type, found in by_type.items()}
 
 
 def _best_constant(questions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     answers: dict[str, Counter[str]] = {}
     for record in questions:
         answers.setdefault(record["type"], Counter())[record["answer"]] += 1
-    return _with_mean({name: counter.most_common(1)[0][1] / counter.total() for name, counter in answers.items()})
+    return {name: counter.most_common(1)[0][1] / counter.total() for name, counter in answers.items()}
 
 
 def _best_rule(questions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -157,8 +132,4 @@ def _best_rule(questions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for record in questions:
         hits = (rule for rule, answer in record["blind_answers"].items() if answer == record["answer"])
         right.setdefault(record["type"], Counter()).update(hits)
-    return _with_mean({name: max(counter.values(), default=0) / totals[name] for name, counter in right.items()})
-
-
-def _with_mean(shares: dict[str, float]) -> dict[str, float]:
-    return {**shares, _MEAN: sum(shares.values()) / len(shares)} if shares else {}
+    return {name: max(counter.values(), default=0) / totals[name] for name, counter in right.items()}

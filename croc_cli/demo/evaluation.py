@@ -31,8 +31,8 @@ def evaluation_records(
     placeholder), `answer`, `scene_index`, `names_held_out_pair`, and for the baselines: `swapped_scene_index` (another
     picture to show with the question), `other_question_id` (the other question of the type about the same picture) and
     `blind_answers` (rule → answer).
-    Caption records hold `question_id`, `kind` ("caption"), `question`, `answer`, `scene_index` and `objects`, a list of
-    [shape, colour] pairs.
+    Caption records hold `question_id`, `kind` ("caption"), `question`, `answer`, `scene_index`, `objects`, a list of
+    [shape, colour] pairs, and `held_out`, which of these were never trained together.
 
     Args:
         num_scenes: Scenes; each type has twice as many questions.
@@ -95,4 +95,5 @@ def _caption_record(scene: Scene, index: int) -> dict[str, Any]:
         "answer": detailed_caption(scene),
         "scene_index": index,
         "objects": [[item.shape, item.colour] for item in scene.objects],
+        "held_out": [(item.shape, item.colour) in HELD_OUT_PAIRS for item in scene.objects],
     }

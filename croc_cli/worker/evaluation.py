@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from croc_cli import __version__
-from croc_cli.benchmarks.scenes_results import score_rows
+from croc_cli.benchmarks.scenes import score_rows
 from croc_cli.checkpoint.load import LoadedModel, load_for_inference
 from croc_cli.checkpoint.metadata import weights_sha256
 from croc_cli.data.conversation import ConversationEncoder

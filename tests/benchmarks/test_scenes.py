@@ -1,25 +1,19 @@
-"""The scene scores, on records small enough to count by hand."""
+"""The scene scores, on rows small enough to count by hand."""
 
 from typing import Any
 
 import pytest
 
-from croc_cli.benchmarks.scenes import (
-    accuracy_by_type,
-    baselines_by_type,
-    caption_recall,
-    first_word,
-    margins_over_blind,
-    scene_scores,
-)
+from croc_cli.benchmarks.scenes import accuracy_by_type, caption_recall, first_word, score_rows
 
 
-def _question(identity: str, question_type: str, answer: str, other: str, **rules: str) -> dict[str, Any]:
+def _question(identity: str, question_type: str, answer: str, text: str, other: str, **rules: str) -> dict[str, Any]:
     return {
         "question_id": identity,
         "kind": "question",
         "type": question_type,
         "answer": answer,
+        "text": text,
         "other_question_id": other,
         "names_held_out_pair": identity == "c1",
         "blind_answers": rules,
@@ -27,22 +21,19 @@ def _question(identity: str, question_type: str, answer: str, other: str, **rule
 
 
 QUESTIONS = [
-    _question("e1", "existence", "yes", "e2", always_yes="yes"),
-    _question("e2", "existence", "no", "e1", always_yes="yes"),
-    _question("c1", "colour", "red", "c2", largest="red", first="blue"),
-    _question("c2", "colour", "blue", "c1", largest="blue", first="blue"),
-    _question("c3", "colour", "blue", "c4", largest="green", first="green"),
-    _question("c4", "colour", "red", "c3", largest="red", first="green"),
+    _question("e1", "existence", "yes", "Yes.", "e2", always_yes="yes"),
+    _question("e2", "existence", "no", "yes", "e1", always_yes="yes"),
+    _question("c1", "colour", "red", "red", "c2", largest="red", first="blue"),
+    _question("c2", "colour", "blue", "blue", "c1", largest="blue", first="blue"),
+    _question("c3", "colour", "blue", "blue", "c4", largest="green", first="green"),
+    _question("c4", "colour", "red", "blue", "c3", largest="red", first="green"),
 ]
-CAPTION = {"question_id": "k", "kind": "caption", "objects": [["star", "red"], ["ring", "blue"]]}
-PREDICTIONS = {
-    "e1": "Yes.",
-    "e2": "yes",
-    "c1": "red",
-    "c2": "blue",
-    "c3": "blue",
-    "c4": "blue",
-    "k": "A blue ring, a red",
+CAPTION = {
+    "question_id": "k",
+    "kind": "caption",
+    "objects": [["star", "red"], ["ring", "blue"]],
+    "held_out": [False, True],
+    "text": "A blue ring, a red",
 }
 
 
@@ -52,43 +43,38 @@ def test_an_answer_is_its_first_word(said: str, word: str) -> None:
 
 
 def test_accuracy_is_counted_by_type_and_averaged_over_types() -> None:
-    assert accuracy_by_type([*QUESTIONS, CAPTION], PREDICTIONS) == {"existence": 0.5, "colour": 0.75, "mean": 0.625}
+    scores = score_rows([*QUESTIONS, CAPTION])
+    assert scores["accuracy"] == {"existence": 0.5, "colour": 0.75}
+    assert scores["mean_accuracy"] == 0.625
+    assert scores["num_questions"] == 6
+    assert scores["accuracy_on_held_out_pairs"] == {"colour": 1.0}
 
 
 def test_the_baselines_are_those_of_a_model_without_sight() -> None:
-    swapped = dict.fromkeys(PREDICTIONS, "red")
-    assert baselines_by_type(QUESTIONS, PREDICTIONS, swapped) == {
-        "swapped_picture": {"existence": 0.0, "colour": 0.5, "mean": 0.25},
-        "other_question": {"existence": 0.5, "colour": 0.25, "mean": 0.375},
-        "most_common_answer": {"existence": 0.5, "colour": 0.5, "mean": 0.5},
-        "best_blind_rule": {"existence": 0.5, "colour": 0.75, "mean": 0.625},
+    rows = [row | {"another_picture": "red", "no_picture": "no"} for row in QUESTIONS]
+    scores = score_rows(rows)
+    assert scores["baselines"] == {
+        "swapped_picture": {"existence": 0.0, "colour": 0.5},
+        "other_question": {"existence": 0.5, "colour": 0.25},
+        "most_common_answer": {"existence": 0.5, "colour": 0.5},
+        "best_blind_rule": {"existence": 0.5, "colour": 0.75},
+        "no_picture": {"existence": 0.5, "colour": 0.0},
     }
+    assert scores["best_blind"] == {"existence": 0.5, "colour": 0.75}
 
 
-def test_without_predictions_for_swapped_pictures_that_baseline_is_left_out() -> None:
-    assert "swapped_picture" not in baselines_by_type(QUESTIONS, PREDICTIONS)
-
-
-def test_the_margin_is_over_the_better_blind_baseline() -> None:
-    baselines = {"most_common_answer": {"colour": 0.5}, "best_blind_rule": {"colour": 0.75}}
-    assert margins_over_blind({"colour": 1.0}, baselines) == {"colour": 0.25}
+def test_without_answers_to_swapped_pictures_that_baseline_is_left_out() -> None:
+    assert "swapped_picture" not in score_rows(QUESTIONS)["baselines"]
 
 
 def test_a_caption_names_an_object_by_colour_and_shape_together() -> None:
-    assert caption_recall([CAPTION], PREDICTIONS) == 0.5
-    assert caption_recall([CAPTION], {"k": "A red ring and a blue star."}) == 0.0
-    with pytest.raises(ValueError, match="no caption records"):
-        caption_recall(QUESTIONS, PREDICTIONS)
+    assert caption_recall([CAPTION]) == 0.5
+    assert caption_recall([CAPTION], held_out=True) == 1.0
+    assert caption_recall([CAPTION], held_out=False) == 0.0
+    assert caption_recall([CAPTION | {"text": "A red ring and a blue star."}]) == 0.0
+    assert caption_recall([]) is None
 
 
-def test_all_scores_come_together() -> None:
-    scores = scene_scores([*QUESTIONS, CAPTION], PREDICTIONS)
-    assert scores["num_questions"] == {"existence": 2, "colour": 4}
-    assert scores["accuracy_on_held_out_pairs"] == {"colour": 1.0, "mean": 1.0}
-    assert scores["caption_recall"] == 0.5
-    assert scores["margin_over_blind"]["existence"] == 0.0
-
-
-def test_a_missing_prediction_is_an_error() -> None:
-    with pytest.raises(KeyError, match="e2"):
-        accuracy_by_type(QUESTIONS, {"e1": "yes"})
+def test_a_missing_answer_is_an_error() -> None:
+    with pytest.raises(KeyError, match="text"):
+        accuracy_by_type([{"type": "colour", "answer": "red"}], "text")

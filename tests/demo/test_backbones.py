@@ -64,10 +64,11 @@ def test_the_tower_gives_one_token_per_patch() -> None:
 def test_the_llm_alone_answers_about_scenes_it_is_given_without_a_picture(
     form: Any, llm: LlamaForCausalLM, tokenizer: Any
 ) -> None:
-    shares = measure_gates(llm, tokenizer, num_scenes=40, seed=11, forms=(form,))[form]
-    assert min(shares.values()) >= 0.9, shares
+    shares = measure_gates(llm, tokenizer, num_scenes=120, seed=11, forms=(form,))[form]
+    assert min(shares.values()) >= 0.95, shares
 
 
-def test_the_llm_alone_answers_about_colours_in_running_text(llm: LlamaForCausalLM, tokenizer: Any) -> None:
+def test_the_llm_alone_answers_about_scenes_in_running_text(llm: LlamaForCausalLM, tokenizer: Any) -> None:
     shares = measure_gates(llm, tokenizer, num_scenes=40, seed=11, forms=("words",))["words"]
-    assert shares["colour"] >= 0.9, shares
+    assert min(shares.values()) >= 0.8, shares
+    assert sum(shares.values()) / len(shares) >= 0.93, shares
