@@ -70,7 +70,7 @@ def list_files(file: HubFile, *, limits: Limits | None = None) -> HubListing:
     limits = limits or Limits()
     commit = _ask(lambda: _full_commit(api, file), file, limits)
     if file.is_pattern:
-        folder = _fixed_folder(file.path)
+        folder = fixed_folder(file.path)
         found = _ask(
             lambda: list(
                 api.list_repo_tree(file.repo, folder or None, recursive=True, revision=commit, repo_type=file.repo_type)
@@ -78,9 +78,7 @@ def list_files(file: HubFile, *, limits: Limits | None = None) -> HubListing:
             file,
             limits,
         )
-        entries = [
-            entry for entry in found if isinstance(entry, RepoFile) and fnmatch.fnmatchcase(entry.path, file.path)
-        ]
+        entries = [entry for entry in found if isinstance(entry, RepoFile) and _matches(entry.path, file.path)]
     else:
         found = _ask(
             lambda: api.get_paths_info(file.repo, [file.path], revision=commit, repo_type=file.repo_type), file, limits
@@ -144,7 +142,21 @@ def _full_commit(api: Any, file: HubFile) -> str:
     return str(info.sha)
 
 
-def _fixed_folder(pattern: str) -> str:
+def place_below(file: HubFile, entry: HubEntry) -> str:
+    """Return where an entry of a pattern lies below its `to`: its path without the pattern's fixed folders."""
+    folder = fixed_folder(file.path)
+    return entry.path[len(folder) + 1 :] if folder else entry.path
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Tell whether a path fits a pattern; a wildcard stands for no slash."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(
+        fnmatch.fnmatchcase(part, one) for part, one in zip(parts, patterns, strict=True)
+    )
+
+
+def fixed_folder(pattern: str) -> str:
     """Return the folder of a pattern before its first wildcard."""
     folders = []
     for part in pattern.split("/")[:-1]:

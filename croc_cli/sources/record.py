@@ -1,4 +1,4 @@
-"""What was fetched into a data root: one record a source, written as soon as a file is whole, and one fetch at a time."""
+"""What was fetched into a data root: a record for each source, and a lock that lets one fetch work at a time."""
 
 import fcntl
 import os

@@ -111,6 +111,7 @@ class ImageDownload(Section):
     processes_count: PositiveInt | None = Field(None, description="Left out: the machine's cores")
     thread_count: PositiveInt = Field(64, description="Downloads at a time, per process")
     timeout: PositiveInt = Field(10, description="Seconds that a server may be silent")
+    url_seconds: PositiveInt = Field(60, description="Seconds that one image may take as a whole")
     retries: NonNegativeInt = Field(2, description="Further tries of one URL, at once, within one call")
     number_sample_per_shard: PositiveInt = Field(10_000, description="URLs that are taken up again together")
     distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(

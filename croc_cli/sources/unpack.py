@@ -26,6 +26,10 @@ class UnpackError(FetchError):
     """An archive that is broken, or that holds what no archive of data should."""
 
 
+class BrokenArchiveError(UnpackError):
+    """An archive that cannot be read to its end."""
+
+
 @dataclass(frozen=True)
 class Unpacked:
     """What came of an archive.
@@ -205,5 +209,5 @@ def _not_a_file(archive: Path, name: str) -> UnpackError:
     return UnpackError(f"{archive.name}: member {name!r} is a link or a device; nothing of it is trusted")
 
 
-def _broken(archive: Path, reason: str) -> UnpackError:
-    return UnpackError(f"{archive.name} is broken: {reason}", hint="it is fetched again by the next call")
+def _broken(archive: Path, reason: str) -> BrokenArchiveError:
+    return BrokenArchiveError(f"{archive.name} is broken: {reason}", hint="it is fetched again by the next call")
