@@ -2,6 +2,7 @@
 
 import typer
 
+from croc_cli.commands import data_fetch, data_sources
 from croc_cli.commands.console import CrocGroup
 
 data_app = typer.Typer(
@@ -10,6 +11,8 @@ data_app = typer.Typer(
     epilog="Example: croc data mix croc-7b --stage reconstruct",
     no_args_is_help=True,
 )
+data_app.command(epilog=data_sources.EPILOG)(data_sources.sources)
+data_app.command(epilog=data_fetch.EPILOG)(data_fetch.fetch)
 
 
 @data_app.callback()

@@ -120,6 +120,9 @@ class DataRecipe(Section):
     """What each stage is trained on."""
 
     root: str = Field("data", description="Folder that sources, images and mixes lie in")
+    catalogs: tuple[str, ...] = Field(
+        (), description="Catalogue files of your own; they go before what ships with croc"
+    )
     align: DataSource
     reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
     finetune: DataSource

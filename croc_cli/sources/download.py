@@ -53,7 +53,7 @@ class Limits:
     """When to give up, in seconds and tries.
 
     Args:
-        tries: In a row that bring no further byte.
+        tries: In a row that bring less than `window_bytes`.
         wait: Before the second try; doubled with each further one, to at most a minute.
         silence: A server may be silent so long.
         window: A server that sends less than `window_bytes` in so long is left, and asked again.
@@ -161,7 +161,7 @@ def download(
         except _Again as reason:
             if reason.afresh:
                 part.clear()
-            fruitless = 0 if part.size > before else fruitless + 1
+            fruitless = 0 if part.size - before >= limits.window_bytes else fruitless + 1
             if fruitless >= limits.tries:
                 raise FetchError(
                     f"{to.name} cannot be fetched: {reason} ({limits.tries} tries)",

@@ -55,6 +55,7 @@ class Outcome:
         state: `incomplete` = some of it is missing for good; `by hand` = a person has to get it.
         message: What a user should know.
         hint: What to do about it.
+        is_optional: The source is of use without it.
     """
 
     source: str
@@ -62,6 +63,12 @@ class Outcome:
     state: State
     message: str = ""
     hint: str | None = None
+    is_optional: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the source lacks something that a further call, or a person, can bring."""
+        return self.state in ("failed", "by hand") and not self.is_optional
 
 
 def fetch_source(
@@ -102,7 +109,8 @@ class _Fetch:
         if isinstance(file, ByHand):
             if state.done:
                 return self._outcome(label, "already here")
-            return self._outcome(label, "by hand", f"{file.how}; it goes to {self.root / file.to}", file.page)
+            message = f"{file.how}; it goes to {self.root / file.to}"
+            return Outcome(self.source.name, label, "by hand", message, file.page, is_optional=file.optional)
         if isinstance(file, UrlList):
             return (
                 self._url_list(file, label)

@@ -135,7 +135,8 @@ def _of_row(row: Mapping[str, Any], shard: Path) -> ImageResult:
     key = str(row[KEY])
     facts = {name: row.get(name) for name in ("url", "width", "height", "sha256")}
     if row.get("status") != "success":
-        return ImageResult(key, None, str(row.get("error_message") or row.get("status") or "unknown"), facts)
+        reason = str(row.get("error_message") or row.get("status") or "unknown")
+        return ImageResult(key, None, reason.splitlines()[0], facts)
     path = shard / f"{row['key']}.jpg"
     if not path.is_file() or path.stat().st_size == 0:
         return ImageResult(key, None, "img2dataset wrote no image", facts)
