@@ -25,6 +25,8 @@ KEY = "croc_key"
 _POLL = 1.0
 _GRACE = 20.0
 """Seconds that a run may take to end once every shard is written."""
+_START = 300.0
+"""Seconds that its start may take: it imports for long on a machine that is busy."""
 _QUIET = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "WANDB_MODE": "disabled",
@@ -203,7 +205,8 @@ def _watch(child: "subprocess.Popen[bytes]", out: Path, num_shards: int, setting
         all_there = sum(1 for _ in out.glob("*_stats.json")) >= num_shards
         if all_there and now - changed > _GRACE:
             return "hung at the end"
-        if now - changed > settings.stall_seconds:
+        has_begun = any(name.isdigit() for name, _, _ in now_state)
+        if now - changed > (settings.stall_seconds if has_begun else max(settings.stall_seconds, _START)):
             return "hung"
 
 
