@@ -29,6 +29,7 @@ class SourceRecord:
         rows_out: Rows that the mix took.
         dropped: Rows that were left out for each reason: defects, filters, draw.
         seed: Of the draw.
+        files: Name, bytes and change time in nanoseconds of each annotation file, to see whether it changed.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SourceRecord:
     sha256: str | None = None
     licence: str | None = None
     seed: int = 0
+    files: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Manifest:
         rows: Rows of the mix.
         image_rows: Rows that show an image.
         text_rows: Rows of text alone.
+        bytes: Of rows.jsonl.
         duplicates: Rows that repeat another's image, question and answers, and stayed.
         seed: Of the order.
         order_sha256: Hash of (source, row) over the mix's order: two mixes with the same one hold the same rows.
         fingerprint: Of the spec that it was made from.
         data_root: Folder that relative paths start from, as a path from the mix's folder.
         made_with: Version of croc.
+        notes: What is worth knowing, such as a source with other rows than expected.
     """
 
     name: str
@@ -67,12 +71,14 @@ class Manifest:
     rows: int
     image_rows: int
     text_rows: int
+    bytes: int
     duplicates: int
     seed: int
     order_sha256: str
     fingerprint: str
     data_root: str
     made_with: str
+    notes: tuple[str, ...] = ()
     form: int = FORM_VERSION
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,7 +120,10 @@ def _manifest(values: Any, file: Path) -> Manifest:
             hint="`croc data mix` makes the mix again",
         )
     try:
-        sources = tuple(SourceRecord(**source) for source in values["sources"])
-        return Manifest(**{**values, "sources": sources})
+        sources = tuple(
+            SourceRecord(**{**source, "files": tuple(tuple(file) for file in source["files"])})
+            for source in values["sources"]
+        )
+        return Manifest(**{**values, "sources": sources, "notes": tuple(values["notes"])})
     except (KeyError, TypeError) as error:
         raise UsageError(f"{file} is incomplete: {error}", hint="`croc data mix` makes the mix again") from error
