@@ -1,26 +1,27 @@
-"""Samples from LLaVA's data files: a JSON list or JSONL of conversations, and a folder of images."""
+"""Training samples by index, from a mix or from a LLaVA JSON read in place: rows stay on disk until they are needed."""
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+import os
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from croc_cli.data.conversation import SampleError, split_images
-from croc_cli.data.image import PathImage
-from croc_cli.data.sample import Sample, Turn
-from croc_cli.errors import UsageError
+from croc_cli.data.image import PathImage, TarImage
+from croc_cli.data.sample import ImageRef, Sample, Turn
+from croc_cli.sources.index import IMAGE_RANGE, MixFolder
+from croc_cli.sources.json_index import open_json_index
+from croc_cli.sources.json_rows import DataError
+from croc_cli.sources.rows import leaves_folder
+from croc_cli.sources.scan import estimate_tokens
+
+__all__ = ["DataError", "Dataset", "LlavaJsonDataset", "MixDataset"]
 
 HINT_TOKENS_PER_IMAGE = 576
 """Visual tokens of LLaVA-1.5's images; for sorting by length any number far above a short text's will do."""
-
-HINT_BYTES_PER_TOKEN = 4
-
-
-class DataError(UsageError):
-    """A data file that cannot be used as it is; exit code 2."""
 
 
 class Dataset(Protocol):
@@ -36,11 +37,57 @@ class Dataset(Protocol):
         """Return roughly how many tokens a sample has, without opening its images."""
 
 
+class MixDataset:
+    """The rows of a mix in its order.
+
+    Args:
+        folder: As `croc data mix` made it.
+        lengths: [N] exact lengths in tokens, images included, where they are known.
+
+    Raises:
+        UsageError: The folder holds no mix that can be read.
+    """
+
+    def __init__(self, folder: Path | str, *, lengths: npt.NDArray[np.uint32] | None = None) -> None:
+        self.mix = MixFolder(folder)
+        self._index = self.mix.index
+        self._names = [source.name for source in self.mix.manifest.sources]
+        self._roots = [str(root) for root in self.mix.image_roots]
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = json.loads(self.mix.read(index))
+        number = int(self._index.source[index])
+        turns = row["conversations"]
+        if turns[0]["from"] == "gpt":
+            turns = turns[1:]
+        return Sample(
+            f"{self._names[number]}#{int(self._index.row[index])}",
+            tuple([Turn(turn["from"], turn["value"]) for turn in turns]),
+            image_refs(row, self._roots[number]),
+        )
+
+    def length_hint(self, index: int) -> int:
+        """Return how many tokens a sample has: exactly where that is known, else about."""
+        if self._lengths is not None:
+            return int(self._lengths[index])
+        return int(self._index.tokens[index]) + HINT_TOKENS_PER_IMAGE * int(self._index.images[index])
+
+    @property
+    def shows_images(self) -> npt.NDArray[np.bool_]:
+        """[N] bool, whether a sample shows an image."""
+        return self._index.images > 0
+
+
 class LlavaJsonDataset:
-    """Conversations as LLaVA's files have them.
+    """Conversations as LLaVA's files have them, read in place.
 
     A row with the key `image` (one path, or a list of them) shows images; a row without it is text alone. A leading gpt
-    turn is left out, as LLaVA does. Rows are checked when the file is read, images opened only when they are needed.
+    turn is left out, as LLaVA does. Rows are checked when the file's index is made, images opened only when they are
+    needed.
 
     Args:
         path: JSON list or JSONL.
@@ -58,85 +105,84 @@ class LlavaJsonDataset:
     ) -> None:
         self.path = Path(path)
         self.image_folder = Path(image_folder)
-        self._samples = [_read_row(row, number, where, self) for number, where, row in _rows(self.path)]
-        if not self._samples:
+        self._index = open_json_index(self.path, _check_row)
+        self._file = -1
+        if not len(self._index):
             raise DataError(f"{self.path}: no rows")
-        if num_samples is not None:
-            self._samples = [self._samples[index] for index in self._draw(num_samples, seed)]
+        self._drawn = self._draw(num_samples, seed) if num_samples is not None else None
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._index) if self._drawn is None else len(self._drawn)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
+        number = self._number(index)
+        if self._file < 0:
+            self._file = os.open(self.path, os.O_RDONLY)
+        start, end = self._index.span[number].tolist()
+        row = json.loads(os.pread(self._file, end - start, start))
+        turns = _read_turns(row, f"{self.path}, row {number}")
+        # Ids of LLaVA's files repeat, so the row number makes them unique.
+        return Sample(f"{row.get('id', '')}#{number}", turns, image_refs(row, str(self.image_folder)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": -1}
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            os.close(self._file)
 
     def length_hint(self, index: int) -> int:
         """Return roughly how many tokens a sample has."""
-        sample = self._samples[index]
-        num_bytes = sum(len(turn.text.encode()) for turn in sample.turns)
-        return num_bytes // HINT_BYTES_PER_TOKEN + HINT_TOKENS_PER_IMAGE * len(sample.images)
+        number = self._number(index)
+        return int(self._index.tokens[number]) + HINT_TOKENS_PER_IMAGE * int(self._index.images[number])
 
-    def _draw(self, num_samples: int, seed: int) -> list[int]:
+    def _number(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} is not one of {len(self)}")
+        return int(self._drawn[index]) if self._drawn is not None else index % len(self)
+
+    def _draw(self, num_samples: int, seed: int) -> npt.NDArray[np.int64]:
         """Return which rows are taken, in the order of the file; the same for the same seed and file length."""
-        if num_samples > len(self._samples):
+        if num_samples > len(self._index):
             raise DataError(
-                f"{self.path}: {len(self._samples)} rows, fewer than num_samples = {num_samples}",
+                f"{self.path}: {len(self._index)} rows, fewer than num_samples = {num_samples}",
                 hint="leave num_samples out to take all",
             )
         digest = hashlib.sha256(repr(("draw", seed)).encode()).digest()
-        bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(len(self._samples))
-        return sorted(np.argsort(bits, kind="stable")[:num_samples].tolist())
+        bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(len(self._index))
+        return np.sort(np.argsort(bits, kind="stable")[:num_samples])
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield (row number from 0, where it stands, row) of a JSON list or JSONL file."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file", hint="data.<stage>.path names a LLaVA JSON list or JSONL") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if content.lstrip()[:1] == "[":
-        try:
-            rows = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-        del content
-        for number, row in enumerate(rows):
-            yield number, f"{path}, row {number}", row
-        return
-    number = 0
-    for line_number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {line_number}: not JSON: {error.msg}", hint=_content_hint(line)) from error
-        yield number, f"{path}, line {line_number}", row
-        number += 1
+def image_refs(row: dict[str, Any], folder: str) -> tuple[ImageRef, ...]:
+    """Return the images of a row that passed its check.
+
+    Args:
+        row: In LLaVA's form; with offset and length beside an image that lies in a tar.
+        folder: Where its paths start.
+    """
+    image = row.get("image")
+    if image is None:
+        return ()
+    if IMAGE_RANGE in row:
+        offset, length = row[IMAGE_RANGE]
+        return (TarImage(f"{folder}/{image}", offset, length),)
+    if type(image) is str:
+        return (PathImage(f"{folder}/{image}"),)
+    return tuple(PathImage(f"{folder}/{name}") for name in image)
 
 
-def _content_hint(line: str) -> str:
-    start = line.lstrip()[:40].lower()
-    if start.startswith(("<!doctype", "<html")):
-        return "this is a web page, not the data file; download it again"
-    if start.startswith("version https://git-lfs"):
-        return "this is a Git LFS pointer; download the file itself"
-    return "expected a JSON list, or one JSON object a line"
-
-
-def _read_row(row: Any, number: int, where: str, dataset: LlavaJsonDataset) -> Sample:
+def _check_row(number: int, where: str, row: Any) -> tuple[int, int]:
+    """Return a row's estimated tokens and its number of images, or raise DataError."""
+    del number
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object, got {type(row).__name__}")
     turns = _read_turns(row, where)
-    images = tuple(PathImage(dataset.image_folder / name) for name in _read_image_names(row, where))
+    num_images = _check_image_names(row, where)
     try:
-        split_images(turns, num_images=len(images))
+        split_images(turns, num_images=num_images)
     except SampleError as error:
         raise DataError(f"{where}, key conversations: {error}") from error
-    # Ids of LLaVA's files repeat, so the row number makes them unique.
-    return Sample(id=f"{row.get('id', '')}#{number}", turns=turns, images=images)
+    return estimate_tokens([turn.text for turn in turns]), num_images
 
 
 def _read_turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
@@ -157,9 +203,10 @@ def _read_turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
     return tuple(turns[1:] if turns[0].role == "gpt" else turns)
 
 
-def _read_image_names(row: dict[str, Any], where: str) -> list[PurePosixPath]:
+def _check_image_names(row: dict[str, Any], where: str) -> int:
+    """Return how many images a row names, or raise DataError."""
     if "image" not in row:
-        return []
+        return 0
     names = row["image"] if isinstance(row["image"], list) else [row["image"]]
     for name in names:
         if not isinstance(name, str) or not name:
@@ -167,15 +214,14 @@ def _read_image_names(row: dict[str, Any], where: str) -> list[PurePosixPath]:
                 f"{where}, key image: expected a path or a list of paths, got {_shown(name)}",
                 hint="a row of text alone has no image key",
             )
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name:
+        if leaves_folder(name):
             raise DataError(
                 f"{where}, key image: {name!r} does not stay inside the image folder",
                 hint="paths are relative to image_folder, without '..' or backslashes",
             )
     if not names:
         raise DataError(f"{where}, key image: the list is empty", hint="a row of text alone has no image key")
-    return [PurePosixPath(name) for name in names]
+    return len(names)
 
 
 def _shown(value: Any) -> str:

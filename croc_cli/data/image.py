@@ -61,7 +61,7 @@ class BadImageError(ValueError):
 class PathImage:
     """An image file."""
 
-    path: Path
+    path: Path | str
     max_pixels: int = MAX_PIXELS
 
     @property
@@ -71,7 +71,7 @@ class PathImage:
 
     def open(self) -> Image.Image:
         """Decode the file; its first frame where it has several."""
-        with self.path.open("rb") as file:
+        with open(self.path, "rb") as file:
             return _decode(file, self.max_pixels)
 
 
@@ -86,6 +86,42 @@ class LazyImage:
     def open(self) -> Image.Image:
         """Decode the content; its first frame where it has several."""
         return _decode(io.BytesIO(self.read()), self.max_pixels)
+
+
+@dataclass(frozen=True)
+class TarImage:
+    """An image that lies in a tar, uncompressed.
+
+    Args:
+        name: Path of the tar, and of the image in it.
+        offset: Its first byte in the tar.
+        length: Its bytes.
+        max_pixels: Images with more are refused.
+    """
+
+    name: str
+    offset: int
+    length: int
+    max_pixels: int = MAX_PIXELS
+
+    def open(self) -> Image.Image:
+        """Decode the image; its first frame where it has several."""
+        return _decode(io.BytesIO(self.read()), self.max_pixels)
+
+    def read(self) -> bytes:
+        """Return its bytes.
+
+        Raises:
+            OSError: The tar is missing or ends too early.
+        """
+        tar = self.name[: self.name.index(".tar/") + 4]
+        with open(tar, "rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.length)
+        if len(content) < self.length:
+            raise OSError(f"{tar} ends before it")
+        return content
+
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class StepSampler:
         seed: Seed of the permutations.
         epochs: Passes over the samples; a fraction is possible.
         max_steps: Steps, whatever the epochs; None for as many as the epochs have.
+        shows_images: [num_samples] bool. Where given, a step takes samples with images, or samples of text alone, as
+            LLaVA's grouping by modality does; what is left of both at an epoch's end makes a mixed step.
 
     Raises:
         ValueError: The global batch is not whole micro-batches on every rank, or there are no samples.
@@ -41,6 +43,7 @@ class StepSampler:
         seed: int,
         epochs: float = 1.0,
         max_steps: int | None = None,
+        shows_images: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         if num_samples < 1:
             raise ValueError("no samples to draw from")
@@ -56,6 +59,8 @@ class StepSampler:
         self.rank = rank
         self.num_ranks = num_ranks
         self.seed = seed
+        self.shows_images = shows_images
+        self._grouped: dict[int, npt.NDArray[np.uint32]] = {}
         self.num_drawn = max(1, round(num_samples * epochs)) if max_steps is None else max_steps * global_size
         self.num_steps = math.ceil(self.num_drawn / global_size)
         self.accumulation = global_size // (micro_size * num_ranks)
@@ -75,10 +80,7 @@ class StepSampler:
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} is not one of {self.num_steps}")
         positions = range(step * self.global_size, min((step + 1) * self.global_size, self.num_drawn))
-        return [
-            int(_permutation(self.num_samples, self.seed, position // self.num_samples)[position % self.num_samples])
-            for position in positions
-        ]
+        return [int(self._order(position // self.num_samples)[position % self.num_samples]) for position in positions]
 
     def micro_batches(self, step: int, length_hint: Callable[[int], int]) -> list[list[int | None]]:
         """Return this rank's micro-batches of a step.
@@ -96,6 +98,19 @@ class StepSampler:
         filled = [list(self._take(ordered, size)) for size in _spread(len(batch), num_micro)]
         return filled[self.rank :: self.num_ranks]
 
+    def _order(self, epoch: int) -> npt.NDArray[np.uint32]:
+        """Return an epoch's order."""
+        order = _permutation(self.num_samples, self.seed, epoch)
+        if self.shows_images is None:
+            return order
+        if epoch not in self._grouped:
+            self._grouped = {known: self._grouped[known] for known in self._grouped if known == epoch - 1}
+            # The first samples of a later epoch fill up the step that the epoch before left incomplete.
+            lead = -epoch * self.num_samples % self.global_size
+            grouped = _group(order[lead:], self.shows_images, self.global_size, seed=self.seed, epoch=epoch)
+            self._grouped[epoch] = np.concatenate([order[:lead], grouped])
+        return self._grouped[epoch]
+
     def _take(self, ordered: Iterator[int], size: int) -> Iterator[int | None]:
         for position in range(self.micro_size):
             yield next(ordered) if position < size else None
@@ -107,8 +122,25 @@ def _spread(total: int, parts: int) -> list[int]:
 
 
 @lru_cache(maxsize=2)
-def _permutation(num_samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return an epoch's order; by sorting raw bits, whose stream numpy keeps from version to version."""
-    digest = hashlib.sha256(repr(("order", seed, epoch)).encode()).digest()
-    bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(num_samples)
-    return np.argsort(bits, kind="stable").astype(np.int64)
+def _permutation(num_samples: int, seed: int, epoch: int) -> npt.NDArray[np.uint32]:
+    """Return an epoch's order."""
+    return _shuffled(num_samples, ("order", seed, epoch))
+
+
+def _shuffled(number: int, key: tuple[object, ...]) -> npt.NDArray[np.uint32]:
+    """Return 0 … number − 1 shuffled; by sorting raw bits, whose stream numpy keeps from version to version."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    bits = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(number)
+    return np.argsort(bits, kind="stable").astype(np.uint32)
+
+
+def _group(
+    order: npt.NDArray[np.uint32], shows_images: npt.NDArray[np.bool_], size: int, *, seed: int, epoch: int
+) -> npt.NDArray[np.uint32]:
+    """Return samples in batches of one modality, the batches shuffled, with what is left of both at the end."""
+    with_images = shows_images[order]
+    kinds = [order[with_images], order[~with_images]]
+    batches = [kind[start : start + size] for kind in kinds for start in range(0, len(kind) - size + 1, size)]
+    rest = [kind[len(kind) - len(kind) % size :] for kind in kinds]
+    shuffled = [batches[number] for number in _shuffled(len(batches), ("batches", seed, epoch))]
+    return np.concatenate([*shuffled, *rest])

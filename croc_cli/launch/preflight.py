@@ -8,7 +8,9 @@ from croc_cli.names import StageName
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.parameters import parameter_counts
-from croc_cli.recipe.schema import LlavaJsonData, Recipe, StageRecipe
+from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
+from croc_cli.sources.manifest import read_manifest
+from croc_cli.sources.recipe_mix import mix_folder, mix_spec
 
 CPU_PARAMETERS = 1_000_000_000
 """Parameters up to which training on a CPU is allowed: a step of 7B takes a CPU many minutes."""
@@ -106,6 +108,8 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
         raise UsageError(
             f"recipe {recipe.name} has no data.{stage}", hint=f"--set data.{stage}.kind=… or a recipe with it"
         )
+    if isinstance(source, MixData):
+        check_mix(recipe, stage)
     if not isinstance(source, LlavaJsonData):
         return
     file, images = Path(source.path).expanduser(), Path(source.image_folder).expanduser()
@@ -117,4 +121,21 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
     if not images.is_dir():
         raise UsageError(
             f"data.{stage}.image_folder: {images} is not a folder", hint=f"--set data.{stage}.image_folder=DIR names it"
+        )
+
+
+def check_mix(recipe: Recipe, stage: StageName) -> None:
+    """Raise UsageError where a stage's mix is not there, or is not the one that the recipe describes."""
+    folder = mix_folder(recipe, stage)
+    command = f"`croc data mix {recipe.name} --stage {stage}`"
+    if not folder.exists():
+        raise UsageError(
+            f"data.{stage}: there is no mix {folder} yet",
+            hint=f"`croc data prepare {recipe.name}` fetches, mixes and checks; {command} mixes what is here",
+        )
+    manifest = read_manifest(folder)
+    if manifest.fingerprint != mix_spec(recipe, stage).fingerprint():
+        raise UsageError(
+            f"data.{stage}: mix {folder} was made of other sources, counts or seeds than the recipe says now",
+            hint=f"{command} makes it again",
         )

@@ -109,7 +109,7 @@ class MixData(Section):
     seed: NonNegativeInt = Field(0, description="Seed of the order")
     drop_duplicates: bool = Field(False, description="Leave out rows that repeat another's image, question and answers")
     order: Literal["shuffled", "grouped"] = Field(
-        "shuffled", description="grouped = steps of one modality and alike length, as LLaVA's group_by_modality_length"
+        "shuffled", description="grouped = steps with images and steps of text alone, as LLaVA's group_by_modality"
     )
 
 

@@ -1,8 +1,8 @@
 """How the catalogue's sources are read: which columns are the question, which the answer.
 
-Instruction and input are joined by a line end where there is an input, without any "### Instruction" around them, since the
-chat template is the wrapper. Answers are stripped only where a set is known to start them with empty lines: in program
-code leading spaces matter.
+Instruction and input are joined by a line end where there is an input, without any "### Instruction" around them, since
+the chat template is the wrapper. Answers are stripped only where a set is known to start them with empty lines: in
+program code leading spaces matter.
 """
 
 from typing import Any, Final

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProc
 from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
-from croc_cli.data.dataset import Dataset, LlavaJsonDataset
+from croc_cli.data.dataset import Dataset, LlavaJsonDataset, MixDataset
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
@@ -21,6 +21,7 @@ from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.names import IMAGE_TOKEN, StageName
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
+from croc_cli.sources.recipe_mix import mix_folder
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
@@ -56,15 +57,31 @@ def stage_section(recipe: Recipe, stage: StageName) -> StageRecipe:
     return section
 
 
-def build_dataset(source: DataSource, *, seed: int) -> Dataset:
-    """Return the samples that a recipe's data section names."""
+def build_dataset(recipe: Recipe, stage: StageName) -> Dataset:
+    """Return the samples that a recipe's data section names for a stage.
+
+    Raises:
+        UsageError: It names none, or they are not what they should be.
+    """
+    source: DataSource | None = getattr(recipe.data, stage)
+    seed = stage_section(recipe, stage).seed
+    if source is None:
+        raise UsageError(
+            f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
+        )
     if isinstance(source, LlavaJsonData):
         return LlavaJsonDataset(source.path, source.image_folder, num_samples=source.num_samples, seed=seed)
     if isinstance(source, MixData):
-        raise UsageError("mixes cannot be trained on yet")
+        return MixDataset(mix_folder(recipe, stage))
     return SceneDataset(
         source.task, num_samples=source.num_samples, seed=seed, split="train", text_only_share=source.text_only_share
     )
+
+
+def is_grouped(recipe: Recipe, stage: StageName) -> bool:
+    """Tell whether a stage's steps are to hold one modality each."""
+    source = getattr(recipe.data, stage)
+    return isinstance(source, MixData) and source.order == "grouped"
 
 
 def num_visual_tokens(config: Any) -> int:
@@ -184,12 +201,7 @@ def build_stage(
     module = StageModule(build_model(recipe, stage, llava), build_objectives(section))
     n = num_visual_tokens(llava.config)
     processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
-    source: DataSource | None = getattr(recipe.data, stage)
-    if source is None:
-        raise UsageError(
-            f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
-        )
-    dataset = build_dataset(source, seed=section.seed)
+    dataset = build_dataset(recipe, stage)
     sampler = StepSampler(
         len(dataset),
         global_size=section.batch.global_size,
@@ -199,6 +211,7 @@ def build_stage(
         seed=section.seed,
         epochs=section.epochs,
         max_steps=section.max_steps,
+        shows_images=dataset.shows_images if isinstance(dataset, MixDataset) and is_grouped(recipe, stage) else None,
     )
     encoder = ConversationEncoder(
         processor.tokenizer,
