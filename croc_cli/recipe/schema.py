@@ -1,8 +1,17 @@
 """What a recipe may say: one YAML file is one pipeline, and this is every key of it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_serializer,
+)
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
@@ -111,6 +120,11 @@ class MixData(Section):
     order: Literal["shuffled", "grouped"] = Field(
         "shuffled", description="grouped = steps with images and steps of text alone, as LLaVA's group_by_modality"
     )
+
+    @field_serializer("sources")
+    def _only_what_is_said(self, sources: dict[str, SourceRecipe]) -> dict[str, Any]:
+        """Leave defaults out: over a preset's source they would say something that nobody meant."""
+        return {name: source.model_dump(mode="json", exclude_defaults=True) for name, source in sources.items()}
 
 
 DataSource = Annotated[LlavaJsonData | ScenesData | MixData, Field(discriminator="kind")]

@@ -41,7 +41,10 @@ def lay_over(
     """Return sources with the keys of others laid over those of the same name."""
     merged = {name: dict(keys) for name, keys in sources.items()}
     for name, keys in over.items():
-        merged[name] = {**merged.get(name, {}), **keys}
+        below = merged.get(name, {})
+        if "count" in keys or "fraction" in keys:  # one replaces the other
+            below = {key: value for key, value in below.items() if key not in ("count", "fraction")}
+        merged[name] = {**below, **keys}
     return merged
 
 
@@ -61,7 +64,7 @@ def _read(file: Path, above: tuple[Path, ...]) -> tuple[str, dict[str, dict[str,
     sources: dict[str, dict[str, Any]] = {}
     for name in preset.extends:
         sources = lay_over(sources, _read(_find(name), (*above, file))[1])
-    own = {name: source.model_dump(exclude_unset=True) for name, source in preset.sources.items()}
+    own = {name: source.model_dump(exclude_defaults=True) for name, source in preset.sources.items()}
     return preset.description, lay_over(sources, own)
 
 

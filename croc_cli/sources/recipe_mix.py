@@ -1,10 +1,14 @@
 """From a recipe's data section to the specification of a stage's mix: presets, catalogue and paths settled."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.find import SUFFIXES
 from croc_cli.recipe.schema import MixData, Recipe, SourceRecipe
+from croc_cli.sources.catalog import find_source
+from croc_cli.sources.forms import source_columns
 from croc_cli.sources.presets import lay_over, read_preset
 from croc_cli.sources.spec import MIX_FOLDER, MixSpec, RowFilter, SourceSpec
 
@@ -13,7 +17,7 @@ def mix_name(recipe: Recipe, stage: StageName) -> str:
     """Return the name of a stage's mix: the preset's, as long as the recipe changes nothing of it, else its own."""
     data = _mix(recipe, stage)
     if data.preset is not None and not data.sources:
-        return Path(data.preset).stem
+        return Path(data.preset).stem if data.preset.endswith(SUFFIXES) else data.preset
     return f"{recipe.name}-{stage}"
 
 
@@ -41,7 +45,7 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     """
     data = _mix(recipe, stage)
     sources = read_preset(data.preset)[1] if data.preset is not None else {}
-    own = {name: source.model_dump(exclude_unset=True) for name, source in data.sources.items()}
+    own = {name: source.model_dump(exclude_defaults=True) for name, source in data.sources.items()}
     found = {name: SourceRecipe.model_validate(keys) for name, keys in lay_over(sources, own).items()}
     enabled = {name: source for name, source in found.items() if source.enabled}
     if not enabled:
@@ -69,27 +73,39 @@ def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
     """
     data = _mix(recipe, stage)
     root = data_root(recipe)
-    sources = tuple(_source(name, source, root) for name, source in recipe_sources(recipe, stage).items())
+    catalogs = recipe.data.catalogs
+    sources = tuple(_source(name, source, root, catalogs) for name, source in recipe_sources(recipe, stage).items())
     return MixSpec(mix_name(recipe, stage), sources, root, seed=data.seed, drop_duplicates=data.drop_duplicates)
 
 
-def _source(name: str, source: SourceRecipe, root: Path) -> SourceSpec:
+def _source(name: str, source: SourceRecipe, root: Path, catalogs: Sequence[str]) -> SourceSpec:
     if source.count is not None and source.fraction is not None:
         raise RecipeError(f"source {name}: count and fraction are given both", hint="leave one out")
+    columns = source.columns.model_dump(exclude_defaults=True) if source.columns is not None else {}
+    known = None
     if source.path is None:
-        raise RecipeError(f"source {name}: has no path", hint="give it a path")
-    filters = source.filters.model_dump()
+        known = find_source(source.source or name, catalogs)
+        if known.annotation is None:
+            raise RecipeError(
+                f"source {name}: {known.name} has images alone, no rows", hint="`croc data sources` lists"
+            )
+    path = source.path if known is None else known.annotation
+    image_root = source.image_root if known is None or source.image_root is not None else known.image_root
     return SourceSpec(
         name=name,
-        path=root / source.path,
+        path=root / str(path),
         format=source.format,
-        image_root=root / source.image_root if source.image_root is not None else None,
-        columns=source.columns.model_dump(exclude_defaults=True) if source.columns is not None else {},
+        image_root=root / image_root if image_root is not None else None,
+        columns=columns or (source_columns(known.name) if known is not None else {}),
         count=source.count,
         fraction=source.fraction,
         seed=source.seed,
-        filter=RowFilter(**filters),
+        filter=RowFilter(**source.filters.model_dump()),
         max_dropped=source.max_dropped,
+        catalog=known.name if known is not None else None,
+        revision=known.revision if known is not None else None,
+        licence=known.licence if known is not None else None,
+        expected_rows=known.rows if known is not None and not known.unverified else None,
     )
 
 

@@ -82,7 +82,7 @@ def test_a_wrong_row_is_named_with_its_key(tmp_path: Path, row: Any, message: st
     [
         ("<!DOCTYPE html>", "line 1: not JSON", "web page"),
         ("version https://git-lfs.github.com/spec/v1", "line 1: not JSON", "Git LFS pointer"),
-        ('[{"a": 1},\n oops]', "line 2: not JSON", ""),
+        ("[\n oops]", "line 2, column 2: not JSON: expected a row", ""),
         ("", "no rows", ""),
         ("[]", "no rows", ""),
     ],

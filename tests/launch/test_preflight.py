@@ -43,7 +43,7 @@ def test_state_is_counted_by_what_trains_and_in_which_precision() -> None:
 
 
 def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
-    changed = recipe("croc-7b", data__align__path=str(tmp_path / "a.json"))
+    changed = recipe("smol", data__align__path=str(tmp_path / "a.json"))
     with pytest.raises(UsageError, match=r"data\.align\.path: .*a\.json does not exist"):
         check_data(changed, "align")
     (tmp_path / "a.json").write_text("[]")
