@@ -49,7 +49,7 @@ class Layers:
     def put(self, values: Mapping[str, Any], texts: Mapping[KeyPath, str]) -> None:
         """Lay values over the present ones: mappings merge, anything else replaces.
 
-        A data source whose `kind` changes is replaced as a whole, as the keys of one kind are none of the other's.
+        A data source that says its `kind` is complete in itself, and replaces what was there as a whole.
         """
         self.rank += 1
         self._merge(self.values, values, (), texts)
@@ -60,7 +60,7 @@ class Layers:
         for key, value in values.items():
             here = (*path, key)
             present = into.get(key)
-            if isinstance(value, Mapping) and not (isinstance(present, dict) and _same_kind(present, value)):
+            if isinstance(value, Mapping) and not (isinstance(present, dict) and "kind" not in value):
                 present = into[key] = {}
                 self._forget(here)
             self.origins[here] = Origin(texts.get(here, ""), self.rank)
@@ -150,10 +150,6 @@ def put_value(layers: Layers, path: KeyPath, value: object, *, origin: str) -> N
 def own_environment() -> Mapping[str, str]:
     """Return the process environment."""
     return os.environ
-
-
-def _same_kind(present: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    return "kind" not in value or "kind" not in present or value["kind"] == present["kind"]
 
 
 def _extended(file: YamlFile, path: Path) -> Path | None:

@@ -171,10 +171,11 @@ class _Text:
 
 def _list_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
     buffer = _Text(path, file)
+    if file.read(3) == codecs.BOM_UTF8:
+        buffer.start_byte = 3
+    else:
+        file.seek(0)
     buffer.advance(0)
-    if buffer.text.startswith("\ufeff"):
-        buffer.text, buffer.start_byte = buffer.text[1:], 3
-        buffer.ascii = buffer.text.isascii()
     position = buffer.skip(0, _SPACE) + 1
     index = 0
     position = buffer.skip(position, _SPACE)
@@ -213,14 +214,14 @@ def _value(buffer: _Text, position: int) -> tuple[Any, int, int]:
                 return value, position, stop
             message, where = "the file ends too early", stop
         except StopIteration as error:
-            message, where = "expected a row", error.value
+            message, where = "expected a value", error.value
         except json.JSONDecodeError as error:
             message, where = error.msg, error.pos
-            if not (message.startswith("Unterminated") or where >= len(buffer.text) - 16):
-                raise buffer.error(message, where) from None
         except RecursionError:
             raise buffer.error("nested too deeply", position) from None
-        if buffer.at_end or len(buffer.text) - position > LONGEST_ROW:
+        # What is wrong well before the end of the text stays wrong, however much of the file follows.
+        is_final = where < len(buffer.text) - 16 and not message.startswith("Unterminated")
+        if is_final or buffer.at_end or len(buffer.text) - position > LONGEST_ROW:
             raise buffer.error(message if where < len(buffer.text) else "the file ends too early", where)
         buffer.advance(position)
         position = 0

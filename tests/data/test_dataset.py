@@ -1,10 +1,19 @@
+import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from croc_cli.data.dataset import DataError, LlavaJsonDataset
+from croc_cli.data.dataset import DataError, LlavaJsonDataset, MixDataset
+from croc_cli.data.image import BadImageError, open_image
+from croc_cli.sources import json_index
+from croc_cli.sources.mix import build_mix
+from croc_cli.sources.spec import MixSpec, SourceSpec
+from tests.sources.data import encoded, picture, small_spec, write_tar
 
 TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Red."}]
 TEXT_TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]
@@ -82,7 +91,7 @@ def test_a_wrong_row_is_named_with_its_key(tmp_path: Path, row: Any, message: st
     [
         ("<!DOCTYPE html>", "line 1: not JSON", "web page"),
         ("version https://git-lfs.github.com/spec/v1", "line 1: not JSON", "Git LFS pointer"),
-        ("[\n oops]", "line 2, column 2: not JSON: expected a row", ""),
+        ("[\n oops]", "line 2, column 2: not JSON: expected a value", ""),
         ("", "no rows", ""),
         ("[]", "no rows", ""),
     ],
@@ -108,3 +117,65 @@ def test_the_draw_of_some_samples_depends_on_the_seed_alone(tmp_path: Path) -> N
     assert len(set(first)) == 10
     with pytest.raises(DataError, match="50 rows, fewer than num_samples = 51"):
         read(tmp_path, rows, num_samples=51)
+
+
+def make_mix(tmp_path: Path) -> Path:
+    build_mix(small_spec(tmp_path), tmp_path / "mix")
+    return tmp_path / "mix"
+
+
+def test_a_mix_gives_its_rows_as_samples_whose_pictures_open(tmp_path: Path) -> None:
+    dataset = MixDataset(make_mix(tmp_path))
+    assert len(dataset) == 30
+    by_id = {dataset[index].id: dataset[index] for index in range(30)}
+    caption, text = by_id["captions#3"], by_id["text#4"]
+    assert [turn.text for turn in caption.turns] == ["<image>\nWhat colour?", "Picture 3 shows a shape."]
+    assert open_image(caption.images[0]).size == (48, 40)
+    assert [turn.text for turn in text.turns] == ["How much is 4 + 1?", "5"]
+    assert text.images == ()
+    assert sum(dataset.shows_images) == 10
+    hints = {dataset[index].id: dataset.length_hint(index) for index in range(30)}
+    assert hints["captions#3"] > 576 > hints["text#4"] > 0
+
+
+def test_known_lengths_take_the_place_of_estimates(tmp_path: Path) -> None:
+    dataset = MixDataset(make_mix(tmp_path), lengths=np.arange(30, dtype=np.uint32))
+    assert dataset.length_hint(7) == 7
+
+
+def test_a_dataset_goes_to_other_processes_as_the_name_of_its_files(tmp_path: Path) -> None:
+    for dataset in (MixDataset(make_mix(tmp_path)), read(tmp_path, [{"conversations": TEXT_TURNS}] * 500)):
+        dataset[0]
+        sent = pickle.dumps(dataset)
+        assert pickle.loads(sent)[0] == dataset[0]
+
+
+def test_an_image_in_a_tar_is_read_in_place(tmp_path: Path) -> None:
+    content = encoded(picture(5))
+    write_tar(tmp_path / "tars" / "0.tar", {"000.txt": b"a circle", "000.jpg": content})
+    build_mix(MixSpec("it", (SourceSpec("it", tmp_path / "tars"),), tmp_path), tmp_path / "mix")
+    [image] = MixDataset(tmp_path / "mix")[0].images
+    assert open_image(image).tobytes() == Image.open(io.BytesIO(content)).tobytes()
+    (tmp_path / "tars" / "0.tar").write_bytes((tmp_path / "tars" / "0.tar").read_bytes()[:1600])
+    with pytest.raises(BadImageError, match=r"0\.tar/000\.jpg: .*ends before it"):
+        open_image(image)
+
+
+def test_the_index_of_a_large_file_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(json_index, "CACHED_BYTES", 1)
+    rows = [{"id": n, "conversations": TEXT_TURNS} for n in range(20)]
+    first = read(tmp_path, rows)
+    monkeypatch.setattr(json_index, "_build", lambda *_: pytest.fail("built again"))
+    again = LlavaJsonDataset(tmp_path / "data.json", tmp_path)
+    assert [sample.id for sample in again] == [sample.id for sample in first]
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert len(read(tmp_path, rows[:7])) == 7  # another size, another index
+
+
+def test_samples_are_counted_from_either_end(tmp_path: Path) -> None:
+    dataset = read(tmp_path, [{"id": n, "conversations": TEXT_TURNS} for n in range(3)])
+    assert dataset[-1].id == "2#2"
+    with pytest.raises(IndexError, match="sample 3 is not one of 3"):
+        dataset[3]

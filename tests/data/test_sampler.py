@@ -2,6 +2,7 @@ import itertools
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from croc_cli.data.sampler import StepSampler
@@ -87,3 +88,32 @@ def test_batches_that_do_not_divide_are_refused() -> None:
         make(num_ranks=3)
     with pytest.raises(ValueError, match="no samples"):
         make(0)
+
+
+def grouped(images: list[bool], **changes: Any) -> StepSampler:
+    settings: dict[str, Any] = {"global_size": 4, "micro_size": 2, "rank": 0, "num_ranks": 1, "seed": 3, "epochs": 3}
+    return StepSampler(len(images), **{**settings, "shows_images": np.array(images), **changes})
+
+
+def test_grouped_steps_hold_one_modality_but_for_one_an_epoch() -> None:
+    images = [number % 5 != 0 for number in range(50)]  # 40 with images, 10 without: 10 steps, 2 steps, and 2 left over
+    sampler = grouped(images)
+    mixed = [step for step in range(len(sampler)) if len({images[n] for n in sampler.global_batch(step)}) > 1]
+    assert len(mixed) <= 4
+    kinds = [images[sampler.global_batch(step)[0]] for step in range(12)]
+    assert kinds.count(False) == 2
+    assert kinds != sorted(kinds)  # the modalities alternate at random
+
+
+def test_grouping_takes_every_sample_once_an_epoch() -> None:
+    sampler = grouped([number % 3 == 0 for number in range(22)])
+    drawn = [sample for step in range(len(sampler)) for sample in sampler.global_batch(step)]
+    for epoch in range(3):
+        assert sorted(drawn[22 * epoch : 22 * (epoch + 1)]) == list(range(22))
+    assert drawn[:22] != drawn[22:44]
+
+
+def test_grouping_depends_on_the_seed_alone() -> None:
+    images = [number % 3 == 0 for number in range(40)]
+    assert grouped(images).global_batch(7) == grouped(images).global_batch(7)
+    assert grouped(images, seed=4).global_batch(7) != grouped(images).global_batch(7)
