@@ -123,7 +123,6 @@ class TarImage:
         return content
 
 
-
 @dataclass(frozen=True)
 class BytesImage:
     """An image file's content, as it came over a network."""
