@@ -133,7 +133,8 @@ class Benchmark(ABC):
         looked = " or ".join(names)
         return BenchmarkDataError(
             f"{self.name}: {folder} holds no {looked}",
-            hint=f"put {self.title}'s files there as LLaVA's evaluation guide does, or name another --data ROOT",
+            hint=f"croc data fetch eval:{self.name} puts {self.title}'s files below data/eval; "
+            "--data ROOT names another place",
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def write_results(stage_dir: StageDir, entries: dict[str, dict[str, Any]], *, mo
     """Write results.json; benchmarks scored before keep their entries where the model is the same."""
     before = read_json(stage_dir.results_file)
     kept = before.get("benchmarks", {}) if before.get("model") == model else {}
-    versions = {"croc": __version__, "python": platform.python_version()}
+    packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "pillow")}
+    versions = {"croc": __version__, "python": platform.python_version(), **packages}
     write_json(stage_dir.results_file, {"model": model, "versions": versions, "benchmarks": {**kept, **entries}})
     return stage_dir.results_file

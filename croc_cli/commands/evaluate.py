@@ -158,7 +158,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
                 one.metric,
                 by,
                 ", ".join(one.variants) or "–",
-                "here" if folder.is_dir() else f"put into {folder}",
+                "here" if folder.is_dir() else f"croc data fetch eval:{one.name}",
             ]
         )
     result(format_rows(rows, form))  # type: ignore[arg-type]

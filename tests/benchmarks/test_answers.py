@@ -20,6 +20,7 @@ from croc_cli.benchmarks.registry import NAMES, benchmarks, choose
 from croc_cli.benchmarks.results import score_benchmark, write_results
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import StageDir
+from croc_cli.sources.catalog import find_source
 from tests.benchmarks.golden_files import load, write_files
 
 GQA = benchmarks()["gqa"]
@@ -146,3 +147,12 @@ def test_hidden_labels_give_a_submission_file_and_no_score(tmp_path: Path) -> No
     assert entry["value"] is None
     sent = json.loads(Path(entry["submission"]).read_text())
     assert sent == [{"question_id": 7, "answer": "cat"}, {"question_id": 8, "answer": ""}]
+
+
+def test_missing_files_are_named_with_the_command_that_fetches_them(tmp_path: Path) -> None:
+    for name, benchmark in benchmarks().items():
+        with pytest.raises(BenchmarkDataError, match=rf"{name}: .* holds no ") as caught:
+            benchmark.read(tmp_path)
+        command = f"eval:{name}"
+        assert f"croc data fetch {command} " in str(caught.value.hint)
+        assert find_source(command).name == command

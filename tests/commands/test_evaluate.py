@@ -19,7 +19,7 @@ def test_list_names_all_sixteen_and_what_is_here(tmp_path: Path) -> None:
     assert len(rows) == SIXTEEN
     here = {row["name"]: row["files"] for row in rows}
     assert here["pope"] == "here"
-    assert here["gqa"] == f"put into {tmp_path / 'gqa'}"
+    assert here["gqa"] == "croc data fetch eval:gqa"
 
 
 def test_help_shows_the_commands_and_starts_without_torch() -> None:
