@@ -1,17 +1,21 @@
 """Opens a checkpoint for inference, and the training state that lies beside it."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from croc_cli.checkpoint.locate import check_safetensors, locate_checkpoint
+from croc_cli.checkpoint.locate import check_safetensors, locate_checkpoint, read_config
 from croc_cli.checkpoint.metadata import TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
+from croc_cli.checkpoint.opened import check_whole
+from croc_cli.checkpoint.original import is_original
+from croc_cli.checkpoint.original_load import open_original
 from croc_cli.errors import UsageError
+from croc_cli.model.vision_tower import OPENING_ERRORS, first_line
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ def load_for_inference(
     """Open a checkpoint by folder or hub id.
 
     Args:
-        name: A folder that croc or transformers saved, or a hub id.
+        name: A folder that croc, transformers or the original LLaVA or Croc code saved, or a hub id.
         dtype: Of all weights; None keeps the checkpoint's own.
         device: Where the model goes.
 
@@ -38,21 +42,33 @@ def load_for_inference(
         UsageError: Not found, not a whole LLaVA, or its files do not fit each other; the file or folder is named.
     """
     folder = locate_checkpoint(name)
+    if is_original(read_config(folder)):
+        return _load_original(folder, dtype=dtype, device=device)
     metadata = read_metadata(folder)
     hint = "the checkpoint is damaged or not a LLaVA; use another one"
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         llava, found = LlavaForConditionalGeneration.from_pretrained(
             folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"{folder} cannot be opened: {_first_line(error)}", hint=hint) from error
-    if missing := sorted(found["missing_keys"]):
-        raise UsageError(f"{folder} is not whole: {len(missing)} weights are missing, such as {missing[0]}", hint=hint)
-    llava.eval().requires_grad_(False).to(device)
-    if metadata.visual_norm == "l2":
-        normalise_visual_tokens(llava)
-    return LoadedModel(llava, processor, metadata, folder)
+    except OPENING_ERRORS as error:
+        raise UsageError(f"{folder} cannot be opened: {first_line(error)}", hint=hint) from error
+    check_whole(folder, found)
+    return _ready(LoadedModel(llava, processor, metadata, folder), device)
+
+
+def _load_original(folder: Path, *, dtype: torch.dtype | None, device: str | torch.device) -> LoadedModel:
+    """Open a checkpoint of the original code in memory, as `croc convert` would write it."""
+    opened = open_original(folder, say=lambda line: print(line, file=sys.stderr))
+    return _ready(LoadedModel(opened.build(dtype=dtype), opened.processor, opened.metadata, folder), device)
+
+
+def _ready(model: LoadedModel, device: str | torch.device) -> LoadedModel:
+    """Put a model into eval mode on its device, and give it the norm that its metadata asks for."""
+    model.llava.eval().requires_grad_(False).to(device)
+    if model.metadata.visual_norm == "l2":
+        normalise_visual_tokens(model.llava)
+    return model
 
 
 def normalise_visual_tokens(llava: LlavaForConditionalGeneration) -> None:
@@ -80,9 +96,3 @@ def load_training_state(folder: Path) -> dict[str, Tensor]:
     check_safetensors(file)
     state: dict[str, Tensor] = load_file(file)
     return state
-
-
-def _first_line(error: Exception) -> str:
-    """Return what an exception says, without the pages that some libraries add."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

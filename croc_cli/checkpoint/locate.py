@@ -3,24 +3,38 @@
 import json
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, weights_files
+from croc_cli.checkpoint.original import SUPPORTED, is_original, read_original_config
 from croc_cli.errors import UsageError
 from croc_cli.names import RUNS_FOLDER, StageName
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+_SAFE_WEIGHTS, _TORCH_WEIGHTS = ["*.safetensors"], ["*.bin"]
 _INDEX_FILE = "model.safetensors.index.json"
-_OLD_LLAVA = ("llava_llama", "llava_mistral", "croc_llama")
+_HINT = "give a folder that `croc` or transformers saved, such as runs/NAME/finetune/checkpoints/step-XXXXXXXX"
 _MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 
 
 def locate_checkpoint(name: str | Path) -> Path:
-    """Return the local folder of a checkpoint given as a folder or a hub id; a hub id is fetched.
+    """Return the local folder of a checkpoint given as a folder or a hub id, and check it; a hub id is fetched.
 
     Raises:
         UsageError: Nothing of that name is here or on the hub, or its files are no whole LLaVA checkpoint.
+    """
+    folder = find_folder(name)
+    check_checkpoint(folder)
+    return folder
+
+
+def find_folder(name: str | Path) -> Path:
+    """Return the local folder that a name stands for, whatever is in it; a hub id is fetched.
+
+    Raises:
+        UsageError: Nothing of that name is here or on the hub.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -32,7 +46,6 @@ def locate_checkpoint(name: str | Path) -> Path:
                 hint="--model takes a folder or a hub id",
             )
         folder = _fetch(str(name))
-    check_checkpoint(folder)
     return folder
 
 
@@ -55,41 +68,63 @@ def newest_checkpoint(stage: StageName, runs: Path = Path(RUNS_FOLDER)) -> Path:
 
 
 def _fetch(hub_id: str) -> Path:
-    """Return the local copy of a hub repository, fetched where it is not yet there."""
+    """Return the local copy of a hub repository, fetched where it is not yet there; its pickles only if need be."""
     import huggingface_hub
     from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cache, endpoint = constants.HF_HUB_CACHE, constants.ENDPOINT
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_HUB_FILES)))
+        folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_TEXT_FILES + _SAFE_WEIGHTS))
+        if any(folder.glob(_SAFE_WEIGHTS[0])):
+            return folder
+        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_TEXT_FILES + _TORCH_WEIGHTS))
     except Exception as error:  # httpx, OSError, ValueError: huggingface_hub's roots change with its versions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
+        reason, hint = lines[0] if lines else type(error).__name__, "download it elsewhere and pass the local folder"
+        if isinstance(error, GatedRepoError):
+            reason, hint = "it is gated", f"ask for access at {endpoint}/{hub_id}, then `hf auth login` or HF_TOKEN"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason, hint = "no such repository, or no right to see it", "check the name; a private one needs HF_TOKEN"
         raise UsageError(
             f"checkpoint {hub_id} not found: no folder {Path(hub_id).absolute()}, not in the cache {cache}, "
             f"and {endpoint} did not give it ({reason})",
-            hint="download it elsewhere and pass the local folder: --model DIR",
+            hint=hint,
         ) from error
 
 
+def read_config(folder: Path) -> dict[str, object]:
+    """Return config.json of a checkpoint.
+
+    Raises:
+        UsageError: There is none, or it cannot be read.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UsageError(f"{folder} is no checkpoint: it has no config.json", hint=_HINT)
+    return _read_object(file)
+
+
+def check_stock_config(config: Mapping[str, object], folder: Path) -> None:
+    """Raise UsageError unless config.json is that of a stock LLaVA."""
+    if (model_type := config.get("model_type")) != "llava":
+        raise UsageError(f"{folder} holds a {model_type} model, expected a LLaVA: {SUPPORTED}", hint=_HINT)
+
+
 def check_checkpoint(folder: Path) -> None:
-    """Check that `folder` holds a whole stock LLaVA: its config, its processor and every byte of its weights.
+    """Check that `folder` holds a LLaVA, and a stock one its processor and every byte of its weights.
+
+    Of the original code's form only the config is looked at; what else it needs is found when it is opened.
 
     Raises:
         UsageError: Names the file that is missing, of another kind, or cut off.
     """
-    hint = "give a folder that `croc` or transformers saved, such as runs/NAME/finetune/checkpoints/step-XXXXXXXX"
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise UsageError(f"{folder} is no checkpoint: it has no config.json", hint=hint)
-    model_type = _read_object(config_file).get("model_type")
-    if model_type in _OLD_LLAVA:
-        raise UsageError(
-            f"{folder} is in the original LLaVA code's form (model_type {model_type}), expected transformers' llava",
-            hint="take the model in transformers' form, such as llava-hf/llava-1.5-7b-hf",
-        )
-    if model_type != "llava":
-        raise UsageError(f"{folder} holds a {model_type} model, expected a llava checkpoint", hint=hint)
+    hint = _HINT
+    config = read_config(folder)
+    if is_original(config):
+        read_original_config(config, str(folder / "config.json"))
+        return
+    check_stock_config(config, folder)
     if not (folder / "preprocessor_config.json").is_file() and not (folder / "processor_config.json").is_file():
         raise UsageError(f"{folder} has no processor: processor_config.json is missing", hint=hint)
     index_file = folder / _INDEX_FILE
@@ -100,7 +135,7 @@ def check_checkpoint(folder: Path) -> None:
             raise UsageError(f"{folder} is not whole: {missing[0]} is missing, which {_INDEX_FILE} lists", hint=hint)
     elif not (folder / "model.safetensors").is_file():
         other = next((file.name for kind in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(kind))), None)
-        found = f"; {other} is not read, as it can run code" if other else ""
+        found = f"; {other} is not read here: `croc convert {folder} DST` writes it as safetensors" if other else ""
         raise UsageError(f"{folder} has no weights: model.safetensors is missing{found}", hint=hint)
     for file in weights_files(folder):
         check_safetensors(file)

@@ -27,6 +27,7 @@ from croc_cli.checkpoint.metadata import (
     weights_files,
 )
 from croc_cli.errors import RunError
+from croc_cli.model.stock_names import names_to_write
 from croc_cli.run_dir import STEP_DIGITS, step_of
 
 _UNFINISHED, _REPLACED = ".tmp", ".old"
@@ -135,11 +136,13 @@ def _stock_weights(llava: LlavaForConditionalGeneration, state_dict: Mapping[str
     assert not missing, f"weights are missing: {sorted(missing)}"
     assert not unknown, f"weights that a stock LLaVA does not have: {sorted(unknown)}"
     assert not empty, f"weights that ZeRO-3 has not gathered: {empty}"
-    return {
-        name: tensor.detach().to(device="cpu", dtype=llava.dtype if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in weights.items()
-        if name not in tied
-    }
+    return names_to_write(
+        {
+            name: tensor.detach().to(device="cpu", dtype=llava.dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in weights.items()
+            if name not in tied
+        }
+    )
 
 
 def commit(unfinished: Path, destination: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 from croc_cli import __version__
 from croc_cli.commands import align as align_command
 from croc_cli.commands import chat as chat_command
+from croc_cli.commands import convert as convert_command
 from croc_cli.commands import demo as demo_command
 from croc_cli.commands import doctor as doctor_command
 from croc_cli.commands import finetune as finetune_command
@@ -52,6 +53,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.add_typer(report_app, name="report")
 app.command(epilog=chat_command.EPILOG)(chat_command.chat)
+app.command(epilog=convert_command.EPILOG)(convert_command.convert)
 app.add_typer(recipes_app, name="recipes")
 app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)
 

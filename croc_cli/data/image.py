@@ -174,7 +174,22 @@ def build_image_processor(source: Path | str | Mapping[str, Any], aspect: "Aspec
     else:
         config = AutoImageProcessor.from_pretrained(source, backend="pil").to_dict()
     kept = {key: config[key] for key in _PROCESSOR_KEYS if config.get(key) is not None}
+    if size := config.get("size"):
+        kept |= _square_of(size)
     return LlavaImageProcessorPil(**kept, do_pad=aspect == "pad", do_convert_rgb=True)
+
+
+def _square_of(size: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a square of a size that names height and width, as SigLIP's does; nothing for other sizes.
+
+    SigLIP itself would squeeze a picture into its square. LLaVA keeps the proportions: after padding or cropping to a
+    square, resizing by the shorter side is the same as resizing to height and width.
+    """
+    if not size.get("height") or not size.get("width"):
+        return {}
+    side = int(size["height"])
+    square = {"height": side, "width": side}
+    return {"size": {"shortest_edge": side}, "crop_size": square, "do_center_crop": True}
 
 
 def process_images(images: Sequence[Image.Image], processor: Any) -> "torch.Tensor":

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AddedToken,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    CLIPVisionModel,
     GenerationConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -21,12 +19,22 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from croc_cli.errors import UsageError
 from croc_cli.model.find import ModelNotFound, find_model
+from croc_cli.model.stock_names import weights_to_write
+from croc_cli.model.vision_tower import (
+    OPENING_ERRORS,
+    first_line,
+    load_tower,
+    num_additional_tokens,
+    open_whole,
+    select_strategy,
+)
+from croc_cli.model.vocabulary import make_room, set_up_tokenizer
 from croc_cli.names import IMAGE_TOKEN
 
 __all__ = ["ModelNotFound", "assemble", "find_model", "load_llava"]
 
-VOCABULARY_MULTIPLE = 64
-"""A vocabulary that must grow is filled to a multiple of this, as in llava-hf's checkpoints; tensor cores like it."""
+_PROBE_TOKENS = 8
+"""Tokens of the one forward pass that compares a LLaVA's logits with its LLM's."""
 
 
 def assemble(
@@ -49,7 +57,7 @@ def assemble(
     that are not here.
 
     Args:
-        vision_tower: Folder of a CLIP vision tower, or of a whole CLIP, whose tower is taken.
+        vision_tower: Folder of a CLIP or SigLIP vision tower, or of a whole CLIP or SigLIP, whose tower is taken.
         llm: Folder of a decoder-only LLM with its tokenizer.
         destination: Folder to write.
         seed: Decides the projector's first weights.
@@ -64,28 +72,22 @@ def assemble(
     Raises:
         UsageError: The parts do not fit into a LLaVA.
     """
-    tokenizer = _load_tokenizer(llm, prepare_tokenizer)
-    tower = _load_tower(vision_tower, dtype)
-    model = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype)
+    tokenizer = _opened_tokenizer(llm)
+    if prepare_tokenizer is not None:
+        prepare_tokenizer(tokenizer)
+    set_up_tokenizer(tokenizer)
+    tower = load_tower(vision_tower, dtype)
+    model = open_whole(AutoModelForCausalLM, llm, what="LLM", dtype=dtype)
     if (bias := getattr(model.get_output_embeddings(), "bias", None)) is not None:
         raise UsageError(
             f"the LLM in {llm} has an output bias of {tuple(bias.shape)}, which LLaVA's LM head lacks",
             hint="choose another LLM, such as one of the Llama, Qwen or Mistral families",
         )
-    _make_room(model, len(tokenizer))
+    make_room(model, len(tokenizer))
+    strategy = select_strategy(tower.config)
     tower.config.name_or_path = model.config.name_or_path = ""  # a checkpoint should not tell where it was made
-    config = LlavaConfig(
-        vision_config=tower.config,
-        text_config=model.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(tower.config.image_size // tower.config.patch_size) ** 2,
-        vision_feature_layer=vision_feature_layer,
-        vision_feature_select_strategy="default",
-        projector_hidden_act="gelu",
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype=dtype,
+    config = llava_config(
+        tower.config, model.config, tokenizer, feature_layer=vision_feature_layer, strategy=strategy, dtype=dtype
     )
     with torch.device("meta"):
         llava = LlavaForConditionalGeneration(config)
@@ -93,22 +95,65 @@ def assemble(
     llava.model.multi_modal_projector = _new_projector(config, seed, projector_init_std).to(dtype)
     llava.model.language_model = model.base_model
     llava.lm_head = model.get_output_embeddings()
-    # only the token ids: sampling settings that an LLM brings may contradict each other, and would refuse to be saved
-    llava.generation_config = GenerationConfig(
+    llava.generation_config = generation_config(tokenizer, model.generation_config.eos_token_id)
+    _check_same_logits(llava, model, llm)
+    llava.save_pretrained(destination, state_dict=weights_to_write(llava))
+    stock_processor(tokenizer, image_processor, config, chat_template=chat_template).save_pretrained(destination)
+
+
+def llava_config(
+    vision: Any, text: Any, tokenizer: Any, *, feature_layer: int, strategy: str, dtype: torch.dtype
+) -> LlavaConfig:
+    """Return the config of a stock LLaVA made of a tower and an LLM.
+
+    Args:
+        vision: The tower's config.
+        text: The LLM's config.
+        tokenizer: As `set_up_tokenizer` left it.
+        feature_layer: Hidden state of the tower that is projected.
+        strategy: `default` or `full`, see `select_strategy`.
+        dtype: Of all weights.
+    """
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=feature_layer,
+        vision_feature_select_strategy=strategy,
+        projector_hidden_act="gelu",
+        pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype=dtype,
+    )
+
+
+def generation_config(tokenizer: Any, end_ids: int | list[int] | None) -> GenerationConfig:
+    """Return a generation config of token ids only; `end_ids` are the LLM's own, None for the tokenizer's.
+
+    Sampling settings that an LLM brings may contradict each other, and would refuse to be saved.
+    """
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end_ids or tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    llava.save_pretrained(destination)
-    LlavaProcessor(
+
+
+def stock_processor(
+    tokenizer: Any, image_processor: Any, config: LlavaConfig, *, chat_template: str | None
+) -> LlavaProcessor:
+    """Return the stock processor of a LLaVA; without a template of its own it keeps the tokenizer's."""
+    return LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
-        patch_size=tower.config.patch_size,
-        vision_feature_select_strategy="default",
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
         image_token=IMAGE_TOKEN,
-        num_additional_image_tokens=1,  # the tower's CLS token, which the `default` strategy leaves out
+        num_additional_image_tokens=num_additional_tokens(config.vision_config),
         chat_template=chat_template or tokenizer.chat_template,
-    ).save_pretrained(destination)
+    )
 
 
 def load_llava(folder: Path | str, *, dtype: torch.dtype, attention: str) -> LlavaForConditionalGeneration:
@@ -138,38 +183,27 @@ def load_llava(folder: Path | str, *, dtype: torch.dtype, attention: str) -> Lla
     )
 
 
-def _load_tokenizer(llm: Path | str, prepare: Callable[[Any], None] | None) -> Any:
-    """Return the LLM's tokenizer, with an image token, something to pad with, and padding on the right."""
-    tokenizer = AutoTokenizer.from_pretrained(llm)
-    if prepare is not None:
-        prepare(tokenizer)
-    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
-        tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    return tokenizer
-
-
-def _load_tower(folder: Path | str, dtype: torch.dtype) -> CLIPVisionModel:
-    kind = AutoConfig.from_pretrained(folder).model_type
-    if kind not in ("clip", "clip_vision_model"):
-        raise UsageError(
-            f"the vision tower in {folder} is of type {kind!r}, expected a CLIP vision tower",
-            hint="one such is openai/clip-vit-large-patch14-336",
-        )
-    return CLIPVisionModel.from_pretrained(folder, dtype=dtype)
-
-
-def _make_room(model: Any, num_tokens: int) -> None:
-    """Grow the LLM's embeddings to hold `num_tokens`, if they do not; new rows are the mean of the old."""
-    old = model.get_input_embeddings().weight.shape[0]
-    if num_tokens <= old:
-        return
-    model.resize_token_embeddings(num_tokens, pad_to_multiple_of=VOCABULARY_MULTIPLE, mean_resizing=False)
+def _check_same_logits(llava: Any, llm: Any, name: Path | str) -> None:
+    """Raise UsageError where the LLM does to its logits what a stock LLaVA does not, such as scaling or capping."""
+    input_ids = torch.arange(min(_PROBE_TOKENS, llm.get_input_embeddings().weight.shape[0]))[None]
     with torch.no_grad():
-        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-            embeddings.weight[old:] = embeddings.weight[:old].float().mean(dim=0).to(embeddings.weight.dtype)
+        expected, found = (model.eval()(input_ids=input_ids).logits.float() for model in (llm, llava))
+    if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        raise UsageError(
+            f"the LLM in {name} ({llm.config.model_type}) changes its logits in a way that a stock LLaVA does not: "
+            f"they differ by up to {float((found - expected).abs().max()):.2g}",
+            hint="choose another LLM, such as one of the Llama, Mistral, Qwen or Gemma (first generation) families",
+        )
+
+
+def _opened_tokenizer(llm: Path | str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(llm, trust_remote_code=False)
+    except OPENING_ERRORS as error:
+        raise UsageError(
+            f"the LLM's tokenizer in {llm} cannot be opened: {first_line(error)}",
+            hint="model.llm takes a folder with config.json, weights and tokenizer",
+        ) from error
 
 
 def _new_projector(config: LlavaConfig, seed: int, init_std: float | None) -> nn.Module:

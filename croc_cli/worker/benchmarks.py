@@ -14,10 +14,10 @@ from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.image import BadImageError
 from croc_cli.eval.predict import Answerer, answer_share
+from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
-from croc_cli.worker.build import num_visual_tokens
 
 TASK_FILE = "task.json"
 _REPORT_SECONDS = 5.0

@@ -15,11 +15,12 @@ from croc_cli.data.image import build_image_processor
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
-from croc_cli.model.build import load_llava
+from croc_cli.model.build import load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
-from croc_cli.names import IMAGE_TOKEN, StageName
+from croc_cli.model.vision_tower import num_visual_tokens
+from croc_cli.names import StageName
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
 from croc_cli.sources.recipe_mix import mix_folder
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
@@ -84,11 +85,6 @@ def is_grouped(recipe: Recipe, stage: StageName) -> bool:
     return isinstance(source, MixData) and source.order == "grouped"
 
 
-def num_visual_tokens(config: Any) -> int:
-    """Return n, the visual tokens that a LLaVA config makes of an image, the CLS token left out."""
-    return int((config.vision_config.image_size // config.vision_config.patch_size) ** 2)
-
-
 def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_template: str | None) -> LlavaProcessor:
     """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says.
 
@@ -97,15 +93,7 @@ def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_templa
     tokenizer = AutoTokenizer.from_pretrained(start)
     tokenizer.padding_side = "right"
     tokenizer.chat_template = read_metadata(start).extra.get(LLM_TEMPLATE_KEY, tokenizer.chat_template)
-    return LlavaProcessor(
-        image_processor=build_image_processor(start, aspect),
-        tokenizer=tokenizer,
-        patch_size=config.vision_config.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        image_token=IMAGE_TOKEN,
-        num_additional_image_tokens=1,  # the tower's CLS token, which the `default` strategy leaves out
-        chat_template=chat_template or tokenizer.chat_template,
-    )
+    return stock_processor(tokenizer, build_image_processor(start, aspect), config, chat_template=chat_template)
 
 
 def build_objectives(section: StageRecipe) -> ObjectiveSettings:

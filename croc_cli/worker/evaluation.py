@@ -16,12 +16,12 @@ from croc_cli.data.sample import ImageRef, Turn
 from croc_cli.demo.evaluation import evaluation_image, evaluation_records
 from croc_cli.errors import UsageError
 from croc_cli.eval.runner import Question, answer_questions
+from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import EvalRecipe
 from croc_cli.run_dir import StageDir, write_json
 from croc_cli.train.metrics import JsonLines
-from croc_cli.worker.build import num_visual_tokens
 
 VARIANTS = ("picture", "another_picture", "no_picture")
 """What a question is asked about: its own picture, that of another scene, and a blank one."""

@@ -1,0 +1,174 @@
+"""`croc convert`: from what people have on disk to stock LLaVA, the original LLaVA layout, or the parts of a GGUF."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import transformers
+
+from croc_cli import __version__
+from croc_cli.checkpoint.gguf import GgufOptions, write_gguf
+from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
+from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, hash_file, weights_files
+from croc_cli.checkpoint.norm_loss import measure_norm_loss
+from croc_cli.checkpoint.opened import OpenedModel, open_stock
+from croc_cli.checkpoint.original import is_original
+from croc_cli.checkpoint.original_load import OriginalOptions, open_original
+from croc_cli.checkpoint.original_write import write_original
+from croc_cli.errors import UsageError
+from croc_cli.model.stock_names import names_to_write
+
+FormName = Literal["stock", "llava", "gguf"]
+FORMS: tuple[FormName, ...] = ("stock", "llava", "gguf")
+SIDE_FILES = ("tokenizer.model",)
+"""Small files that stock LLaVA does without and that the original code and llama.cpp read."""
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """What the user asks for.
+
+    Args:
+        source: Folder, hub id, or the projector file of a folder.
+        destination: Folder to write; it must not be there, or be empty.
+        to: The form to write.
+        original: What is said about an original checkpoint.
+        allow_loss: Write a stock folder also where stock LLaVA cannot compute what the model computes.
+        gguf: Where llama.cpp is.
+    """
+
+    source: str
+    destination: Path
+    to: FormName = "stock"
+    original: OriginalOptions = field(default_factory=OriginalOptions)
+    allow_loss: bool = False
+    gguf: GgufOptions = field(default_factory=GgufOptions)
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own bars and remarks off the terminal."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def convert(request: ConvertRequest, *, say: Callable[[str], None]) -> Path:
+    """Write `request.source` in another form; the destination appears whole or not at all.
+
+    Args:
+        request: What is asked for.
+        say: Told what a user should know, one line each.
+
+    Returns:
+        The destination.
+
+    Raises:
+        UsageError: The source is not what it should be, or the form cannot hold it.
+        RunError: llama.cpp's converter failed.
+    """
+    folder = _source_folder(request.source)
+    _check_destination(request.destination)
+    opened = open_any(folder, request.original, say=say)
+    _check_space(opened, request.destination)
+    destination = request.destination
+    growing = destination.with_name(f".{destination.name}.tmp-{os.getpid()}")
+    growing.mkdir(parents=True)
+    try:
+        if request.to == "stock":
+            _say_what_is_lost(opened, allow_loss=request.allow_loss, source=request.source, say=say)
+            write_stock(opened, growing)
+            _copy_side_files(folder, request.original.base, growing)
+        elif request.to == "llava":
+            tower = request.original.vision_tower
+            write_original(opened, growing, vision_tower=tower, final=destination, say=say)
+            _copy_side_files(folder, request.original.base, growing)
+        else:
+            write_gguf(opened, growing, final=destination, options=request.gguf, say=say)
+        if destination.exists():
+            destination.rmdir()
+        growing.rename(destination)
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+    if request.to == "gguf":
+        request.gguf.run(destination, opened, say=say)
+    return destination
+
+
+def open_any(folder: Path, options: OriginalOptions, *, say: Callable[[str], None]) -> OpenedModel:
+    """Open a folder of the original code or of transformers, with everything that lies beside the model."""
+    config = read_config(folder)
+    if is_original(config):
+        return open_original(folder, options, say=say)
+    check_stock_config(config, folder)
+    return open_stock(folder)
+
+
+def write_stock(opened: OpenedModel, folder: Path) -> None:
+    """Write a model as a stock LLaVA with its processor, the training state and croc.json."""
+    llava = opened.build()
+    tied = set(llava.all_tied_weights_keys)
+    kept = {name: tensor for name, tensor in opened.weights.items() if name not in tied}
+    llava.save_pretrained(folder, state_dict=names_to_write(kept))
+    opened.processor.save_pretrained(folder)
+    files = {file.name: hash_file(file) for file in weights_files(folder)}
+    combined = combine_hashes(files)
+    if opened.training_state:
+        tensors = {name: tensor.contiguous() for name, tensor in opened.training_state.items()}
+        safetensors.torch.save_file(tensors, folder / TRAINING_STATE_FILE, metadata={"format": "pt"})
+        files[TRAINING_STATE_FILE] = hash_file(folder / TRAINING_STATE_FILE)
+    metadata = replace(opened.metadata, croc_version=__version__, files=files, weights_sha256=combined)
+    metadata.write(folder)
+    if opened.recipe_yaml is not None:
+        (folder / RECIPE_FILE).write_text(opened.recipe_yaml, encoding="utf-8")
+
+
+def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say: Callable[[str], None]) -> None:
+    """Say what stock LLaVA cannot express of a model, measured.
+
+    Raises:
+        UsageError: It cannot express all of it, and the user has not said that this is all right.
+    """
+    if opened.metadata.visual_norm == "none":
+        return
+    loss = measure_norm_loss(opened.build(), opened.processor)
+    what = f"it L2-normalises its visual tokens, which stock LLaVA cannot express; without the norm {loss}"
+    if not allow_loss:
+        raise UsageError(
+            f"{source} was not written: {what}",
+            hint="`croc chat` and `croc eval --model` open it as it is, with the norm; --allow-loss writes a folder that "
+            "is exact in croc, which reads the norm from croc.json, and wrong elsewhere",
+        )
+    say(f"warning: {what}. croc reads the norm from croc.json and is exact; transformers and vLLM leave it out")
+
+
+def _source_folder(source: str) -> Path:
+    file = Path(source).expanduser()
+    if file.is_file() and file.name.startswith("mm_projector."):
+        return file.parent
+    return find_folder(source)
+
+
+def _check_destination(destination: Path) -> None:
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise UsageError(f"{destination} is there already", hint="name a folder that is not there, or empty it")
+
+
+def _check_space(opened: OpenedModel, destination: Path) -> None:
+    needed = sum(tensor.nbytes for tensor in (*opened.weights.values(), *opened.training_state.values()))
+    parent = next(folder for folder in destination.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise UsageError(
+            f"{destination} needs {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free",
+            hint="name a folder on another disk",
+        )
+
+
+def _copy_side_files(folder: Path, base: str | None, destination: Path) -> None:
+    for name in SIDE_FILES:
+        found = next((at / name for at in (folder, Path(base or folder)) if (at / name).is_file()), None)
+        if found is not None and not (destination / name).exists():
+            shutil.copyfile(found, destination / name)

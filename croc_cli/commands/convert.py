@@ -1,0 +1,66 @@
+"""`croc convert`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = "Example: croc convert llava-v1.5-7b llava-v1.5-7b-stock"
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder or hub id: stock LLaVA, original LLaVA-1.5, or Croc")
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not be there yet")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORM", help="stock, llava (the original layout) or gguf (for llama.cpp)")
+    ] = "stock",
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="DIR|ID", help="The LLM under a projector alone, or under LoRA")
+    ] = None,
+    vision_tower: Annotated[
+        str | None, typer.Option("--vision-tower", metavar="DIR|ID", help="The tower, instead of what SRC names")
+    ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option("--allow-partial", help="Leave out unexpected weights, draw missing ones at random, name both"),
+    ] = False,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Write a stock folder that only croc computes right, and say so")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the tokenizer's folder brings")
+    ] = False,
+    llama_cpp: Annotated[
+        Path | None, typer.Option("--llama-cpp", metavar="DIR", help="llama.cpp's folder, for --to gguf")
+    ] = None,
+    converter_python: Annotated[
+        Path | None, typer.Option("--converter-python", metavar="FILE", help="A Python with llama.cpp's requirements")
+    ] = None,
+) -> None:
+    """Write a checkpoint in another form.
+
+    SRC may be whole, a projector alone (mm_projector.bin) or LoRA; .bin files are read as tensors and nothing else.
+    """
+    from croc_cli.commands.console import result, say
+    from croc_cli.errors import UsageError
+
+    forms = {"stock": "stock", "llava": "llava", "gguf": "gguf"}
+    if to not in forms:
+        raise UsageError(f"--to {to}: there is no such form", hint=f"one of {', '.join(forms)}")
+    from croc_cli.checkpoint.convert import ConvertRequest, quiet_transformers
+    from croc_cli.checkpoint.convert import convert as write
+    from croc_cli.checkpoint.gguf import GgufOptions
+    from croc_cli.checkpoint.original_load import OriginalOptions
+
+    quiet_transformers()
+    request = ConvertRequest(
+        source=source,
+        destination=destination,
+        to=to,  # type: ignore[arg-type]
+        original=OriginalOptions(base, vision_tower, allow_partial, trust_remote_code),
+        allow_loss=allow_loss,
+        gguf=GgufOptions(llama_cpp, converter_python),
+    )
+    result(str(write(request, say=say)))

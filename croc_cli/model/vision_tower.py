@@ -1,0 +1,99 @@
+"""CLIP and SigLIP vision towers: how they are opened, and how many visual tokens LLaVA takes of an image."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, CLIPVisionModel, SiglipVisionModel
+
+from croc_cli.errors import UsageError
+
+_CLIP, _SIGLIP = ("clip", "clip_vision_model"), ("siglip", "siglip_vision_model")
+OPENING_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
+"""What transformers raises on folders that it cannot open."""
+
+
+def load_tower(folder: Path | str, dtype: torch.dtype) -> Any:
+    """Open a vision tower: one of its own, or that of a whole CLIP or SigLIP.
+
+    Args:
+        folder: The tower's folder.
+        dtype: Of all weights.
+
+    Raises:
+        UsageError: It is of another kind, not whole, or damaged.
+    """
+    kind = _model_type(folder)
+    if kind not in _CLIP + _SIGLIP:
+        raise UsageError(
+            f"the vision tower in {folder} is of type {kind!r}, expected a CLIP or SigLIP vision tower",
+            hint="such as openai/clip-vit-large-patch14-336 or google/siglip-so400m-patch14-384",
+        )
+    tower_class = CLIPVisionModel if kind in _CLIP else SiglipVisionModel
+    return open_whole(tower_class, folder, what="vision tower", dtype=dtype)
+
+
+def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: Any) -> Any:
+    """Open a pretrained model without running any code of its folder, and refuse one that lacks weights.
+
+    Args:
+        model_class: A class of transformers with `from_pretrained`.
+        folder: The model's folder.
+        what: What it is, for messages.
+        options: Passed on to `from_pretrained`.
+
+    Raises:
+        UsageError: It cannot be opened, or weights are missing, which transformers would draw at random.
+    """
+    try:
+        model, found = model_class.from_pretrained(folder, trust_remote_code=False, output_loading_info=True, **options)
+    except OPENING_ERRORS as error:
+        raise UsageError(
+            f"the {what} in {folder} cannot be opened: {first_line(error)}",
+            hint="fetch its files again, or choose another",
+        ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise UsageError(
+            f"the {what} in {folder} is not whole: {len(missing)} weights are missing, such as {missing[0]}",
+            hint="fetch its files again, or choose another",
+        )
+    return model
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says, without the pages that some libraries add."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def has_class_token(vision_config: Any) -> bool:
+    """Tell whether the tower puts a class token before its patches, as CLIP does and SigLIP does not."""
+    return vision_config.model_type in _CLIP
+
+
+def select_strategy(vision_config: Any) -> str:
+    """Return which hidden states are visual tokens: `default` leaves the class token out, `full` takes them all."""
+    return "default" if has_class_token(vision_config) else "full"
+
+
+def num_additional_tokens(vision_config: Any) -> int:
+    """Return how many tokens the tower has beside its patches, as a stock processor counts them."""
+    return int(has_class_token(vision_config))
+
+
+def num_visual_tokens(config: Any) -> int:
+    """Return n, the visual tokens that a LLaVA config makes of an image."""
+    vision = config.vision_config
+    dropped = 1 if config.vision_feature_select_strategy == "default" else 0
+    return int((vision.image_size // vision.patch_size) ** 2) + num_additional_tokens(vision) - dropped
+
+
+def _model_type(folder: Path | str) -> str:
+    try:
+        return str(AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type)
+    except OPENING_ERRORS as error:
+        raise UsageError(
+            f"the vision tower in {folder} cannot be opened: {first_line(error)}",
+            hint="it takes a folder in Hugging Face's form: config.json, weights, image processor",
+        ) from error
