@@ -50,7 +50,8 @@ class ConvertRequest:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' own bars and remarks off the terminal."""
+    """Keep the bars and remarks of transformers and DeepSpeed off the terminal, and off stdout."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
@@ -103,7 +104,7 @@ def open_any(folder: Path, options: OriginalOptions, *, say: Callable[[str], Non
     if is_original(config):
         return open_original(folder, options, say=say)
     check_stock_config(config, folder)
-    return open_stock(folder)
+    return open_stock(folder, allow_partial=options.allow_partial, say=say)
 
 
 def write_stock(opened: OpenedModel, folder: Path) -> None:
@@ -138,7 +139,7 @@ def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say
     if not allow_loss:
         raise UsageError(
             f"{source} was not written: {what}",
-            hint="`croc chat` and `croc eval --model` open it as it is, with the norm; --allow-loss writes a folder that "
+            hint="`croc chat` and `croc eval` open it as it is, with the norm; --allow-loss writes a folder that "
             "is exact in croc, which reads the norm from croc.json, and wrong elsewhere",
         )
     say(f"warning: {what}. croc reads the norm from croc.json and is exact; transformers and vLLM leave it out")

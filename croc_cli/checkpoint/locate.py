@@ -81,11 +81,17 @@ def _fetch(hub_id: str) -> Path:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_TEXT_FILES + _TORCH_WEIGHTS))
     except Exception as error:  # httpx, OSError, ValueError: huggingface_hub's roots change with its versions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason, hint = lines[0] if lines else type(error).__name__, "download it elsewhere and pass the local folder"
+        reason, hint = (
+            lines[0] if lines else type(error).__name__,
+            "download it elsewhere and pass the local folder: --model DIR",
+        )
         if isinstance(error, GatedRepoError):
             reason, hint = "it is gated", f"ask for access at {endpoint}/{hub_id}, then `hf auth login` or HF_TOKEN"
         elif isinstance(error, RepositoryNotFoundError):
-            reason, hint = "no such repository, or no right to see it", "check the name; a private one needs HF_TOKEN"
+            reason, hint = (
+                "no such repository, or no right to see it",
+                "check the name; for a private one log in (HF_TOKEN), or pass the local folder: --model DIR",
+            )
         raise UsageError(
             f"checkpoint {hub_id} not found: no folder {Path(hub_id).absolute()}, not in the cache {cache}, "
             f"and {endpoint} did not give it ({reason})",

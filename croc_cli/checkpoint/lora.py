@@ -87,6 +87,6 @@ def _added(
 
 
 def _plain_name(name: str) -> str:
-    """Return the name of a weight trained beside LoRA, whose wrapper put one or two levels before it."""
-    name = name.removeprefix("base_model.")
+    """Return the name of a weight trained beside LoRA, without the levels that wrappers put before it."""
+    name = name.removeprefix(_PREFIX).removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name

@@ -1,20 +1,32 @@
 """A checkpoint of whatever form, opened: the stock model that computes what it computes, and what lies beside it."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoProcessor, GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from croc_cli.checkpoint.locate import check_safetensors
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
-from croc_cli.checkpoint.weights import model_files, read_file
+from croc_cli.checkpoint.weights import read_model
 from croc_cli.errors import UsageError
 from croc_cli.model.build import generation_config
 from croc_cli.model.vision_tower import OPENING_ERRORS, first_line
 
+_SAVED_NAMES = (
+    ("language_model.lm_head.", "lm_head."),
+    ("language_model.model.", "model.language_model."),
+    ("vision_tower.vision_model.", "model.vision_tower."),
+    ("vision_tower.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("model.vision_tower.vision_model.", "model.vision_tower."),
+)
+_NAMED = 3
+"""Weights that a message names; the rest is counted."""
 _HINT = "the checkpoint is damaged or not a LLaVA; use another one"
 
 
@@ -54,44 +66,113 @@ class OpenedModel:
         return llava
 
 
-def open_stock(folder: Path) -> OpenedModel:
-    """Open a stock LLaVA, in safetensors or in torch's own form.
+def open_stock(
+    folder: Path, *, allow_partial: bool = False, say: Callable[[str], None] = lambda _: None
+) -> OpenedModel:
+    """Open a stock LLaVA, in safetensors or in torch's own form, its weights in the dtypes of its files.
+
+    Args:
+        folder: Its folder.
+        allow_partial: Leave out unexpected weights, and draw missing ones at random.
+        say: Told of these, one line each.
 
     Raises:
         UsageError: It is not whole, or its files do not fit each other.
     """
-    for file in model_files(folder):
-        read_file(file)  # says what is wrong with a file better than transformers does
+    weights = {stock_model_name(name): tensor for name, tensor in read_model(folder).items()}
     metadata = read_metadata(folder)
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        llava, found = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto", output_loading_info=True)
+        config = LlavaConfig.from_pretrained(folder)
+        generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
     except OPENING_ERRORS as error:
         raise UsageError(f"{folder} cannot be opened: {first_line(error)}", hint=_HINT) from error
-    check_whole(folder, found)
     recipe, state = folder / RECIPE_FILE, {}
     if (folder / TRAINING_STATE_FILE).is_file():
         check_safetensors(folder / TRAINING_STATE_FILE)
         state = load_file(folder / TRAINING_STATE_FILE)
     return OpenedModel(
-        config=llava.config,
-        weights=dict(llava.state_dict()),
+        config=config,
+        weights=checked_weights(weights, config, folder, allow_partial=allow_partial, say=say),
         processor=processor,
         training_state=state,
         metadata=metadata,
-        end_ids=llava.generation_config.eos_token_id,
+        end_ids=generation.eos_token_id if generation is not None else None,
         recipe_yaml=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
     )
+
+
+def stock_model_name(name: str) -> str:
+    """Return a weight's name in `LlavaForConditionalGeneration`, given any under which stock LLaVAs are saved."""
+    return next((new + name[len(old) :] for old, new in _SAVED_NAMES if name.startswith(old)), name)
 
 
 def check_whole(folder: Path, found: dict[str, set[str]]) -> None:
     """Raise UsageError where transformers reports weights that are missing, or that a LLaVA does not have."""
     if missing := found["missing_keys"]:
-        raise UsageError(
-            f"{folder} is not whole: {len(missing)} weights are missing, such as {min(missing)}", hint=_HINT
-        )
+        raise UsageError(f"{folder} is not whole: {_counted(missing)} missing, such as {min(missing)}", hint=_HINT)
     if unexpected := found["unexpected_keys"]:
         raise UsageError(
-            f"{folder} holds {len(unexpected)} weights that a LLaVA does not have, such as {min(unexpected)}",
+            f"{folder} is no LLaVA alone: {_counted(unexpected)} unexpected, such as {min(unexpected)}",
             hint=_HINT,
         )
+
+
+def checked_weights(
+    weights: dict[str, Tensor],
+    config: LlavaConfig,
+    folder: Path,
+    *,
+    allow_partial: bool,
+    say: Callable[[str], None],
+) -> dict[str, Tensor]:
+    """Return exactly the weights that the model has.
+
+    Raises:
+        UsageError: Some have another shape, or some are missing or unexpected and `allow_partial` is off.
+    """
+    with torch.device("meta"):
+        own: dict[str, Any] = LlavaForConditionalGeneration(config).state_dict()
+    if config.text_config.tie_word_embeddings:
+        own.pop("lm_head.weight", None)
+        weights.pop("lm_head.weight", None)
+    wrong = [name for name in sorted(own.keys() & weights.keys()) if own[name].shape != weights[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise UsageError(
+            f"{folder}: {name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)} by config.json",
+            hint="config.json belongs to another model, or the vision tower is another one (--vision-tower)",
+        )
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    problems = [
+        f"{_counted(names)} {what} ({_listed(names)})"
+        for what, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    if problems and not allow_partial:
+        raise UsageError(
+            f"{folder}: {'; '.join(problems)}",
+            hint="`croc convert SRC DST --allow-partial` leaves out unexpected ones and draws missing ones at random",
+        )
+    for problem in problems:
+        say(f"warning: {problem}, and --allow-partial lets that pass")
+    drawn = {name: _drawn(own[name], name, config) for name in missing}
+    return {name: weights[name] for name in own if name in weights} | drawn
+
+
+def _drawn(like: Tensor, name: str, config: LlavaConfig) -> Tensor:
+    """Return first weights for a weight that a checkpoint lacks: normal for matrices, else ones or zeros."""
+    if like.ndim > 1:
+        seed = torch.Generator().manual_seed(0)
+        spread = float(getattr(config.text_config, "initializer_range", 0.02))
+        return (torch.randn(like.shape, generator=seed) * spread).to(config.dtype)
+    return torch.full(like.shape, 0.0 if name.endswith("bias") else 1.0, dtype=config.dtype)
+
+
+def _counted(names: Collection[str]) -> str:
+    return "1 weight is" if len(names) == 1 else f"{len(names)} weights are"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

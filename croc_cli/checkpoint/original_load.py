@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlamaConfig
 
 from croc_cli.checkpoint.lora import CONFIG_FILE as LORA_CONFIG_FILE
 from croc_cli.checkpoint.lora import merge_lora, read_adapter_config
 from croc_cli.checkpoint.metadata import CheckpointMetadata
-from croc_cli.checkpoint.opened import OpenedModel
+from croc_cli.checkpoint.opened import OpenedModel, checked_weights
 from croc_cli.checkpoint.original import (
     HARMLESS,
     OriginalConfig,
@@ -37,15 +36,13 @@ CONVERTED_KEY = "converted_from"
 """Key of croc.json for the original config and what the original folder held, which the way back needs."""
 
 _TEXT_KEYS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-    "attention_bias", "attention_dropout", "mlp_bias", "rope_theta", "rope_scaling", "tie_word_embeddings",
+    "attention_bias", "attention_dropout", "mlp_bias", "tie_word_embeddings",
     "bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp",
 )  # fmt: skip
 _TOWER_START = "model.vision_tower."
 _EMBEDDINGS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
-_NAMED = 3
-"""Weights that a message names; the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,8 @@ def open_original(
     weights, training_state = _sort(found)
     _check_fit(weights, original, tower, folder)
     tokenizer = find_tokenizer([folder, *([base] if base else [])], trust_remote_code=options.trust_remote_code)
-    text = LlamaConfig.from_dict({key: original.values[key] for key in _TEXT_KEYS if key in original.values})
-    text.vocab_size = grown_size(weights[_EMBEDDINGS[0]].shape[0], len(tokenizer))
+    num_rows = weights[_EMBEDDINGS[0]].shape[0]
+    text = _text_config(original.values, vocab_size=grown_size(num_rows, len(tokenizer)))
     config = llava_config(
         tower.config,
         text,
@@ -107,9 +104,8 @@ def open_original(
         strategy=original.strategy,
         dtype=weights[_EMBEDDINGS[0]].dtype,
     )
-    num_rows = weights[_EMBEDDINGS[0]].shape[0]
     weights |= {name: grow_rows(weights[name], text.vocab_size) for name in _EMBEDDINGS if name in weights}
-    weights = _checked_names(weights, config, folder, allow_partial=options.allow_partial, say=say)
+    weights = checked_weights(weights, config, folder, allow_partial=options.allow_partial, say=say)
     record = {"config": dict(original.values), "vocab_size": num_rows, "vision_tower_inside": held_tower}
     return OpenedModel(
         config=config,
@@ -146,6 +142,15 @@ def _collect(folder: Path, options: OriginalOptions) -> tuple[dict[str, Tensor],
     return weights, base, "plain"  # what stage 1 trains with
 
 
+def _text_config(values: Mapping[str, Any], *, vocab_size: int) -> LlamaConfig:
+    """Return the LLM's config, its rotary settings in the form that transformers 5 has for them."""
+    scaling = dict(values.get("rope_scaling") or {})
+    kind = scaling.pop("type", None) or scaling.pop("rope_type", "default")
+    rope = {"rope_type": kind, "rope_theta": values.get("rope_theta", 10000.0), **scaling}
+    kept = {key: values[key] for key in _TEXT_KEYS if key in values}
+    return LlamaConfig(**kept, vocab_size=vocab_size, rope_parameters=rope)
+
+
 def _sort(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the model's weights by stock names, and what croc keeps as training state."""
     weights, training_state = {}, {}
@@ -174,59 +179,3 @@ def _check_fit(weights: Mapping[str, Tensor], original: OriginalConfig, tower: T
             f"and config.json says hidden_size {original.values.get('hidden_size')}",
             hint="--vision-tower and --base name the parts that the projector was trained with",
         )
-
-
-def _checked_names(
-    weights: dict[str, Tensor],
-    config: LlavaConfig,
-    folder: Path,
-    *,
-    allow_partial: bool,
-    say: Callable[[str], None],
-) -> dict[str, Tensor]:
-    """Return exactly the weights that the model has.
-
-    Raises:
-        UsageError: Some have another shape, or some are missing or unexpected and `allow_partial` is off.
-    """
-    with torch.device("meta"):
-        own: dict[str, Any] = LlavaForConditionalGeneration(config).state_dict()
-    if config.text_config.tie_word_embeddings:
-        own.pop("lm_head.weight", None)
-        weights.pop("lm_head.weight", None)
-    wrong = [name for name in sorted(own.keys() & weights.keys()) if own[name].shape != weights[name].shape]
-    if wrong:
-        name = wrong[0]
-        raise UsageError(
-            f"{folder}: {name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)} by config.json",
-            hint="config.json belongs to another model, or the vision tower is another one (--vision-tower)",
-        )
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    problems = [
-        f"{len(names)} weights are {what} ({_listed(names)})"
-        for what, names in (("missing", missing), ("unexpected", unexpected))
-        if names
-    ]
-    if problems and not allow_partial:
-        raise UsageError(
-            f"{folder}: {'; '.join(problems)}",
-            hint="`croc convert SRC DST --allow-partial` leaves out unexpected ones and draws missing ones at random",
-        )
-    for problem in problems:
-        say(f"warning: {problem}, and --allow-partial lets that pass")
-    drawn = {name: _drawn(own[name], name, config) for name in missing}
-    return {name: weights[name] for name in own if name in weights} | drawn
-
-
-def _drawn(like: Tensor, name: str, config: LlavaConfig) -> Tensor:
-    """Return first weights for a weight that a checkpoint lacks: normal for matrices, else ones or zeros."""
-    if like.ndim > 1:
-        seed = torch.Generator().manual_seed(0)
-        spread = float(getattr(config.text_config, "initializer_range", 0.02))
-        return (torch.randn(like.shape, generator=seed) * spread).to(config.dtype)
-    return torch.full(like.shape, 0.0 if name.endswith("bias") else 1.0, dtype=config.dtype)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -1,5 +1,6 @@
 """Finds what an original checkpoint names instead of holding it: its vision tower, its base LLM, its tokenizer."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,9 @@ def find_tokenizer(folders: list[Path], *, trust_remote_code: bool) -> Any:
             hint="--base names the LLM that it was trained from; its tokenizer is taken",
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # on keys of the original config.json, which lies there too
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except OPENING_ERRORS as error:
         raise UsageError(f"the tokenizer in {folder} cannot be opened: {first_line(error)}") from error
     repair_merges(tokenizer)

@@ -1,4 +1,4 @@
-"""Writes a model in the layout of the original LLaVA code, or of the Croc code where visual tokens are L2-normalised."""
+"""Writes a model in the layout of the original LLaVA code, or of Croc's where visual tokens are L2-normalised."""
 
 import json
 from collections.abc import Callable, Mapping

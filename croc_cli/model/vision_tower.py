@@ -55,7 +55,7 @@ def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: An
         ) from error
     if missing := sorted(found["missing_keys"]):
         raise UsageError(
-            f"the {what} in {folder} is not whole: {len(missing)} weights are missing, such as {missing[0]}",
+            f"the {what} in {folder} is not whole: weights are missing ({len(missing)}), such as {missing[0]}",
             hint="fetch its files again, or choose another",
         )
     return model

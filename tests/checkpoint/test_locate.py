@@ -44,10 +44,10 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path):
 
 def test_another_kind_of_model_is_named(folder):
     (folder / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UsageError, match="holds a llama model, expected a llava checkpoint"):
+    with pytest.raises(UsageError, match=r"holds a llama model, expected a LLaVA: llava \(transformers\), llava_llama"):
         locate_checkpoint(folder)
-    (folder / "config.json").write_text('{"model_type": "croc_llama"}')
-    with pytest.raises(UsageError, match="original LLaVA code's form"):
+    (folder / "config.json").write_text('{"model_type": "croc_llama", "mm_projector_type": "linear"}')
+    with pytest.raises(UsageError, match="mm_projector_type is 'linear', expected mlp2x_gelu"):
         locate_checkpoint(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(UsageError, match=r"config.json cannot be read"):
@@ -57,7 +57,8 @@ def test_another_kind_of_model_is_named(folder):
 def test_missing_weights_are_named_and_pickles_are_not_read(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(
-        UsageError, match=r"has no weights: model\.safetensors is missing; pytorch_model\.bin is not read"
+        UsageError,
+        match=r"has no weights: model\.safetensors is missing; pytorch_model\.bin is not read here: `croc convert",
     ):
         locate_checkpoint(folder)
 
@@ -160,6 +161,40 @@ def test_a_name_that_the_hub_does_not_know_is_said(tmp_path):
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Gated(_NotFound):
+    def do_GET(self):
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+
+def test_a_gated_repository_says_where_to_ask(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Gated)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+
+    def ask(hub_id, **options):
+        with pytest.raises(GatedRepoError) as caught:
+            huggingface_hub.HfApi(endpoint=endpoint).model_info(hub_id)
+        raise caught.value
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", ask)
+    try:
+        with pytest.raises(UsageError, match="it is gated") as caught:
+            locate_checkpoint("someone/some-llava")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "ask for access at" in caught.value.hint
+    assert "HF_TOKEN" in caught.value.hint
 
 
 def checkpoint(runs, name, stage, *, age):

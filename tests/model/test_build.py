@@ -15,7 +15,7 @@ from transformers import (
     CLIPVisionModel,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    SiglipVisionConfig,
+    ViTConfig,
 )
 
 from croc_cli.errors import UsageError
@@ -155,10 +155,10 @@ def test_weights_come_in_the_dtype_asked_for(parts: tuple[Path, Path], tmp_path:
     assert llava.model.vision_tower.config._attn_implementation == "sdpa"
 
 
-def test_a_tower_that_is_no_clip_is_refused(parts: tuple[Path, Path], tmp_path: Path) -> None:
-    SiglipVisionConfig().save_pretrained(tmp_path / "siglip")
-    with pytest.raises(UsageError, match="is of type 'siglip_vision_model', expected a CLIP vision tower"):
-        build(tmp_path / "siglip", parts[1], tmp_path / "out")
+def test_a_tower_that_is_neither_clip_nor_siglip_is_refused(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    ViTConfig().save_pretrained(tmp_path / "vit")
+    with pytest.raises(UsageError, match="is of type 'vit', expected a CLIP or SigLIP vision tower"):
+        build(tmp_path / "vit", parts[1], tmp_path / "out")
 
 
 def test_a_folder_without_a_checkpoint_and_one_of_another_kind_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,202 @@
+"""Conversions: to stock and back, what is lost, and the parts for llama.cpp."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from croc_cli.checkpoint.convert import ConvertRequest, convert
+from croc_cli.checkpoint.gguf import GgufOptions
+from croc_cli.checkpoint.load import load_for_inference
+from croc_cli.checkpoint.metadata import CheckpointMetadata, read_metadata, verify_hashes
+from croc_cli.errors import RunError, UsageError
+from tests.checkpoint.originals import KINDS, golden_weights, largest_difference, make_original
+from tests.tiny import make_tiny_llava
+
+
+def write(source: Path, destination: Path, **options: object) -> list[str]:
+    said: list[str] = []
+    convert(ConvertRequest(str(source), destination, **options), say=said.append)
+    return said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_original_to_stock_and_back_is_bit_equal(kind: str, tmp_path: Path) -> None:
+    source = make_original(tmp_path / "original", kind, form="bin")
+    write(source, tmp_path / "stock", allow_loss=True)
+    write(tmp_path / "stock", tmp_path / "again", to="llava")
+
+    expected, found = golden_weights(kind), load_file(tmp_path / "again" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(found[name].dtype == expected[name].dtype for name in expected)
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "again")]
+    assert configs[0] == configs[1]
+
+
+def test_a_tower_that_was_outside_stays_outside(tmp_path: Path) -> None:
+    source = make_original(tmp_path / "original", has_tower=False)
+    write(source, tmp_path / "stock")
+    write(tmp_path / "stock", tmp_path / "again", to="llava")
+    assert load_file(source / "model.safetensors").keys() == load_file(tmp_path / "again" / "model.safetensors").keys()
+
+
+def test_halves_of_several_dtypes_come_back_as_they_were(tmp_path: Path) -> None:
+    weights = {
+        name: tensor.to(torch.float32 if "mm_projector" in name else torch.float16)
+        for name, tensor in golden_weights("llava_llama").items()
+    }
+    write(make_original(tmp_path / "original", weights=weights), tmp_path / "stock")
+    write(tmp_path / "stock", tmp_path / "again", to="llava")
+    found = load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(found[name], weights[name]) and found[name].dtype == weights[name].dtype for name in weights)
+
+
+def test_the_stock_folder_answers_in_a_process_without_croc(tmp_path: Path) -> None:
+    write(make_original(tmp_path / "original"), tmp_path / "stock")
+    script = f"""
+import sys
+from PIL import Image
+from transformers import AutoProcessor, AutoModelForImageTextToText
+processor = AutoProcessor.from_pretrained({str(tmp_path / "stock")!r})
+model = AutoModelForImageTextToText.from_pretrained({str(tmp_path / "stock")!r})
+question = [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": "What?"}}]}}]
+text = processor.apply_chat_template(question, add_generation_prompt=True)
+inputs = processor(images=Image.new("RGB", (80, 40)), text=text, return_tensors="pt")
+print(int((inputs.input_ids == model.config.image_token_id).sum()), model.generate(**inputs, max_new_tokens=2).shape[0])
+print(text.endswith("USER: <image>\\nWhat? ASSISTANT:"), processor.image_processor.do_pad)
+assert not any(name.startswith("croc") for name in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["16 1", "True True"]
+
+
+def test_a_model_with_normalised_tokens_is_not_written_as_stock_unless_its_loss_is_allowed(tmp_path: Path) -> None:
+    source = make_original(tmp_path / "croc", "croc_llama")
+    with pytest.raises(UsageError) as caught:
+        write(source, tmp_path / "stock")
+    assert "L2-normalises its visual tokens, which stock LLaVA cannot express" in caught.value.message
+    assert "instead of 1, logits differ by up to 0." in caught.value.message
+    assert "--allow-loss" in str(caught.value.hint)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["croc"]
+
+    [said] = write(source, tmp_path / "stock", allow_loss=True)
+    assert said.startswith("warning: it L2-normalises")
+    model = load_for_inference(tmp_path / "stock")
+    assert max(largest_difference(model.llava, "croc_llama", number) for number in (0, 1)) < 1e-4
+    verify_hashes(tmp_path / "stock")
+    assert read_metadata(tmp_path / "stock").visual_norm == "l2"
+
+
+def test_croc_s_own_checkpoint_goes_into_the_original_layout_and_gives_the_same_logits(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny", seed=5)
+    CheckpointMetadata(stage="finetune", step=1, visual_norm="l2", template="vicuna_v1").write(source)
+    [said] = write(source, tmp_path / "original", to="llava")
+    assert f"mm_vision_tower is {tmp_path / 'original' / 'vision_tower'}" in said
+
+    config = json.loads((tmp_path / "original" / "config.json").read_text())
+    assert (config["model_type"], config["vocab_size"], config["image_aspect_ratio"]) == ("croc_llama", 320, "pad")
+    tokens = json.loads((tmp_path / "original" / "tokenizer.json").read_text())["added_tokens"]
+    assert "<image>" not in {token["content"] for token in tokens}
+    first, second = load_for_inference(source), load_for_inference(tmp_path / "original")
+    inputs = first.processor(images=Image.effect_noise((70, 50), 90), text="<image> What?", return_tensors="pt")
+    logits = [model.llava(**inputs).logits[..., :320] for model in (first, second)]
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-6)
+    pixels = [
+        model.processor(images=Image.new("RGB", (70, 50)), text="<image>")["pixel_values"] for model in (first, second)
+    ]
+    assert pixels[0][0].tolist() == pixels[1][0].tolist()
+
+
+def test_a_stock_folder_of_pickles_becomes_safetensors(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny")
+    weights = load_file(source / "model.safetensors")
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="croc convert .* writes it as safetensors"):
+        load_for_inference(source)
+    write(source, tmp_path / "safe")
+    llava = load_for_inference(tmp_path / "safe").llava
+    assert torch.equal(llava.lm_head.weight, weights["language_model.lm_head.weight"])
+
+
+def test_a_destination_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    source = make_original(tmp_path / "original")
+    (tmp_path / "stock").mkdir()
+    (tmp_path / "stock" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="stock is there already"):
+        write(source, tmp_path / "stock")
+    assert [file.name for file in (tmp_path / "stock").iterdir()] == ["mine.txt"]
+
+
+def test_a_stock_folder_with_weights_missing_or_too_many_is_refused(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny")
+    weights = load_file(source / "model.safetensors")
+    bias = weights.pop("multi_modal_projector.linear_2.bias")
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=r"1 weight is missing \(model\.multi_modal_projector\.linear_2\.bias\)"):
+        write(source, tmp_path / "out")
+    save_file(
+        weights | {"multi_modal_projector.linear_2.bias": bias, "extra.weight": torch.ones(2)},
+        source / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UsageError, match=r"is no LLaVA alone: 1 weight is unexpected, such as extra\.weight"):
+        load_for_inference(source)
+
+
+def fake_llama_cpp(folder: Path, *, fails: bool = False) -> Path:
+    """Stand-ins for llama.cpp's two converters that write down how they were called."""
+    script = "import sys, json; open({log!r}, 'a').write(json.dumps(sys.argv[1:]) + chr(10)); sys.exit({code})"
+    for name in ("convert_hf_to_gguf.py", "tools/mtmd/legacy-models/convert_image_encoder_to_gguf.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(script.format(log=str(folder / "calls"), code=3 if fails else 0))
+    return folder
+
+
+def test_gguf_writes_the_parts_and_calls_both_converters(tmp_path: Path) -> None:
+    llama_cpp, out = fake_llama_cpp(tmp_path / "llama.cpp"), tmp_path / "out"
+    said = write(make_original(tmp_path / "original"), out, to="gguf", gguf=GgufOptions(llama_cpp))
+    llm, tower = [json.loads(line) for line in (llama_cpp / "calls").read_text().splitlines()]
+    assert llm == [str(out / "llm"), "--outtype", "f16", "--outfile", str(out / "llm-f16.gguf")]
+    assert tower[:3] == ["-m", str(out / "vision_tower"), "--clip-model-is-vision"]
+    assert tower[3:7] == ["--llava-projector", str(out / "llava.projector"), "--output-dir", str(out)]
+    assert any("convert_hf_to_gguf.py" in line for line in said)
+
+    weights = golden_weights("llava_llama")
+    part = load_file(out / "llm" / "model.safetensors")
+    assert torch.equal(part["model.embed_tokens.weight"], weights["model.embed_tokens.weight"])
+    projector = torch.load(out / "llava.projector", weights_only=True)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in projector.items())
+    assert len(projector) == 4
+    tower_weights = load_file(out / "vision_tower" / "model.safetensors")
+    assert "vision_model.embeddings.class_embedding" in tower_weights
+
+
+def test_without_llama_cpp_the_exact_commands_are_said(tmp_path: Path) -> None:
+    said = write(make_original(tmp_path / "original"), tmp_path / "out", to="gguf")
+    assert any(line.startswith("  python llama.cpp/convert_hf_to_gguf.py") for line in said)
+    assert not list(tmp_path.glob("out/*.gguf"))
+
+
+def test_a_converter_that_fails_is_reported_and_the_parts_stay(tmp_path: Path) -> None:
+    options = GgufOptions(fake_llama_cpp(tmp_path / "llama.cpp", fails=True))
+    with pytest.raises(RunError, match="converter failed with exit code 3"):
+        write(make_original(tmp_path / "original"), tmp_path / "out", to="gguf", gguf=options)
+    assert (tmp_path / "out" / "llava.projector").exists()
+
+
+def test_gguf_refuses_what_llama_cpp_cannot_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="L2-normalises its visual tokens, which llama.cpp cannot express"):
+        write(make_original(tmp_path / "croc", "croc_llama"), tmp_path / "out", to="gguf")
+    with pytest.raises(UsageError, match=r"is no llama\.cpp: it has no convert_hf_to_gguf\.py"):
+        write(make_original(tmp_path / "llava"), tmp_path / "out", to="gguf", gguf=GgufOptions(tmp_path))
+    assert os.listdir(tmp_path / "llava")
+    assert not (tmp_path / "out").exists()
