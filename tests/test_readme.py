@@ -13,6 +13,7 @@ from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.benchmarks.results import score_benchmark, write_results
 from croc_cli.run_dir import RunDir
 from tests.benchmarks.golden_files import load, write_files
+from tests.checkpoint.originals import make_original
 from tests.commands.croc import Answer, croc
 from tests.report.runs import make_run
 from tests.tiny import make_tiny_llava
@@ -44,6 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_run(Path("runs/nano"), stages=("align",), scenes=None)
     monkeypatch.setattr("webbrowser.open", lambda _address: True)
     write_benchmarks()
+    make_original(tmp_path / "llava-v1.5-7b")
     return tmp_path
 
 
@@ -72,7 +74,7 @@ def test_the_readme_has_the_commands_that_this_file_tries() -> None:
     assert {("make", name) for name in ("demo", "test", "check", "slow", "bench")} <= names
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("croc ") and "chat" not in line])
+@pytest.mark.parametrize("line", [line for line in commands() if re.match(r"croc (?!chat|convert)", line)])
 def test_croc_commands_work_as_typed(line: str, place: Path) -> None:
     answer = run(line)
     assert answer.code == 0, answer.err
@@ -81,8 +83,17 @@ def test_croc_commands_work_as_typed(line: str, place: Path) -> None:
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("croc chat")])
 def test_chat_commands_work_as_typed(line: str, place: Path) -> None:
     make_tiny_llava(place / "model")
-    answer = run(f"{line} --model model --max-tokens 4")
+    model = "" if "--model" in line else "--model model"
+    answer = run(f"{line} {model} --max-tokens 4")
     assert answer.code == 0, answer.err
+
+
+def test_the_conversions_work_one_after_another(place: Path) -> None:
+    lines = [line for line in commands() if line.startswith("croc convert")]
+    assert len(lines) == 3
+    for line in lines:
+        answer = run(line)
+        assert answer.code == 0, answer.err
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("make ")])
