@@ -34,6 +34,24 @@ _PLAIN = (
 )
 
 
+# What a user of stock transformers writes as a list of pictures and texts becomes the string that an LLM's template
+# takes: pictures first, each followed by a new line, as in training.
+_FLATTEN = (
+    "{% set flat = namespace(messages=[]) %}{% for message in messages %}{% if message['content'] is string %}"
+    "{% set flat.messages = flat.messages + [message] %}{% else %}{% set joined = namespace(text='') %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{% set joined.text = joined.text + '<image>\n' %}"
+    "{% endfor %}{% for part in message['content'] if part['type'] == 'text' %}"
+    "{% set joined.text = joined.text + part['text'] %}{% endfor %}"
+    "{% set flat.messages = flat.messages + [dict(message, content=joined.text)] %}{% endif %}{% endfor %}"
+    "{% set messages = flat.messages %}"
+)
+
+
+def with_pictures(template: str | None) -> str | None:
+    """Return an LLM's own chat template so that it also takes messages that are lists of pictures and texts."""
+    return template if template is None or template.startswith(_FLATTEN) else _FLATTEN + template
+
+
 def chat_template_for(template: "TemplateName") -> str | None:
     """Return the Jinja chat template of `plain` or `vicuna_v1`; None where the tokenizer's own is used."""
     return {"plain": _PLAIN, "vicuna_v1": _VICUNA, "chat_template": None}[template]

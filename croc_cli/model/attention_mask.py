@@ -81,7 +81,7 @@ def build_attention_mask(
 
     else:
         raise ValueError(f"attention is {kind!r}, expected causal, mixed or prefix")
-    _check_takes_mask(config, kind)
+    _check_takes_mask(config, kind, length=inputs_embeds.shape[1])
     return create_causal_mask(
         config=config,
         inputs_embeds=inputs_embeds,
@@ -91,11 +91,18 @@ def build_attention_mask(
     )
 
 
-def _check_takes_mask(config: Any, kind: str) -> None:
+def _check_takes_mask(config: Any, kind: str, *, length: int) -> None:
     if config._attn_implementation not in KERNELS:
         raise RecipeError(
             f"attention kernel {config._attn_implementation!r} cannot do {kind} attention",
             hint=f"set model.attention to one of {', '.join(KERNELS)}",
+        )
+    window = getattr(config, "sliding_window", None)
+    if window is not None and length > window:
+        raise RecipeError(
+            f"{kind} attention needs an LLM whose layers attend to the whole sequence; {config.model_type} looks back "
+            f"{window} tokens, and this sequence has {length}",
+            hint=f"set reconstruct.max_length to {window} at most, or reconstruct.attention to causal",
         )
     other = {kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"}
     if other:

@@ -12,6 +12,7 @@ from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import Dataset, LlavaJsonDataset, MixDataset
 from croc_cli.data.image import build_image_processor
+from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
@@ -93,7 +94,8 @@ def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_templa
     tokenizer = AutoTokenizer.from_pretrained(start)
     tokenizer.padding_side = "right"
     tokenizer.chat_template = read_metadata(start).extra.get(LLM_TEMPLATE_KEY, tokenizer.chat_template)
-    return stock_processor(tokenizer, build_image_processor(start, aspect), config, chat_template=chat_template)
+    own = with_pictures(tokenizer.chat_template)
+    return stock_processor(tokenizer, build_image_processor(start, aspect), config, chat_template=chat_template or own)
 
 
 def build_objectives(section: StageRecipe) -> ObjectiveSettings:

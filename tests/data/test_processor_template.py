@@ -1,7 +1,7 @@
 import pytest
 
 from croc_cli.data.conversation import ConversationEncoder
-from croc_cli.data.processor_template import chat_template_for
+from croc_cli.data.processor_template import chat_template_for, with_pictures
 from croc_cli.data.sample import Turn
 from tests.tiny import make_tiny_processor
 
@@ -45,3 +45,14 @@ def test_the_plain_template_is_the_picture_and_then_the_caption() -> None:
 
 def test_a_tokenizers_own_template_is_left_alone() -> None:
     assert chat_template_for("chat_template") is None
+
+
+def test_an_llms_own_template_also_takes_lists_of_pictures_and_texts() -> None:
+    own = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    processor = make_tiny_processor(chat_template=with_pictures(own))
+    turns = [Turn("human", "<image>\nWhat is it?"), Turn("gpt", "A square.")]
+    lists, strings = turns_as_messages(turns), [{"role": "user", "content": "Hello  there\n"}]
+    assert processor.apply_chat_template(lists, tokenize=False) == "<user><image>\nWhat is it?<assistant>A square."
+    assert processor.apply_chat_template(strings, tokenize=False) == "<user>Hello  there\n"
+    assert with_pictures(with_pictures(own)) == with_pictures(own)
+    assert with_pictures(None) is None

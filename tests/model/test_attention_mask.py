@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, Qwen2Config
+from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from croc_cli.errors import RecipeError
 from croc_cli.model.attention_mask import build_attention_mask, mixed_attention, prefix_attention
@@ -118,3 +118,11 @@ def test_an_llm_with_sliding_windows_is_refused() -> None:
         match="mixed attention needs an LLM whose layers all attend to the whole sequence; qwen2 has sliding_attention",
     ):
         build("sdpa", "mixed", config)
+
+
+def test_an_llm_that_looks_back_less_far_than_a_sequence_is_refused() -> None:
+    sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1}
+    with pytest.raises(RecipeError, match="mistral looks back 4 tokens, and this sequence has 5") as caught:
+        build("sdpa", "mixed", MistralConfig(**sizes, sliding_window=4))
+    assert "set reconstruct.max_length to 4 at most" in str(caught.value.hint)
+    build("sdpa", "mixed", MistralConfig(**sizes, sliding_window=5))

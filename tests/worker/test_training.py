@@ -8,6 +8,7 @@ import torch
 from transformers import AutoProcessor
 
 from croc_cli.checkpoint.metadata import read_metadata
+from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.recipe.schema import MonitorRecipe
 from croc_cli.train.trainer import Trainer
@@ -162,4 +163,4 @@ def test_a_stage_in_the_llms_own_template_may_follow_one_in_another(home: Path, 
     align = harness.train(recipe, "align", tmp_path / "run", start=None)
     finetune = harness.train(recipe, "finetune", tmp_path / "run", start=align.latest_checkpoint())
     saved = AutoProcessor.from_pretrained(finetune.latest_checkpoint())
-    assert saved.chat_template == template
+    assert saved.chat_template == with_pictures(template)
