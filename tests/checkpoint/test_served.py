@@ -1,5 +1,7 @@
-"""What vLLM's loader for LLaVA expects of a folder (vllm 0.33, model_executor/models/llava.py and clip.py), held against
-what croc saves. vLLM itself needs a GPU's libraries, so its rules are written down here."""
+"""What vLLM expects of a LLaVA folder (vllm 0.33, model_executor/models/llava.py and clip.py), held against what is saved.
+
+vLLM itself needs the libraries of a GPU, so its rules are written down here.
+"""
 
 import json
 from pathlib import Path
