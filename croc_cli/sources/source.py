@@ -137,10 +137,19 @@ class UrlList(Section):
     )
     to: InsidePath = Field(description="Folder that images are put into")
     rows_to: InsidePath | None = Field(
-        None, description="JSONL of the rows whose image came, with `image` from the data root beside their columns"
+        None, description="JSONL of the rows whose image came; their `image` is a path from the data root"
+    )
+    rows_from: InsidePath | None = Field(
+        None, description="LLaVA JSON whose rows name the images by our key: rows_to gets its rows, `image` as it is"
     )
     about: Size | None = None
     download: ImageDownload = ImageDownload()
+
+    @model_validator(mode="after")
+    def _rows_go_somewhere(self) -> "UrlList":
+        if self.rows_from is not None and self.rows_to is None:
+            raise ValueError("rows_from needs rows_to")
+        return self
 
     @property
     def expected_bytes(self) -> int | None:

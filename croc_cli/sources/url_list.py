@@ -13,7 +13,7 @@ from croc_cli.run_dir import read_jsonl
 from croc_cli.sources.img2dataset_run import read_results, run_img2dataset
 from croc_cli.sources.progress import Task
 from croc_cli.sources.source import UrlList
-from croc_cli.sources.url_table import UrlRow, read_url_table
+from croc_cli.sources.url_table import UrlRow, json_rows, read_url_table
 
 _SHARD_SIZES = (100, 8)
 """Shards of the runs after a hang: the smaller they are, the fewer URLs wait with the one that hangs."""
@@ -70,8 +70,9 @@ def fetch_url_list(
     folder.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, UrlRow] = {}
+    keeps_rows = entry.rows_to is not None and entry.rows_from is None
     for row in read_url_table(root / entry.path, url_column=entry.url_column, key_column=entry.key_column):
-        wanted.setdefault(row.key, row if entry.rows_to is not None else UrlRow(row.key, row.url, {}))
+        wanted.setdefault(row.key, row if keeps_rows else UrlRow(row.key, row.url, {}))
     notes = _Notes(work)
     _collect_runs(work, folder, notes, wanted)  # what a killed call left
     present = _present(folder, wanted)
@@ -231,14 +232,18 @@ def _shard_size(entry: UrlList, num_urls: int) -> int:
 
 
 def _write_rows(entry: UrlList, root: Path, wanted: Mapping[str, UrlRow], present: set[str]) -> None:
-    """Write the rows whose image is there, in the list's order."""
+    """Write the rows whose image is there, in their own order."""
     assert entry.rows_to is not None
     target = root / entry.rows_to
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.unfinished")
+    if entry.rows_from is not None:
+        rows: Iterable[Mapping[str, Any]] = (
+            row for row in json_rows(root / entry.rows_from) if "image" not in row or row["image"] in present
+        )
+    else:
+        prefix = entry.to.rstrip("/")
+        rows = ({**row.row, "image": f"{prefix}/{key}"} for key, row in wanted.items() if key in present)
     with unfinished.open("w", encoding="utf-8") as file:
-        for key, row in wanted.items():
-            if key in present:
-                value = {**row.row, "image": f"{entry.to.rstrip('/')}/{key}"}
-                file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     unfinished.replace(target)

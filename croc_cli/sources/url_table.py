@@ -98,12 +98,17 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8", newline="") as lines:
             yield from csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
     elif suffix in (".json", ".jsonl"):
-        yield from _json_rows(path)
+        yield from json_rows(path)
     else:
         raise UsageError(f"{path} is no table of URLs", hint="JSON, JSONL, CSV, TSV and Parquet are read")
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+def json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSON list, a JSON object of objects (their key as "@key"), or JSONL.
+
+    Raises:
+        UsageError: It is no JSON.
+    """
     with path.open(encoding="utf-8") as file:
         try:
             if path.suffix.lower() == ".jsonl":

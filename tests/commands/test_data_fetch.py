@@ -118,7 +118,7 @@ def test_the_catalogue_is_listed_by_group_and_one_source_in_full(tmp_path: Path)
     assert re.search(r"\nstage 1, align:\nlcs558k +558,128 +181 MB +hub +other", answer.out)
     assert "\nbenchmarks:\neval:vqav2" in answer.out
     one = croc("data", "sources", "lcs558k-urls")
-    assert "img2dataset, URLs in llava/llava_pretrain/blip_laion_cc_sbu_558k_meta.json" in one.out
+    assert "img2dataset, URLs in llava/llava_pretrain/for_urls/blip_laion_cc_sbu_558k_meta.json" in one.out
     assert "not verified: about 15 % of the URLs were dead by 2023-05, more since" in one.out
     wrong = croc("data", "sources", "lcs")
     assert (wrong.code, "there is no source 'lcs'" in wrong.err) == (2, True)

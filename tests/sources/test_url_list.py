@@ -196,6 +196,23 @@ def test_a_killed_calls_images_are_kept(tmp_path: Path, web: Web) -> None:
     assert not list((tmp_path / "work").glob("run-*"))
 
 
+def test_rows_of_another_file_are_kept_where_their_image_came(tmp_path: Path, web: Web) -> None:
+    keys = write_list(tmp_path, web, range(3))
+    (tmp_path / "images" / "00000").mkdir(parents=True)
+    for key in (keys[0], keys[2]):
+        (tmp_path / "images" / key).write_bytes(picture(0))
+    work = tmp_path / "work"
+    work.mkdir()
+    gone = {"key": keys[1], "url": f"{web.url}/1.jpg", "reason": "gone", "tries": 2}
+    (work / "failures.jsonl").write_text(json.dumps(gone), encoding="utf-8")
+    chats = [{"image": key, "conversations": [key]} for key in keys] + [{"conversations": ["text alone"]}]
+    (tmp_path / "chat.json").write_text(json.dumps(chats), encoding="utf-8")
+    one = entry().model_copy(update={"rows_from": "chat.json"})
+    assert fetch_url_list(one, tmp_path, work).reasons == {"gone": 1}
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows == [chats[0], chats[2], chats[3]]
+
+
 def test_a_distributor_that_is_not_installed_is_named(tmp_path: Path, web: Web) -> None:
     write_list(tmp_path, web, range(1))
     with pytest.raises(UsageError, match="download.distributor is pyspark, and pyspark is not installed") as raised:

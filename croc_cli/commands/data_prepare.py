@@ -1,0 +1,143 @@
+"""`croc data prepare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from croc_cli.commands.data_fetch import (
+    KeepOption,
+    RetryOption,
+    SamLinksOption,
+    SamTarsOption,
+    WithoutOption,
+    YesOption,
+    confirm,
+    describe_outcomes,
+    describe_plan,
+    fetch_all,
+    missing,
+    recipe_plan,
+)
+from croc_cli.commands.data_mix import StageOption, make_mix, mix_stages
+from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.names import DEFAULT_RECIPE, StageName
+
+if TYPE_CHECKING:
+    from croc_cli.recipe.schema import Recipe
+    from croc_cli.sources.fetch import FetchOptions
+    from croc_cli.sources.plan import Plan
+    from croc_cli.sources.verify import VerifyReport
+
+EPILOG = "Example: croc data prepare croc-7b --set data.reconstruct.preset=croc1.5m-nosam --dry-run"
+DeepOption = Annotated[bool, typer.Option("--deep", help="Decode every image when the mixes are checked")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched and mixed; touch nothing")]
+
+
+def prepare(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    stage: StageOption = None,
+    assignments: SetOption = None,
+    without: WithoutOption = None,
+    sam_links: SamLinksOption = None,
+    sam_tars: SamTarsOption = None,
+    keep_archives: KeepOption = False,
+    retry_failed: RetryOption = False,
+    deep: DeepOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Fetch, mix and check all that a recipe trains on, going on where it stopped."""
+    from croc_cli.commands.console import result
+    from croc_cli.errors import UsageError
+    from croc_cli.recipe.load import load_recipe, with_overrides
+    from croc_cli.sources.fetch import FetchOptions
+
+    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    stages = mix_stages(loaded, stage)
+    plan = recipe_plan(_only(loaded, stages), root=None, catalogs=(), without=without or ())
+    result(describe_plan(plan))
+    if dry_run:
+        for name in stages:
+            make_mix(loaded, name, dry_run=True)
+        return
+    confirm(plan, yes=yes)
+    _fetch(plan, FetchOptions(sam_links, sam_tars, keep_archives, retry_failed))
+    reports = []
+    for name in stages:
+        folder = make_mix(loaded, name)
+        report = _verify(folder, Path(loaded.data.root).expanduser(), deep=deep)
+        if report is not None:
+            reports.append(report)
+    wrong = [report for report in reports if not report.ok]
+    if wrong:
+        raise UsageError(
+            f"{len(wrong)} of {len(stages)} mixes have errors: {', '.join(str(report.path) for report in wrong)}",
+            hint=f"`croc data verify {wrong[0].path} --fix` writes a copy without the rows that have them",
+        )
+    result(f"ready: `croc run {recipe}` trains on {', '.join(stages)}")
+
+
+def _only(recipe: "Recipe", stages: list[StageName]) -> "Recipe":
+    """Return a recipe with the stages switched off that are not meant, so that their sources are not fetched."""
+    from croc_cli.names import STAGES
+
+    off = {name: getattr(recipe, name).model_copy(update={"enabled": name in stages}) for name in STAGES}
+    return recipe.model_copy(update=off)
+
+
+def _fetch(plan: "Plan", options: "FetchOptions") -> None:
+    """Fetch what is missing, and say what came of it.
+
+    Raises:
+        RunError: Something is missing that the mixes need.
+    """
+    from croc_cli.commands.console import result, say
+    from croc_cli.errors import RunError
+
+    if all(planned.done for planned in plan.sources) and not options.retry_failed:
+        say("every source is here")
+        return
+    outcomes = fetch_all(plan, options)
+    result(describe_outcomes(plan, outcomes))
+    if lacking := missing(outcomes):
+        raise RunError(
+            f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not complete, so nothing was mixed",
+            hint="the same command goes on from here; --without SOURCE does without one",
+        )
+
+
+def _verify(folder: Path, root: Path, *, deep: bool) -> "VerifyReport | None":
+    """Check a mix, unless this very mix was checked before and was in order; say what was found."""
+    from croc_cli.commands.console import result, say
+    from croc_cli.commands.work_line import WorkLine
+    from croc_cli.run_dir import read_json, write_json
+    from croc_cli.sources.manifest import read_manifest
+    from croc_cli.sources.record import FOLDER
+    from croc_cli.sources.verify import verify_mix
+
+    notes_file = root / FOLDER / "verified.json"
+    notes = read_json(notes_file)
+    order = read_manifest(folder).order_sha256
+    before = notes.get(str(folder), {})
+    if before.get("order_sha256") == order and (before.get("deep") or not deep):
+        say(f"{folder} was checked before and is in order")
+        return None
+    with WorkLine("rows") as line:
+        report = verify_mix(folder, deep=deep, progress=line)
+    result(describe_report(report))
+    if report.ok:
+        write_json(notes_file, {**notes, str(folder): {"order_sha256": order, "deep": deep}})
+    return report
+
+
+def describe_report(report: "VerifyReport") -> str:
+    """Return what a check found, a line for each kind of finding with its first places."""
+    lines = [f"{report.path}: {report.rows:,} rows checked, {'in order' if report.ok else 'with errors'}"]
+    for finding in report.findings:
+        places = f" ({'; '.join(finding.examples[:3])})" if finding.examples else ""
+        lines.append(f"  {finding.level}: {finding.count:,} × {finding.message}{places}")
+        lines += [f"    {finding.hint}"] if finding.hint else []
+    if report.list_file is not None:
+        lines.append(f"  every place is in {report.list_file}")
+    return "\n".join(lines)
