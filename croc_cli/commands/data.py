@@ -2,7 +2,7 @@
 
 import typer
 
-from croc_cli.commands import data_fetch, data_mix, data_sources
+from croc_cli.commands import data_fetch, data_mix, data_prepare, data_sources
 from croc_cli.commands.console import CrocGroup
 
 data_app = typer.Typer(
@@ -11,6 +11,7 @@ data_app = typer.Typer(
     epilog="Example: croc data mix croc-7b --stage reconstruct",
     no_args_is_help=True,
 )
+data_app.command(epilog=data_prepare.EPILOG)(data_prepare.prepare)
 data_app.command(epilog=data_sources.EPILOG)(data_sources.sources)
 data_app.command(epilog=data_fetch.EPILOG)(data_fetch.fetch)
 data_app.command(epilog=data_mix.EPILOG)(data_mix.mix)

@@ -82,7 +82,9 @@ def _only(recipe: "Recipe", stages: list[StageName]) -> "Recipe":
     """Return a recipe with the stages switched off that are not meant, so that their sources are not fetched."""
     from croc_cli.names import STAGES
 
-    off = {name: getattr(recipe, name).model_copy(update={"enabled": name in stages}) for name in STAGES}
+    off: dict[str, object] = {
+        name: getattr(recipe, name).model_copy(update={"enabled": name in stages}) for name in STAGES
+    }
     return recipe.model_copy(update=off)
 
 

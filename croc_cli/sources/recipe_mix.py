@@ -10,6 +10,7 @@ from croc_cli.recipe.schema import MixData, Recipe, SourceRecipe
 from croc_cli.sources.catalog import find_source
 from croc_cli.sources.forms import source_columns
 from croc_cli.sources.presets import lay_over, read_preset
+from croc_cli.sources.record import fetched_commit
 from croc_cli.sources.spec import MIX_FOLDER, MixSpec, RowFilter, SourceSpec
 
 
@@ -103,7 +104,7 @@ def _source(name: str, source: SourceRecipe, root: Path, catalogs: Sequence[str]
         filter=RowFilter(**source.filters.model_dump()),
         max_dropped=source.max_dropped,
         catalog=known.name if known is not None else None,
-        revision=known.revision if known is not None else None,
+        revision=(fetched_commit(root, known.name) or known.revision) if known is not None else None,
         licence=known.licence if known is not None else None,
         expected_rows=known.rows if known is not None and not known.unverified else None,
     )

@@ -51,6 +51,12 @@ def fetched_files(root: Path, name: str) -> dict[str, Any]:
     return files if isinstance(files, dict) else {}
 
 
+def fetched_commit(root: Path, name: str) -> str | None:
+    """Return the hub commit that a source's files were fetched at, in full; None where there is none, or several."""
+    commits = {facts["commit"] for facts in fetched_files(root, name).values() if facts.get("commit")}
+    return commits.pop() if len(commits) == 1 else None
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Keep a second fetch away from a data root as long as this one is at work.
