@@ -42,6 +42,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.new("RGB", (64, 48), "red").save("image.jpg")
     [recipe] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", README, flags=re.DOTALL)
     Path("mine.yaml").write_text(recipe, encoding="utf-8")
+    for name in ("my-sources.yaml", "drawn.yaml"):
+        [text] = re.findall(rf"```yaml\n# {name}\n(.*?)```", README, flags=re.DOTALL)
+        Path(name).write_text(text, encoding="utf-8")
     make_run(Path("runs/nano"), stages=("align",), scenes=None)
     monkeypatch.setattr("webbrowser.open", lambda _address: True)
     write_benchmarks()
@@ -65,6 +68,7 @@ def run(line: str) -> Answer:
     """Run one command line in this process; what would train only plans."""
     _, *words = shlex.split(line)
     only_plans = words[0] in STAGES or (words[0] == "eval" and words[1].startswith("-"))
+    only_plans = only_plans or (words[0] == "data" and words[1] in ("fetch", "prepare") and "--dry-run" not in words)
     return croc(*words, *(["--dry-run"] if only_plans else []))
 
 
@@ -72,6 +76,12 @@ def test_the_readme_has_the_commands_that_this_file_tries() -> None:
     names = {tuple(shlex.split(line)[:2]) for line in commands()}
     assert {("croc", name) for name in ("align", "reconstruct", "finetune", "run", "chat", "recipes")} <= names
     assert {("make", name) for name in ("demo", "test", "check", "slow", "bench")} <= names
+
+
+def test_a_recipe_with_sources_of_ones_own_is_planned_as_the_readme_writes_it(place: Path) -> None:
+    answer = croc("data", "prepare", "drawn.yaml", "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "  my-photos: 50,000 rows of data/photos/rows.jsonl (not here)" in answer.out
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if re.match(r"croc (?!chat|convert)", line)])
