@@ -14,17 +14,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
+from croc_cli.sources.image_check import MAX_ASPECT_RATIO, MAX_PIXELS
 
 if TYPE_CHECKING:
     import torch
 
     from croc_cli.recipe.schema import AspectName
-
-MAX_PIXELS = 178_956_970
-"""Where PIL itself refuses an image as a decompression bomb (twice the size it warns at)."""
-
-MAX_ASPECT_RATIO = 200
-"""Longer side by shorter side; the `square` aspect enlarges both sides until the shorter one fits the tower."""
 
 _PROCESSOR_KEYS = (
     "size",
