@@ -2,7 +2,7 @@
 
 import typer
 
-from croc_cli.commands import data_fetch, data_mix, data_prepare, data_sources
+from croc_cli.commands import data_fetch, data_mix, data_prepare, data_sources, data_verify
 from croc_cli.commands.console import CrocGroup
 
 data_app = typer.Typer(
@@ -15,6 +15,7 @@ data_app.command(epilog=data_prepare.EPILOG)(data_prepare.prepare)
 data_app.command(epilog=data_sources.EPILOG)(data_sources.sources)
 data_app.command(epilog=data_fetch.EPILOG)(data_fetch.fetch)
 data_app.command(epilog=data_mix.EPILOG)(data_mix.mix)
+data_app.command(epilog=data_verify.EPILOG)(data_verify.verify)
 
 
 @data_app.callback()

@@ -1,6 +1,8 @@
 """A mix on disk: rows.jsonl in the order of its sources, and memory-mapped arrays in the order of the mix."""
 
+import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +136,19 @@ def read_index(folder: Path) -> MixIndex:
         # A plain view of the map: np.memmap itself takes many times longer to give one value.
         arrays[entry.name] = mapped.view(np.ndarray)
     return MixIndex(**arrays)
+
+
+def order_hash(sources: Sequence[str], arrays: Mapping[str, Any]) -> str:
+    """Return a hash of (source, row) over a mix's order: two mixes with the same one hold the same rows.
+
+    Args:
+        sources: Their names, as the array `source` numbers them.
+        arrays: The index arrays by name.
+    """
+    digest = hashlib.sha256(repr(list(sources)).encode())
+    for name in ("source", "row"):
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def write_index(folder: Path, arrays: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from croc_cli import __version__
 from croc_cli.errors import RunError
 from croc_cli.run_dir import write_json
 from croc_cli.sources.draw import draw, row_keys
-from croc_cli.sources.index import ROWS_NAME, write_index
+from croc_cli.sources.index import ROWS_NAME, order_hash, write_index
 from croc_cli.sources.json_rows import DataError
 from croc_cli.sources.manifest import MANIFEST_NAME, Manifest, SourceRecord, read_manifest
 from croc_cli.sources.mix_rows import RowsWriter
@@ -110,7 +110,7 @@ def _build(spec: MixSpec, folder: Path, out: Path, progress: Progress | None) ->
         bytes=(folder / ROWS_NAME).stat().st_size,
         duplicates=_count_repeated(scans, chosen),
         seed=spec.seed,
-        order_sha256=_order_hash(spec, arrays),
+        order_sha256=order_hash([source.name for source in spec.sources], arrays),
         fingerprint=spec.fingerprint(),
         data_root=os.path.relpath(spec.data_root, out),
         made_with=__version__,
@@ -228,13 +228,6 @@ def _files_hash(files: tuple[Path, ...]) -> str:
     if len(hashes) == 1:
         return hashes[0][0]
     return hashlib.sha256("".join(f"{value}  {name}\n" for value, name in hashes).encode()).hexdigest()
-
-
-def _order_hash(spec: MixSpec, arrays: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr([source.name for source in spec.sources]).encode())
-    for name in ("source", "row"):
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
 
 
 def _notes(spec: MixSpec, scans: list[Scan]) -> list[str]:

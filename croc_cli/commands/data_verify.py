@@ -1,0 +1,160 @@
+"""`croc data verify`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from croc_cli.commands.options import SetOption
+
+if TYPE_CHECKING:
+    from croc_cli.recipe.schema import Recipe
+    from croc_cli.sources.verify import StageCheck, VerifyReport
+
+EPILOG = "Example: croc data verify data/mixes/croc1.5m --deep"
+NUM_SHOWN = 20
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="PATH|RECIPE", help="A mix's folder, a data file, or a recipe whose data is meant")
+]
+
+
+def verify(
+    target: TargetArgument,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image; goes on where it stopped")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write a clean copy beside it; nothing is changed in place")
+    ] = False,
+    image_folder: Annotated[
+        Path | None, typer.Option("--image-folder", metavar="DIR", help="Where image paths start; a mix knows it")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="STAGE", help="Of a recipe: this stage's data; left out: all")
+    ] = None,
+    assignments: SetOption = None,
+    perceptual: Annotated[
+        bool, typer.Option("--perceptual", help="With --deep: also find images that look alike")
+    ] = False,
+    eval_folder: Annotated[
+        Path | None,
+        typer.Option("--eval-data", metavar="DIR", help="Evaluation sets; left out: eval below the data root"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that decode; left out: every core")
+    ] = None,
+) -> None:
+    """Check data before it is trained on; with errors the exit code is 2."""
+    from croc_cli.commands.console import result
+    from croc_cli.commands.work_line import WorkLine
+    from croc_cli.errors import EXIT_USAGE
+    from croc_cli.sources.verify import verify_mix
+
+    is_good = True
+    for path, folder, check in targets(target, stage, assignments or [], image_folder, deep=deep):
+        with WorkLine("done") as line:
+            report = verify_mix(
+                path,
+                deep=deep,
+                fix=fix,
+                image_folder=folder,
+                workers=workers,
+                perceptual=perceptual,
+                eval_folder=eval_folder,
+                stage=check,
+                progress=line,
+            )
+        result(describe_report(report, deep=deep))
+        is_good = is_good and (report.ok or report.clean_path is not None)
+    if not is_good:
+        raise typer.Exit(EXIT_USAGE)
+
+
+def targets(
+    target: str, stage: str | None, assignments: list[str], image_folder: Path | None, *, deep: bool
+) -> "list[tuple[Path, Path | None, StageCheck | None]]":
+    """Return (path, image folder, what its stage asks of it) of everything that is to be checked."""
+    path = Path(target).expanduser()
+    if path.exists() and path.suffix not in (".yaml", ".yml"):
+        return [(path, image_folder, None)]
+    from croc_cli.errors import RecipeError, UsageError
+    from croc_cli.recipe.load import load_recipe, with_overrides
+    from croc_cli.recipe.schema import ScenesData
+
+    try:
+        recipe = load_recipe(target, overrides=with_overrides({}, assignments)).recipe
+    except RecipeError as error:
+        if "/" in target and path.suffix not in (".yaml", ".yml"):
+            raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error
+        raise
+    found: list[tuple[Path, Path | None, StageCheck | None]] = [
+        entry
+        for name in _stages(recipe, stage)
+        if not isinstance(getattr(recipe.data, name), ScenesData)
+        for entry in [_stage_target(recipe, name, deep=deep)]
+    ]
+    if not found:
+        raise UsageError(
+            f"recipe {recipe.name} draws its data as it trains; there are no files to check",
+            hint="name a mix or a data file",
+        )
+    return found
+
+
+def _stages(recipe: "Recipe", stage: str | None) -> list[str]:
+    from croc_cli.errors import UsageError
+    from croc_cli.names import STAGES
+
+    if stage is not None and stage not in STAGES:
+        raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
+    return [name for name in STAGES if (getattr(recipe, name).enabled if stage is None else name == stage)]
+
+
+def _stage_target(recipe: "Recipe", stage: str, *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
+    from croc_cli.launch.preflight import check_data
+    from croc_cli.recipe.schema import LlavaJsonData
+    from croc_cli.sources.recipe_mix import mix_folder
+    from croc_cli.sources.verify import StageCheck
+
+    check_data(recipe, stage)  # type: ignore[arg-type]
+    section, source = getattr(recipe, stage), getattr(recipe.data, stage)
+    tokens = None
+    if deep:
+        from croc_cli.commands.data_tokens import row_tokens
+
+        tokens = row_tokens(recipe, stage)
+    check = StageCheck(section.template, section.image_aspect, section.max_length, tokens)
+    if isinstance(source, LlavaJsonData):
+        return Path(source.path).expanduser(), Path(source.image_folder).expanduser(), check
+    return mix_folder(recipe, stage), None, check  # type: ignore[arg-type]
+
+
+def describe_report(report: "VerifyReport", *, deep: bool) -> str:
+    """Return what a check found, the first examples of each kind, and what there is to do."""
+    share = f", {report.bad_rows:,} with errors" if report.bad_rows else ""
+    lines = [f"{report.path}: {report.rows:,} rows{share}"]
+    if deep:
+        lines[0] += f"; {report.images:,} images decoded"
+        lines[0] += f", {report.cached:,} of them before" if report.cached else ""
+    if report.prefixes and (len(report.prefixes) > 1 or report.prefixes[0][2]):
+        width = max(len(prefix) for prefix, _, _ in report.prefixes)
+        for prefix, present, missing in report.prefixes:
+            part = f", {missing:,} missing ({missing / (present + missing):.1%})" if missing else ""
+            lines.append(f"  {prefix:<{width}}  {present:,} images{part}")
+    left = NUM_SHOWN
+    for finding in report.findings:
+        lines.append(f"{finding.level:<8} {finding.code}: {finding.count:,} × {finding.message}")
+        shown = finding.examples[:left] if finding.level == "error" else finding.examples[: min(left, 3)]
+        left -= len(shown)
+        lines += [f"         {example}" for example in shown]
+        if finding.count > len(shown) and shown and finding.level != "note":
+            lines.append(f"         … {finding.count - len(shown):,} more")
+        if finding.hint:
+            lines.append(f"         hint: {finding.hint}")
+    if not report.findings:
+        lines.append("nothing is wrong with it" if deep else "nothing is wrong with it; --deep decodes its images too")
+    if report.list_file is not None:
+        lines.append(f"all of them: {report.list_file}")
+    if report.clean_path is not None:
+        lines.append(f"clean copy: {report.clean_path}; what it leaves out: {report.dropped_file}")
+    elif report.bad_rows:
+        lines.append("--fix writes a copy without the rows that have errors")
+    return "\n".join(lines)
