@@ -16,6 +16,8 @@ MAX_ASPECT_RATIO: Final = 200
 MIN_SIDE: Final = 10
 """Pixels below which a side shows nothing."""
 WIDE_ASPECT_RATIO: Final = 20
+LEAST_RISE: Final = 4
+"""Grey levels, of 255, that count as a rise of brightness in a perceptual hash."""
 PERCEPTUAL_SIDE: Final = 8
 """A perceptual hash has this number of rows and columns of bits."""
 
@@ -154,7 +156,10 @@ def _judge(name: str, image: Any, frames: int) -> tuple[str, str]:
 
 
 def perceptual_hash(image: Any) -> int:
-    """Return 64 bits of whether brightness rises from each cell of an 8 × 9 grid to the next (difference hash)."""
+    """Return 64 bits of whether brightness rises from each cell of an 8 × 9 grid to the next (difference hash).
+
+    A rise must be seen: in even areas the noise of compression decides nothing.
+    """
     from PIL import Image
 
     grey = image.convert("L").resize((PERCEPTUAL_SIDE + 1, PERCEPTUAL_SIDE), Image.Resampling.BOX)
@@ -163,7 +168,7 @@ def perceptual_hash(image: Any) -> int:
     for row in range(PERCEPTUAL_SIDE):
         for column in range(PERCEPTUAL_SIDE):
             place = row * (PERCEPTUAL_SIDE + 1) + column
-            bits = bits << 1 | (cells[place + 1] > cells[place])
+            bits = bits << 1 | (cells[place + 1] > cells[place] + LEAST_RISE)
     return bits if bits < 1 << 63 else bits - (1 << 64)
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from croc_cli.sources.alike import AlikeImages
 from croc_cli.sources.checked_rows import CheckedRow
 from croc_cli.sources.findings import DEFECTS, Findings
 from croc_cli.sources.image_cache import ImageCache
@@ -60,7 +61,7 @@ class ImagePass:
         self.num_checked = self.num_cached = 0
         self._seen: set[int] = set()
         self._searched: Counter[str] = Counter()
-        self._alike: dict[int, str] = {}
+        self._alike = AlikeImages()
         self._cache = ImageCache() if deep else None
         self._workers = workers or os.cpu_count() or 1
         self._pool: ProcessPoolExecutor | None = None
@@ -175,8 +176,8 @@ class ImagePass:
                 self.findings.add("image-repeated", name, f"the same bytes as {first}")
                 return
         if self.perceptual and facts.width:
-            alike = self._alike.setdefault(facts.perceptual, name)
-            if alike != name:
+            alike = self._alike.add(facts.perceptual, name)
+            if alike is not None:
                 self.findings.add("image-alike", name, f"looks like {alike}")
 
     def _overlap(self, name: str, sha256: str = "") -> None:
