@@ -12,7 +12,7 @@ from croc_cli.launch.joined import is_joined, join_launch
 from croc_cli.launch.layout import joined_layout, resolve_layout
 from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
-from croc_cli.launch.preflight import check_data, check_machine, fits_cpu
+from croc_cli.launch.preflight import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import StageName
@@ -110,6 +110,8 @@ def prepare_stage(
     if plan.start is None and not (run_dir.init / "config.json").is_file():
         check_models(recipe.model)
     check_data(recipe, stage)
+    if note := features_note(recipe, stage):
+        say(note)
     return plan
 
 
@@ -168,6 +170,8 @@ def print_plan(
     check_enabled(recipe, stage)
     plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument, planning=True)
     result(describe_plan(plan))
+    if note := features_note(recipe, stage):
+        result(f"\n{note}")
     run_dir = run_folder(recipe, request.run_dir)
 
     def check_start() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from croc_cli.data.conversation import ConversationEncoder, EncodedConversation, SampleError
 from croc_cli.data.dataset import DataError, Dataset
+from croc_cli.data.features import FeatureCache
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.masking import count_masked, draw_masked_positions
 from croc_cli.data.micro_batch import MicroBatch
@@ -52,6 +53,8 @@ class Collator:
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows; any id will do, since it is neither attended nor trained.
         seed: Seed of the masks.
+
+    `features` may be set to a cache; micro-batches then hold what the frozen tower made of images, not their pixels.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Collator:
         self.num_masked = None if mask_ratio is None else count_masked(num_visual_tokens, mask_ratio)
         self.pad_token_id = pad_token_id if pad_token_id is not None else 0
         self.seed = seed
+        self.features: FeatureCache | None = None
         self.blank = torch.zeros_like(process_images([Image.new("RGB", (8, 8))], image_processor)[0])
 
     def __call__(self, samples: Sequence[Sample], *, step: int) -> MicroBatch:
@@ -133,7 +137,12 @@ class Collator:
         return torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(attention_mask)
 
     def _pixels(self, places: Sequence[_ImagePlace]) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
-        """Return [I, 3, H, W] and the images that did not open, and note in `places` whose samples they are."""
+        """Return [I, 3, H, W] and the images that did not open, and note in `places` whose samples they are.
+
+        With a feature cache it is the images' features [I, n, D_v] instead.
+        """
+        if self.features is not None:
+            return self._kept_features(places, self.features)
         opened: list[tuple[int, Image.Image]] = []
         bad_images: list[tuple[str, str, str]] = []
         for position, place in enumerate(places):
@@ -149,6 +158,31 @@ class Collator:
             positions = [position for position, _ in opened]
             pixel_values[positions] = process_images([image for _, image in opened], self.image_processor)
         return pixel_values, bad_images
+
+    def _kept_features(
+        self, places: Sequence[_ImagePlace], cache: FeatureCache
+    ) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
+        """Return [I, n, D_v] from the cache, those of the blank where an image does not open."""
+        blank = cache.read(None)
+        if blank is None:
+            raise DataError(f"{cache.folder} lacks the features of a blank picture", hint="start the stage again")
+        bad_images: list[tuple[str, str, str]] = []
+        features = []
+        for place in places:
+            own = cache.read(place.ref)
+            if own is None:
+                try:
+                    open_image(place.ref)
+                except BadImageError as error:
+                    bad_images.append((place.sample_id, error.name, error.reason))
+                    place.trains = False
+                else:
+                    raise DataError(
+                        f"image {place.ref.name} of sample {place.sample_id} was changed after its features were kept",
+                        hint="start the stage again; what is missing is computed then",
+                    )
+            features.append(blank if own is None else own)
+        return torch.stack(features or [blank]), bad_images
 
     def _masked(self, places: Sequence[_ImagePlace], step: int) -> torch.Tensor | None:
         """Return [I, n] bool with equally many masked tokens in every row, blanks too."""

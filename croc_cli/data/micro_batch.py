@@ -19,7 +19,8 @@ class MicroBatch:
         input_ids: [B, T] int64, filled up on the right.
         labels: [B, T] int64, IGNORE_INDEX where a token is not trained.
         attention_mask: [B, T] int64, 0 where a sequence is filled up.
-        pixel_values: [I, 3, H, W] float32; a blank where an image did not open or there is none at all.
+        pixel_values: [I, 3, H, W] float32; a blank where an image did not open or there is none at all. With a feature
+            cache [I, n, D_v], what a frozen tower of hidden size D_v made of them.
         image_is_real: [I] bool, False for blanks and for images of samples that train nothing.
         image_rows: [I] int64, the row that shows each image, in order of appearance; −1 for a blank that no row shows.
         masked: [I, n] bool, the masked visual tokens, equally many of every image; None where none are masked.

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
+from croc_cli.launch.plan import count_samples
 from croc_cli.names import StageName
+from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.parameters import parameter_counts
@@ -72,6 +74,19 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
             f" This machine has {machine.describe()}",
             hint=hint,
         )
+
+
+def features_note(recipe: Recipe, stage: StageName) -> str | None:
+    """Return what disk `data.cache_features` needs at most for a stage; None where it is off or sizes are unknown."""
+    tower, samples = model_facts(recipe.model).tower, count_samples(recipe, stage)
+    if recipe.data.cache_features is None or tower is None or samples is None:
+        return None
+    size = 2 if getattr(recipe, stage).precision == "bf16" else 4
+    picture = tower.num_visual_tokens * tower.hidden_size * size
+    return (
+        f"features of up to {samples:,} pictures, {picture / 2**10:,.0f} KiB each, are kept in "
+        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
+    )
 
 
 def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, command: str, but: str) -> str:

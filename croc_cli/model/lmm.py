@@ -99,7 +99,7 @@ class MultimodalModel(nn.Module):
             input_ids: [B, T] int64, n image tokens for each image that has a place.
             attention_mask: [B, T] int64, 0 at padding, which is on the right.
             labels: [B, T] int64, -100 where nothing is trained.
-            pixel_values: [I, 3, H, W], I ≥ 1.
+            pixel_values: [I, 3, H, W], I ≥ 1; or kept features, see `encode_images`.
             image_is_real: [I] bool, False for blanks.
             image_rows: [I] int64, the row of each image, images of a row in order of appearance; -1 for a blank without
                 a place.
@@ -141,13 +141,17 @@ class MultimodalModel(nn.Module):
         """Turn pictures into visual tokens: vision tower, projector and the norm, if any (METHOD: step 1).
 
         Args:
-            pixel_values: [I, 3, H, W].
+            pixel_values: [I, 3, H, W]; or [I, n, D_v], what the tower made of the pictures before, which enters the
+                projector as it is.
 
         Returns:
             [I, n, D]. A frozen tower leaves no graph behind: nothing that enters it needs a gradient.
         """
-        features = self.llava.get_image_features(pixel_values.to(self.llava.dtype)).pooler_output
-        tokens = torch.stack(list(features))
+        if pixel_values.dim() == 3:
+            tokens: Tensor = self.llava.model.multi_modal_projector(pixel_values.to(self.llava.dtype))
+        else:
+            features = self.llava.get_image_features(pixel_values.to(self.llava.dtype)).pooler_output
+            tokens = torch.stack(list(features))
         if tokens.shape[1] != self.num_visual_tokens:
             raise ValueError(
                 f"the vision tower gives {tokens.shape[1]} visual tokens an image, expected {self.num_visual_tokens}"

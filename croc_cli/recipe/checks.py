@@ -145,6 +145,10 @@ def _data_fits(recipe: Recipe) -> Iterator[Issue]:
             related=(("reconstruct", "enabled"),),
         )
     for stage in _enabled(recipe):
+        if recipe.data.cache_features is not None and isinstance(getattr(recipe.data, stage), ScenesData):
+            message = f"data.{stage} draws its pictures on the fly, so there is nothing to keep; leave it out"
+            yield Issue(("data", "cache_features"), message, related=(("data", stage, "kind"),))
+    for stage in _enabled(recipe):
         source = getattr(recipe.data, stage)
         if _stage(recipe, stage).template != "plain" or not isinstance(source, ScenesData):
             continue

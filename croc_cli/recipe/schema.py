@@ -141,6 +141,9 @@ class DataRecipe(Section):
     reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
     finetune: DataSource
     num_workers: NonNegativeInt = Field(4, description="Loader processes per rank; 0 = load in the training process")
+    cache_features: str | None = Field(
+        None, description="Folder that keeps what the frozen tower makes of pictures; left out: computed at each step"
+    )
     max_bad_images: NonNegativeInt = Field(100, description="Images of a stage that may fail to open before it stops")
 
 

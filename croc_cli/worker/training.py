@@ -30,6 +30,7 @@ from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_re
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
+from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.start import find_start
 
 
@@ -76,15 +77,22 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         chat_template=chat_template_for(section.template),
     )
     del partitioning
-    prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at, device=device)
-    engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
-    state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     lines = PlainLines(stage, sys.stderr) if show_progress else None
-    metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
-    metrics.drop_after(state.step)
     events = JsonLines(
         stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
     )
+    prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at, device=device)
+    if recipe.data.cache_features is not None:
+        use_feature_cache(
+            parts,
+            Path(recipe.data.cache_features),
+            device=device,
+            say=lambda message: events.write(time=time.time(), level="info", message=message),
+        )
+    engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
+    metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
+    metrics.drop_after(state.step)
     saver = CheckpointSaver(
         engine,
         parts.processor,

@@ -1,7 +1,4 @@
-"""What vLLM expects of a LLaVA folder (vllm 0.33, model_executor/models/llava.py and clip.py), held against what is saved.
-
-vLLM itself needs the libraries of a GPU, so its rules are written down here.
-"""
+"""What vLLM expects of a LLaVA folder (vllm 0.33, model_executor/models: llava.py and clip.py), and what is saved."""
 
 import json
 from pathlib import Path
