@@ -158,6 +158,7 @@ COMMANDS = (
     "finetune",
     "chat",
     "convert",
+    "push",
     "doctor",
     "recipes",
     "recipes show",

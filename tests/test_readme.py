@@ -84,7 +84,7 @@ def test_a_recipe_with_sources_of_ones_own_is_planned_as_the_readme_writes_it(pl
     assert "  my-photos: 50,000 rows of data/photos/rows.jsonl (not here)" in answer.out
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if re.match(r"croc (?!chat|convert)", line)])
+@pytest.mark.parametrize("line", [line for line in commands() if re.match(r"croc (?!chat|convert|push)", line)])
 def test_croc_commands_work_as_typed(line: str, place: Path) -> None:
     answer = run(line)
     assert answer.code == 0, answer.err
@@ -99,8 +99,8 @@ def test_chat_commands_work_as_typed(line: str, place: Path) -> None:
 
 
 def test_the_conversions_work_one_after_another(place: Path) -> None:
-    lines = [line for line in commands() if line.startswith("croc convert")]
-    assert len(lines) == 3
+    lines = [line for line in commands() if re.match(r"croc (convert|push)", line)]
+    assert len(lines) == 4
     for line in lines:
         answer = run(line)
         assert answer.code == 0, answer.err

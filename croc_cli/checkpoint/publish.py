@@ -1,0 +1,101 @@
+"""Uploads a checkpoint to a model hub in one commit: the stock files, croc.json, the recipe, and a model card."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from croc_cli.checkpoint.locate import check_checkpoint
+from croc_cli.checkpoint.metadata import METADATA_FILE, RECIPE_FILE, RESUME_FOLDER, read_metadata, verify_hashes
+from croc_cli.checkpoint.model_card import model_card, without_local_paths
+from croc_cli.errors import RunError, UsageError
+
+CARD = "README.md"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SCRUBBED = (METADATA_FILE, RECIPE_FILE)
+"""Texts in which paths of this machine are cut to their last part."""
+
+
+def files_to_push(folder: Path) -> list[Path]:
+    """Return a checkpoint's files that go to the hub: all but DeepSpeed's own state and hidden ones."""
+    found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    inside = [(file, file.relative_to(folder).parts) for file in found]
+    return [
+        file
+        for file, parts in inside
+        if parts[0] != RESUME_FOLDER and parts != (CARD,) and not any(part.startswith(".") for part in parts)
+    ]
+
+
+def push(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool,
+    licence: str | None,
+    dry_run: bool,
+    say: Callable[[str], None],
+) -> str:
+    """Upload a checkpoint and return the address of the commit, or with `dry_run` the card.
+
+    Args:
+        folder: The checkpoint.
+        repository: `owner/name`; made if it is not there.
+        private: Whether a new repository is private.
+        licence: Identifier of the weights' licence for the card.
+        dry_run: Touch nothing.
+        say: Told what goes where.
+
+    Raises:
+        UsageError: The folder is no checkpoint, was changed by hand, or the name is none.
+        RunError: The hub refused, or cannot be reached.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise UsageError(f"{repository!r} is no repository's name", hint="it is owner/name, such as me/my-llava")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", hint="give a checkpoint folder that croc saved")
+    check_checkpoint(folder)
+    verify_hashes(folder)
+    card = model_card(folder, repository, licence=licence)
+    files = files_to_push(folder)
+    size = sum(file.stat().st_size for file in files)
+    say(f"{len(files)} files, {size / 2**20:,.1f} MiB, and a model card: {folder} → {repository}")
+    if read_metadata(folder).visual_norm != "none":
+        say("warning: its visual tokens are L2-normalised; transformers and vLLM leave that out, and the card says so")
+    if dry_run:
+        return card
+    return _upload(folder, files, repository, card, private=private)
+
+
+def _upload(folder: Path, files: list[Path], repository: str, card: str, *, private: bool) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    operations: list[Any] = [CommitOperationAdd(CARD, card.encode())]
+    for file in files:
+        content: Any = file
+        if file.name in _SCRUBBED:
+            content = without_local_paths(file.read_text(encoding="utf-8")).encode()
+        operations.append(CommitOperationAdd(file.relative_to(folder).as_posix(), content))
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.create_commit(repository, operations, commit_message=f"croc push: {folder.name}")
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        hint = "mend the cause and push again; what is there already is not sent twice"
+        if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+            hint = "log in with a token that may write: `hf auth login`, or HF_TOKEN"
+        raise RunError(f"{constants.ENDPOINT} refused {repository}: {_first_line(error)}", hint=hint) from error
+    except Exception as error:  # the hub's HTTP library is another one from version to version
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
+            raise
+        raise RunError(
+            f"{constants.ENDPOINT} cannot be reached: {_first_line(error)}", hint="push again once there is a network"
+        ) from error
+    return str(commit.commit_url)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
