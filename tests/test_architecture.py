@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "sources": ("errors", "names", "run_dir", "recipe"),
     "benchmarks": ("errors", "names", "run_dir"),
     "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "report": ("errors", "names", "run_dir", "recipe", "launch", "benchmarks"),
+    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "benchmarks"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

@@ -7,8 +7,8 @@ from typing import Any
 
 from croc_cli.checkpoint.locate import check_checkpoint
 from croc_cli.checkpoint.metadata import METADATA_FILE, RECIPE_FILE, RESUME_FOLDER, read_metadata, verify_hashes
-from croc_cli.checkpoint.model_card import model_card, without_local_paths
 from croc_cli.errors import RunError, UsageError
+from croc_cli.report.model_card import model_card, without_local_paths
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

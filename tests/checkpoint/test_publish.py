@@ -1,4 +1,4 @@
-"""The model card, and the upload against a stand-in of the hub on the loopback."""
+"""Uploads against a stand-in of the hub on the loopback."""
 
 import base64
 import http.server
@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint
-from croc_cli.checkpoint.model_card import model_card, without_local_paths
 from croc_cli.checkpoint.publish import files_to_push, push
 from croc_cli.errors import RunError, UsageError
 from tests.report.runs import make_run
@@ -31,39 +29,6 @@ def make_checkpoint(tmp_path: Path, **metadata: Any) -> Path:
     (folder / "resume").mkdir()
     (folder / "resume" / "optimizer.pt").write_bytes(b"state")
     return folder
-
-
-def test_the_card_says_parts_data_licences_recipe_and_results(tmp_path: Path) -> None:
-    card = model_card(make_checkpoint(tmp_path), "me/my-llava", licence="apache-2.0")
-    front = yaml.safe_load(card.split("---")[1])
-    assert front["pipeline_tag"] == "image-text-to-text"
-    assert front["license"] == "apache-2.0"
-    assert "# my-llava" in card
-    assert "the stage `finetune`, step 20, of the recipe `nano`" in card
-    assert "| finetune | drawn scenes, questions |" in card
-    assert "| its own picture | 90.0 | 70.0 | 80.0 | 78.0 |" in card
-    assert "arXiv:2410.14332" in card
-    assert "SHA-256 of the weights: `cd12`" in card
-    assert "```yaml\nname: nano" in card
-    assert str(tmp_path) not in card
-
-
-def test_the_card_of_a_model_with_normalised_tokens_warns(tmp_path: Path) -> None:
-    card = model_card(make_checkpoint(tmp_path, visual_norm="l2"), "me/croc", licence=None)
-    assert "which transformers and vLLM leave out: their answers are wrong" in card
-    assert "AutoModelForImageTextToText" not in card
-    assert "No licence was stated" in card
-
-
-def test_a_stock_folder_without_run_or_recipe_has_a_card_too(tmp_path: Path) -> None:
-    card = model_card(make_tiny_llava(tmp_path / "m"), "me/m", licence=None)
-    assert "saved by croc" in card
-    assert "## Results" not in card
-
-
-def test_paths_of_this_machine_lose_all_but_their_end() -> None:
-    text = "path: /home/me/data/x.json\nimages: images/coco\nurl: https://a.b/c/d\nid: me/model"
-    assert without_local_paths(text) == "path: x.json\nimages: images/coco\nurl: https://a.b/c/d\nid: me/model"
 
 
 def test_deepspeeds_state_and_hidden_files_stay_here(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
 """The model card of a checkpoint, made from what the run wrote down: parts, data and licences, recipe, results."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from croc_cli import __version__
-from croc_cli.checkpoint.metadata import RECIPE_FILE, CheckpointMetadata, read_metadata
 from croc_cli.errors import CrocError
-from croc_cli.names import STAGES
+from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ScenesData
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows
+from croc_cli.run_dir import StageDir, read_json
 from croc_cli.sources.manifest import read_manifest
 from croc_cli.sources.recipe_mix import mix_folder
 
@@ -33,18 +34,15 @@ def model_card(folder: Path, repository: str, *, licence: str | None) -> str:
         folder: The checkpoint.
         repository: `owner/name` that it goes to.
         licence: Identifier of its licence, such as `apache-2.0`; None leaves it out and says so.
-
-    Raises:
-        UsageError: croc.json cannot be read.
     """
-    metadata = read_metadata(folder)
+    about = read_json(folder / "croc.json")
     recipe = _recipe(folder)
     run = _run_of(folder)
     sections = [
         _front_matter(recipe, licence),
         f"# {repository.rpartition('/')[2]}\n",
-        _what_it_is(metadata, recipe, licence),
-        _use(repository, metadata),
+        _what_it_is(about, recipe, licence),
+        _use(repository, about),
         _data(recipe) if recipe else "",
         _results(run),
         _recipe_text(folder),
@@ -66,11 +64,11 @@ def _front_matter(recipe: Recipe | None, licence: str | None) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
 
 
-def _what_it_is(metadata: CheckpointMetadata, recipe: Recipe | None, licence: str | None) -> str:
-    stage = f"the stage `{metadata.stage}`, step {metadata.step}, of " if metadata.stage else ""
+def _what_it_is(about: Mapping[str, Any], recipe: Recipe | None, licence: str | None) -> str:
+    stage = f"the stage `{about['stage']}`, step {about.get('step')}, of " if about.get("stage") else ""
     lines = [
         f"A stock LLaVA (`LlavaForConditionalGeneration`): {stage}the recipe "
-        f"`{recipe.name}`, trained with croc {metadata.croc_version or __version__}."
+        f"`{recipe.name}`, trained with croc {about.get('croc_version') or __version__}."
         if recipe
         else "A stock LLaVA (`LlavaForConditionalGeneration`), saved by croc.",
     ]
@@ -80,15 +78,15 @@ def _what_it_is(metadata: CheckpointMetadata, recipe: Recipe | None, licence: st
             f"Vision tower `{recipe.model.vision_tower}`, LLM `{recipe.model.llm}`, {reconstruct} the stage of masked "
             "visual token reconstruction ([arXiv:2410.14332](https://arxiv.org/abs/2410.14332))."
         )
-    if metadata.weights_sha256:
-        lines.append(f"SHA-256 of the weights: `{metadata.weights_sha256}`.")
+    if about.get("weights_sha256"):
+        lines.append(f"SHA-256 of the weights: `{about['weights_sha256']}`.")
     if not licence:
         lines.append("No licence was stated for these weights; those of tower, LLM and data (below) apply to them too.")
     return "\n".join(lines) + "\n"
 
 
-def _use(repository: str, metadata: CheckpointMetadata) -> str:
-    if metadata.visual_norm == "l2":
+def _use(repository: str, about: Mapping[str, Any]) -> str:
+    if about.get("visual_norm") == "l2":
         return (
             "**Its visual tokens are L2-normalised, which transformers and vLLM leave out: their answers are wrong.** "
             f"Use `croc chat --model {repository} image.jpg`.\n"
@@ -119,9 +117,9 @@ def _data(recipe: Recipe) -> str:
     return f"## Data\n\n{_table(rows)}"
 
 
-def _mix_rows(recipe: Recipe, stage: str) -> list[list[str]]:
+def _mix_rows(recipe: Recipe, stage: StageName) -> list[list[str]]:
     try:
-        manifest = read_manifest(mix_folder(recipe, stage))  # type: ignore[arg-type]
+        manifest = read_manifest(mix_folder(recipe, stage))
     except (CrocError, OSError):
         return [[stage, "a mix whose manifest is not here", "", "not stated"]]
     return [
@@ -139,14 +137,14 @@ def _results(run: RunData | None) -> str:
 
 
 def _recipe_text(folder: Path) -> str:
-    file = folder / RECIPE_FILE
+    file = StageDir(folder).recipe_file
     if not file.is_file():
         return ""
     return f"## Recipe\n\n```yaml\n{file.read_text(encoding='utf-8').strip()}\n```\n"
 
 
 def _recipe(folder: Path) -> Recipe | None:
-    file = folder / RECIPE_FILE
+    file = StageDir(folder).recipe_file
     try:
         return load_resolved(file) if file.is_file() else None
     except CrocError:  # written by another version; its text is shown all the same
