@@ -15,7 +15,7 @@ from croc_cli.checkpoint.gguf import GgufOptions, write_gguf
 from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, hash_file, weights_files
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
-from croc_cli.checkpoint.opened import OpenedModel, open_stock
+from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.checkpoint.original import is_original
 from croc_cli.checkpoint.original_load import OriginalOptions, open_original
 from croc_cli.checkpoint.original_write import write_original
@@ -24,8 +24,6 @@ from croc_cli.model.stock_names import names_to_write
 
 FormName = Literal["stock", "llava", "gguf"]
 FORMS: tuple[FormName, ...] = ("stock", "llava", "gguf")
-SIDE_FILES = ("tokenizer.model",)
-"""Small files that stock LLaVA does without and that the original code and llama.cpp read."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,9 @@ def convert(request: ConvertRequest, *, say: Callable[[str], None]) -> Path:
         if request.to == "stock":
             _say_what_is_lost(opened, allow_loss=request.allow_loss, source=request.source, say=say)
             write_stock(opened, growing)
-            _copy_side_files(folder, request.original.base, growing)
         elif request.to == "llava":
             tower = request.original.vision_tower
             write_original(opened, growing, vision_tower=tower, final=destination, say=say)
-            _copy_side_files(folder, request.original.base, growing)
         else:
             write_gguf(opened, growing, final=destination, options=request.gguf, say=say)
         if destination.exists():
@@ -122,6 +118,8 @@ def write_stock(opened: OpenedModel, folder: Path) -> None:
         files[TRAINING_STATE_FILE] = hash_file(folder / TRAINING_STATE_FILE)
     metadata = replace(opened.metadata, croc_version=__version__, files=files, weights_sha256=combined)
     metadata.write(folder)
+    if opened.tokenizer_model is not None:
+        shutil.copyfile(opened.tokenizer_model, folder / TOKENIZER_MODEL)
     if opened.recipe_yaml is not None:
         (folder / RECIPE_FILE).write_text(opened.recipe_yaml, encoding="utf-8")
 
@@ -166,10 +164,3 @@ def _check_space(opened: OpenedModel, destination: Path) -> None:
             f"{destination} needs {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free",
             hint="name a folder on another disk",
         )
-
-
-def _copy_side_files(folder: Path, base: str | None, destination: Path) -> None:
-    for name in SIDE_FILES:
-        found = next((at / name for at in (folder, Path(base or folder)) if (at / name).is_file()), None)
-        if found is not None and not (destination / name).exists():
-            shutil.copyfile(found, destination / name)

@@ -59,7 +59,9 @@ class GgufOptions:
                 )
 
     def check(self) -> None:
-        """Raise UsageError where the named folder is no llama.cpp."""
+        """Raise UsageError where the named folder is no llama.cpp, or the named Python is not there."""
+        if self.python is not None and not self.python.is_file():
+            raise UsageError(f"{self.python} is no Python", hint="--converter-python takes the file of one")
         if self.llama_cpp is not None and not (self.llama_cpp / LLM_CONVERTER).is_file():
             raise UsageError(
                 f"{self.llama_cpp} is no llama.cpp: it has no {LLM_CONVERTER}",
@@ -68,7 +70,9 @@ class GgufOptions:
 
     def _python(self, llama_cpp: Path) -> Path:
         names = [llama_cpp / name / "bin" / "python" for name in (".venv", "venv")]
-        return self.python or next((python for python in names if python.exists()), Path(sys.executable))
+        if self.python is not None:
+            return self.python.absolute()
+        return next((python for python in names if python.exists()), Path(sys.executable))
 
 
 def gguf_commands(folder: Path, opened: OpenedModel, *, llama_cpp: Path, python: Path) -> list[list[str]]:
@@ -138,7 +142,7 @@ def _write_llm(opened: OpenedModel, folder: Path) -> None:
     if "rope_theta" in rope:  # where transformers 4, which llama.cpp pins, looks for it
         values["rope_theta"] = rope["rope_theta"]
     (folder / "config.json").write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
-    save_plain_tokenizer(opened.processor.tokenizer, folder, num_rows=num_rows)
+    save_plain_tokenizer(opened, folder, num_rows=num_rows)
 
 
 def _architecture(model_type: str) -> str:

@@ -12,11 +12,12 @@ from transformers import AutoProcessor, GenerationConfig, LlavaConfig, LlavaForC
 
 from croc_cli.checkpoint.locate import check_safetensors
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
-from croc_cli.checkpoint.weights import read_model
+from croc_cli.checkpoint.weights import first_file, read_model
 from croc_cli.errors import UsageError
 from croc_cli.model.build import generation_config
 from croc_cli.model.vision_tower import OPENING_ERRORS, first_line
 
+TOKENIZER_MODEL = "tokenizer.model"
 _SAVED_NAMES = (
     ("language_model.lm_head.", "lm_head."),
     ("language_model.model.", "model.language_model."),
@@ -42,6 +43,7 @@ class OpenedModel:
         metadata: What croc.json says, or is to say.
         end_ids: Tokens that end an answer; None for the tokenizer's own.
         recipe_yaml: The recipe it was trained with, where it says so.
+        tokenizer_model: SentencePiece's file, where the tokenizer has one; the original code and llama.cpp read it.
     """
 
     config: LlavaConfig
@@ -51,6 +53,7 @@ class OpenedModel:
     metadata: CheckpointMetadata
     end_ids: int | list[int] | None
     recipe_yaml: str | None = None
+    tokenizer_model: Path | None = None
 
     def build(self, *, dtype: torch.dtype | None = None) -> LlavaForConditionalGeneration:
         """Return the model; its weights are those of `weights`, copied only where `dtype` is another."""
@@ -99,6 +102,7 @@ def open_stock(
         metadata=metadata,
         end_ids=generation.eos_token_id if generation is not None else None,
         recipe_yaml=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
+        tokenizer_model=first_file(folder, [TOKENIZER_MODEL]),
     )
 
 

@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 from croc_cli.checkpoint.lora import CONFIG_FILE as LORA_CONFIG_FILE
 from croc_cli.checkpoint.lora import merge_lora, read_adapter_config
 from croc_cli.checkpoint.metadata import CheckpointMetadata
-from croc_cli.checkpoint.opened import OpenedModel, checked_weights
+from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, checked_weights
 from croc_cli.checkpoint.original import (
     HARMLESS,
     OriginalConfig,
@@ -119,6 +119,8 @@ def open_original(
             extra={CONVERTED_KEY: record},
         ),
         end_ids=original.values.get("eos_token_id"),
+        tokenizer_model=first_file(folder, [TOKENIZER_MODEL])
+        or (first_file(base, [TOKENIZER_MODEL]) if base else None),
     )
 
 

@@ -1,6 +1,7 @@
 """Writes a model in the layout of the original LLaVA code, or of Croc's where visual tokens are L2-normalised."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,18 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from croc_cli.checkpoint.opened import OpenedModel
+from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
 from croc_cli.checkpoint.original import ORIGINAL_TYPES, original_name
 from croc_cli.checkpoint.original_load import CONVERTED_KEY
 from croc_cli.errors import UsageError
 from croc_cli.model.vision_tower import has_class_token
-from croc_cli.names import IMAGE_TOKEN
 
 TOWER_FOLDER = "vision_tower"
 _ARCHITECTURES = {"llava_llama": "LlavaLlamaForCausalLM", "croc_llama": "CrocLlamaForCausalLM"}
 _CLASS_LEVEL = "model.vision_tower.vision_tower.vision_model."
+_TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length", "padding_side",
+    "clean_up_tokenization_spaces", "add_bos_token", "add_eos_token")  # fmt: skip
+"""What transformers 4 reads of a tokenizer_config.json; version 5 has other keys, some of which stop version 4."""
 _ROWS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -60,7 +63,7 @@ def write_original(
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    save_plain_tokenizer(opened.processor.tokenizer, folder, num_rows=num_rows)
+    save_plain_tokenizer(opened, folder, num_rows=num_rows)
 
 
 def original_weights(opened: OpenedModel, *, num_rows: int) -> dict[str, Tensor]:
@@ -102,32 +105,25 @@ def write_tower(opened: OpenedModel, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2, default=int) + "\n")
 
 
-def save_plain_tokenizer(tokenizer: Any, folder: Path, *, num_rows: int) -> None:
-    """Save a tokenizer without the tokens from `num_rows` on: the original code grows the model to the tokenizer."""
-    tokenizer.save_pretrained(folder)
-    for file in (folder / "tokenizer.json", folder / "tokenizer_config.json", folder / "added_tokens.json"):
-        if not file.is_file():
-            continue
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if file.name == "tokenizer.json":
-            values["added_tokens"] = [token for token in values["added_tokens"] if token["id"] < num_rows]
-        elif file.name == "added_tokens.json":
-            values = {token: index for token, index in values.items() if index < num_rows}
-        else:
-            _drop_image_token(values, num_rows)
-        file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def save_plain_tokenizer(opened: OpenedModel, folder: Path, *, num_rows: int) -> None:
+    """Save a tokenizer as transformers 4 reads it, without the tokens from `num_rows` on.
 
-
-def _drop_image_token(values: dict[str, Any], num_rows: int) -> None:
-    decoder = values.get("added_tokens_decoder", {})
-    values["added_tokens_decoder"] = {index: token for index, token in decoder.items() if int(index) < num_rows}
-    for key in ("extra_special_tokens", "additional_special_tokens"):
-        if isinstance(values.get(key), list):
-            values[key] = [token for token in values[key] if token != IMAGE_TOKEN]
-        elif isinstance(values.get(key), dict):
-            values[key] = {name: token for name, token in values[key].items() if token != IMAGE_TOKEN}
-    for key in ("image_token", "processor_class"):
-        values.pop(key, None)
+    The original code would grow the model to the tokenizer, were the image token still in it.
+    """
+    opened.processor.tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["added_tokens"] = [token for token in values["added_tokens"] if token["id"] < num_rows]
+    file.write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8")
+    file = folder / "tokenizer_config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: values[key] for key in _TOKENIZER_KEYS if values.get(key) is not None}
+    kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if opened.tokenizer_model is not None:
+        shutil.copyfile(opened.tokenizer_model, folder / TOKENIZER_MODEL)
+        kept |= {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+    file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _check_expressible(opened: OpenedModel) -> None:

@@ -1,7 +1,6 @@
 """Conversions: to stock and back, what is lost, and the parts for llama.cpp."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +102,8 @@ def test_croc_s_own_checkpoint_goes_into_the_original_layout_and_gives_the_same_
 
     config = json.loads((tmp_path / "original" / "config.json").read_text())
     assert (config["model_type"], config["vocab_size"], config["image_aspect_ratio"]) == ("croc_llama", 320, "pad")
+    about = json.loads((tmp_path / "original" / "tokenizer_config.json").read_text())
+    assert about["tokenizer_class"] == "PreTrainedTokenizerFast", "transformers 4 reads this layout"
     tokens = json.loads((tmp_path / "original" / "tokenizer.json").read_text())["added_tokens"]
     assert "<image>" not in {token["content"] for token in tokens}
     first, second = load_for_inference(source), load_for_inference(tmp_path / "original")
@@ -198,5 +199,6 @@ def test_gguf_refuses_what_llama_cpp_cannot_do(tmp_path: Path) -> None:
         write(make_original(tmp_path / "croc", "croc_llama"), tmp_path / "out", to="gguf")
     with pytest.raises(UsageError, match=r"is no llama\.cpp: it has no convert_hf_to_gguf\.py"):
         write(make_original(tmp_path / "llava"), tmp_path / "out", to="gguf", gguf=GgufOptions(tmp_path))
-    assert os.listdir(tmp_path / "llava")
+    with pytest.raises(UsageError, match="nowhere is no Python"):
+        write(tmp_path / "llava", tmp_path / "out", to="gguf", gguf=GgufOptions(python=tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()
