@@ -108,7 +108,8 @@ def _tower_fits(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
     tower = facts.tower
     if tower is None:
         return
-    if rest := tower.image_size % tower.patch_size:
+    # SigLIP so400m/14 has 384 pixels: its convolution leaves out what is over.
+    if (rest := tower.image_size % tower.patch_size) and tower.has_class_token:
         message = (
             f"its image size {tower.image_size} is not a multiple of its patch size {tower.patch_size};"
             f" the next that fits is {tower.image_size - rest + tower.patch_size}"

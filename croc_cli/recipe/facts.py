@@ -68,14 +68,16 @@ _KNOWN_LLMS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the hu
         "tie_word_embeddings": True,
     },
 }
-_TOWER_TYPES: Final = ("clip_vision_model", "clip")
+_SIGLIP_DEFAULTS: Final[dict[str, Any]] = _CLIP_DEFAULTS | {"patch_size": 16}  # of transformers.SiglipVisionConfig
+_CLIP_TYPES: Final = ("clip_vision_model", "clip")
+_SIGLIP_TYPES: Final = ("siglip_vision_model", "siglip")
 _LLM_TYPES: Final = ("llama", "mistral", "qwen2")
 """Architectures whose parameters are counted: all have Llama's blocks, qwen2 with biases on query, key and value."""
 
 
 @dataclass(frozen=True)
 class TowerFacts:
-    """Sizes of a CLIP-shaped vision tower, in pixels and numbers of dimensions."""
+    """Sizes of a CLIP or SigLIP vision tower, in pixels and numbers of dimensions; SigLIP has no class token."""
 
     image_size: int
     patch_size: int
@@ -83,6 +85,7 @@ class TowerFacts:
     num_layers: int
     intermediate_size: int
     num_channels: int = 3
+    has_class_token: bool = True
 
     @property
     def num_visual_tokens(self) -> int:
@@ -172,14 +175,16 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _tower_facts(config: Mapping[str, Any] | None) -> TowerFacts | None:
-    if config is None or config.get("model_type", "clip") not in _TOWER_TYPES:
+    kind = "clip" if config is None else config.get("model_type", "clip")
+    if config is None or kind not in _CLIP_TYPES + _SIGLIP_TYPES:
         return None
     nested = config.get("vision_config")
-    values = {**_CLIP_DEFAULTS, **(nested if isinstance(nested, dict) else config)}
-    sizes = [values[key] for key in _CLIP_DEFAULTS]
+    defaults = _CLIP_DEFAULTS if kind in _CLIP_TYPES else _SIGLIP_DEFAULTS
+    values = {**defaults, **(nested if isinstance(nested, dict) else config)}
+    sizes = [values[key] for key in defaults]
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
-    return TowerFacts(*sizes)
+    return TowerFacts(*sizes, has_class_token=kind in _CLIP_TYPES)
 
 
 def _llm_facts(config: Mapping[str, Any] | None) -> LlmFacts | None:

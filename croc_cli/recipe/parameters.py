@@ -39,13 +39,16 @@ def parameter_counts(recipe: Recipe, stage: StageName) -> dict[str, int]:
 
 
 def tower_parameters(tower: TowerFacts) -> int:
-    """Return the parameters of `transformers.CLIPVisionModel`."""
+    """Return the parameters of `transformers.CLIPVisionModel`, or of `SiglipVisionModel` with its pooling head."""
     width = tower.hidden_size
     patches = tower.num_channels * tower.patch_size**2 * width
-    positions = (tower.num_visual_tokens + 1) * width
     mlp = _linear(width, tower.intermediate_size) + _linear(tower.intermediate_size, width)
     layer = 4 * _linear(width, width) + mlp + 2 * _norm(width)
-    return width + patches + positions + tower.num_layers * layer + 2 * _norm(width)
+    positions = tower.num_visual_tokens * width
+    if tower.has_class_token:
+        return 2 * width + patches + positions + tower.num_layers * layer + 2 * _norm(width)
+    head = width + 4 * _linear(width, width) + _norm(width) + mlp
+    return width + patches + positions + tower.num_layers * layer + _norm(width) + head
 
 
 def projector_parameters(tower_hidden: int, llm_hidden: int) -> int:

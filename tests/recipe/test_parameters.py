@@ -12,6 +12,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
+    SiglipVisionConfig,
+    SiglipVisionModel,
 )
 
 from croc_cli.model.reconstruction import build_head
@@ -50,6 +52,17 @@ def test_llm_counts_equal_transformers(tmp_path: Path, llm: nn.Module) -> None:
     facts = model_facts(ModelRecipe(vision_tower="-", llm=str(tmp_path))).llm
     assert facts is not None
     assert llm_parameters(facts) == count(llm)
+
+
+def test_siglips_count_equals_transformers_and_its_odd_pixels_are_no_error(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2}
+    tower = SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=60, patch_size=14))
+    tower.config.save_pretrained(tmp_path)
+    recipe = load_recipe(str(child(tmp_path, f"model: {{vision_tower: {tmp_path}}}\n")), environ={}).recipe
+    facts = model_facts(recipe.model).tower
+    assert facts is not None
+    assert facts.num_visual_tokens == 16
+    assert tower_parameters(facts) == count(tower)
 
 
 def test_the_nano_towers_count_equals_transformers() -> None:
