@@ -69,6 +69,8 @@ _KNOWN_LLMS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the hu
     },
 }
 _SIGLIP_DEFAULTS: Final[dict[str, Any]] = _CLIP_DEFAULTS | {"patch_size": 16}  # of transformers.SiglipVisionConfig
+_SIZES: Final = ("image_size", "patch_size", "hidden_size", "num_layers", "intermediate_size", "num_channels")
+"""Fields of TowerFacts that hold the values of the keys above, in their order."""
 _CLIP_TYPES: Final = ("clip_vision_model", "clip")
 _SIGLIP_TYPES: Final = ("siglip_vision_model", "siglip")
 _LLM_TYPES: Final = ("llama", "mistral", "qwen2")
@@ -184,7 +186,7 @@ def _tower_facts(config: Mapping[str, Any] | None) -> TowerFacts | None:
     sizes = [values[key] for key in defaults]
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
-    return TowerFacts(*sizes, has_class_token=kind in _CLIP_TYPES)
+    return TowerFacts(**dict(zip(_SIZES, sizes, strict=True)), has_class_token=kind in _CLIP_TYPES)
 
 
 def _llm_facts(config: Mapping[str, Any] | None) -> LlmFacts | None:
