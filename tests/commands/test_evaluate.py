@@ -100,6 +100,7 @@ def test_two_ranks_answer_and_score_and_the_same_command_goes_on(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # untrained, it writes its answers to the last of 1,024 tokens
 def test_a_stock_checkpoint_is_evaluated_on_all_sixteen(tmp_path: Path) -> None:
     from croc_cli.benchmarks.registry import NAMES
 

@@ -12,7 +12,7 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path: Path, monkeypat
     assert answer.code == 0
     assert "steps        5" in answer.out
     assert "croc_cli.worker" in answer.out
-    assert '"train_batch_size": 32' in answer.out
+    assert '"train_batch_size": 16' in answer.out
     assert "reconstruct starts from the checkpoint of align" in answer.err
     assert list(tmp_path.iterdir()) == []
 
