@@ -2,7 +2,7 @@
 
 import typer
 
-from croc_cli.commands import data_fetch, data_mix, data_prepare, data_sources, data_verify
+from croc_cli.commands import data_fetch, data_mix, data_prepare, data_show, data_sources, data_stats, data_verify
 from croc_cli.commands.console import CrocGroup
 
 data_app = typer.Typer(
@@ -16,6 +16,9 @@ data_app.command(epilog=data_sources.EPILOG)(data_sources.sources)
 data_app.command(epilog=data_fetch.EPILOG)(data_fetch.fetch)
 data_app.command(epilog=data_mix.EPILOG)(data_mix.mix)
 data_app.command(epilog=data_verify.EPILOG)(data_verify.verify)
+data_app.command(epilog=data_stats.STATS_EPILOG)(data_stats.stats)
+data_app.command(epilog=data_show.EPILOG)(data_show.show)
+data_app.command(epilog=data_stats.EXPORT_EPILOG)(data_stats.export)
 
 
 @data_app.callback()

@@ -88,6 +88,10 @@ class ConversationEncoder:
         num_kept = input_ids.count(self.image_token_id) // self.num_visual_tokens if num_images else 0
         return EncodedConversation(input_ids, labels, truncated, num_kept)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens written out."""
+        return self._pieces.decode(ids)
+
     def encode_prompt(self, turns: Sequence[Turn], *, num_images: int | None = None) -> list[int]:
         """Encode a conversation up to where the next answer begins; the last turn is a human one.
 

@@ -14,7 +14,7 @@ from croc_cli.data.image import PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
 from croc_cli.sources.index import IMAGE_RANGE, MixFolder
 from croc_cli.sources.json_index import open_json_index
-from croc_cli.sources.json_rows import DataError
+from croc_cli.sources.json_rows import DataError, parse_row
 from croc_cli.sources.rows import leaves_folder
 from croc_cli.sources.scan import estimate_tokens
 
@@ -51,6 +51,7 @@ class MixDataset:
     def __init__(self, folder: Path | str, *, lengths: npt.NDArray[np.uint32] | None = None) -> None:
         self.mix = MixFolder(folder)
         self._index = self.mix.index
+        self._sources, self._rows = self._index.source, self._index.row
         self._names = [source.name for source in self.mix.manifest.sources]
         self._roots = [str(root) for root in self.mix.image_roots]
         self._lengths = lengths
@@ -59,16 +60,13 @@ class MixDataset:
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
-        row = json.loads(self.mix.read(index))
-        number = int(self._index.source[index])
-        turns = row["conversations"]
-        if turns[0]["from"] == "gpt":
-            turns = turns[1:]
-        return Sample(
-            f"{self._names[number]}#{int(self._index.row[index])}",
-            tuple([Turn(turn["from"], turn["value"]) for turn in turns]),
-            image_refs(row, self._roots[number]),
-        )
+        row = parse_row(self.mix.read(index))
+        number = self._sources.item(index)
+        turns = [Turn(turn["from"], turn["value"]) for turn in row["conversations"]]
+        if turns[0][0] == "gpt":
+            del turns[0]
+        name = f"{self._names[number]}#{self._rows.item(index)}"
+        return Sample(name, tuple(turns), image_refs(row, self._roots[number]))
 
     def length_hint(self, index: int) -> int:
         """Return how many tokens a sample has: exactly where that is known, else about."""

@@ -7,10 +7,12 @@ import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
@@ -191,8 +193,51 @@ def process_images(images: Sequence[Image.Image], processor: Any) -> "torch.Tens
     """Turn RGB images into the vision tower's pixels: [I, 3, H, W] float32."""
     import torch  # not at the top: chat looks at a picture before it loads anything heavy
 
-    pixels = processor(list(images), return_tensors="np")["pixel_values"]
-    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+    side = _square_side(processor)
+    if side is None or not images or any(image.mode != "RGB" for image in images):
+        pixels = processor(list(images), return_tensors="np")["pixel_values"]
+        return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+    table = _level_table(processor.rescale_factor, tuple(processor.image_mean), tuple(processor.image_std))
+    pixels = np.empty((len(images), 3, side, side), dtype=np.float32)
+    for image, target in zip(images, pixels, strict=True):
+        levels = np.asarray(_fit_square(image, side, processor)).reshape(-1, 3)
+        for channel in range(3):
+            np.take(table[channel], levels[:, channel], out=target[channel].reshape(-1), mode="clip")
+    return torch.from_numpy(pixels)
+
+
+def _square_side(processor: Any) -> int | None:
+    """Return the side of a stock LLaVA processor's pictures in pixels, or None for any other processor."""
+    crop, size = getattr(processor, "crop_size", None) or {}, getattr(processor, "size", None) or {}
+    side = size.get("shortest_edge")
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    usual = type(processor).__name__ == "LlavaImageProcessorPil" and all(getattr(processor, step) for step in steps)
+    return side if usual and side and crop.get("height") == crop.get("width") == side else None
+
+
+def _fit_square(image: Image.Image, side: int, processor: Any) -> Image.Image:
+    """Return a picture as the processor pads, resizes and crops it, without its detours over arrays."""
+    if processor.do_pad and image.width != image.height:
+        long = max(image.size)
+        square = Image.new("RGB", (long, long), tuple(int(value * 255) for value in processor.image_mean))
+        square.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
+        image = square
+    short = min(image.size)
+    size = (int(side * image.width / short), int(side * image.height / short))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling(processor.resample))
+    if image.size == (side, side):
+        return image
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+@lru_cache(maxsize=4)
+def _level_table(factor: float, mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """Return [3, 256] what each of a channel's 256 levels becomes: rescaled and normalised as the processor does it."""
+    levels = (np.arange(256, dtype=np.uint8) * factor).astype(np.float32)
+    spread = (np.array(mean, dtype=np.float32), np.array(std, dtype=np.float32))
+    return np.ascontiguousarray(((levels[:, None] - spread[0]) / spread[1]).T)
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -83,6 +84,11 @@ class PieceTokenizer:
         prefix = {"start": self._prefix, "after_control": self._prefix_after_control, "middle": ""}[place]
         piece = prefix + text
         return self._cached_encode(piece) if len(piece) <= LONGEST_CACHED else self._encode_bare(piece)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens written out."""
+        text: str = self._bare.decode(list(ids), skip_special_tokens=False)
+        return text
 
     def split_controls(self, text: str) -> list[str | int]:
         """Split text that a template wrote, not a user, into plain texts and the ids of control tokens."""

@@ -1,7 +1,7 @@
 """What a dataset yields: one conversation with its images, before any tokenizer or processor saw it."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from PIL.Image import Image
 
@@ -19,8 +19,7 @@ class ImageRef(Protocol):
         """Return the decoded image, or raise OSError or ValueError where it cannot be decoded."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """One message of a conversation; `text` holds one `<image>` for each image it shows."""
 
     role: Role

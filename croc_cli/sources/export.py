@@ -17,8 +17,8 @@ _BATCH_ROWS = 5000
 def export_mix(folder: Path, out: Path, *, progress: Progress | None = None) -> int:
     """Write a mix's rows in its order, in the form that the file's ending says, and return how many.
 
-    Ids are text, leading gpt turns are gone, and image paths start from the data root, so that LLaVA's `image_folder` is that
-    one folder. Images in tars are named as `TAR/NAME` and are not taken out.
+    Ids are text, leading gpt turns are gone, and image paths start from the data root, so that LLaVA's `image_folder`
+    is that one folder. Images in tars are named as `TAR/NAME` and are not taken out.
 
     Args:
         folder: Of the mix.

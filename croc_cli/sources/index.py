@@ -74,6 +74,7 @@ class MixFolder:
         self.data_root = Path(os.path.normpath(self.folder / self.manifest.data_root))
         self.index = read_index(self.folder)
         self._file = -1
+        self._lengths, self._offsets = self.index.length, self.index.offset
         self._check()
         self.image_roots = [self._image_root(number) for number in range(len(self.manifest.sources))]
 
@@ -94,7 +95,7 @@ class MixFolder:
         """Return a row as it stands in rows.jsonl."""
         if self._file < 0:
             self._file = os.open(self.folder / ROWS_NAME, os.O_RDONLY)
-        return os.pread(self._file, int(self.index.length[position]), int(self.index.offset[position]))
+        return os.pread(self._file, self._lengths.item(position), self._offsets.item(position))
 
     def key(self, position: int) -> str:
         """Return a row's key: its source and its number there."""

@@ -1,7 +1,7 @@
 """Mixes: making one of 1.5 million rows, opening it, random rows; loading pictures; checking them. Ratios to bare work.
 
-Rows have 1.2 KB, pictures are JPEGs with a longer side of about 500 pixels. Each part runs in a process of its own, so that
-its memory is its own. `CROC_BENCH_ROWS` is no recipe key and must be passed as an argument: `python -m tests.bench.mixes ROWS`.
+Rows have 1.2 KB. Pictures are JPEGs of 336 × 336 pixels, and of 500 × 375, which the loader pads and bare PIL does not.
+Each part runs in a process of its own, so that its memory is its own. `python -m tests.bench.mixes ROWS` takes fewer rows.
 """
 
 import json
@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -19,9 +20,21 @@ from typing import Any
 import numpy as np
 
 ROWS = 1_500_000
-PICTURES = 600
+PICTURES = 1500
+COPIES = 4
+SIZES = ((336, 336), (500, 375))
 RANDOM_ROWS = 200_000
-_WORDS = "a quiet harbour at dusk with boats that lie on still water while lamps are lit along the stone quay".split()
+_WORDS = (
+    "a quiet",
+    "harbour",
+    "at dusk",
+    "with boats",
+    "that lie",
+    "on still",
+    "water while",
+    "lamps are lit",
+    "along",
+)
 
 
 def main() -> None:
@@ -35,20 +48,37 @@ def main() -> None:
         print(f"{rows:,} rows of {size / rows:.0f} bytes", flush=True)
         bare = _apart(_parse_all, folder)
         mixed = _apart(_mix, folder)
-        print(f"mix          {rows / mixed['seconds']:,.0f} rows/s, {mixed['peak'] / 1e6:.0f} MB; parsing alone"
-              f" {rows / bare['seconds']:,.0f} rows/s", flush=True)
+        print(
+            f"mix          {rows / mixed['seconds']:,.0f} rows/s, {mixed['peak'] / 1e6:.0f} MB; parsing alone"
+            f" {rows / bare['seconds']:,.0f} rows/s",
+            flush=True,
+        )
         opened = _apart(_open, folder)
-        print(f"open         {1000 * opened['open']:.1f} ms, first row after {1000 * opened['first']:.1f} ms,"
-              f" {opened['memory'] / 1e6:.0f} MB for mix, sampler and {RANDOM_ROWS:,} random rows"
-              f" (a process with numpy alone: {opened['before'] / 1e6:.0f} MB)")
-        print(f"random rows  {opened['rate']:,.0f} samples/s; bare pread and json.loads {opened['bare']:,.0f}/s", flush=True)
-        _write_pictures(folder / "pictures", PICTURES)
-        loader = _apart(_load, folder)
-        print(f"loader       {loader['ours']:,.0f} pictures/s on two processes, bare PIL {loader['bare']:,.0f}:"
-              f" {loader['ours'] / loader['bare']:.2f} of it", flush=True)
-        checked = _apart(_verify, folder)
-        print(f"verify --deep {checked['ours']:.2f} s, bare decoding {checked['bare']:.2f} s:"
-              f" {checked['ours'] / checked['bare']:.2f} times; again {checked['again']:.2f} s", flush=True)
+        print(
+            f"open         {1000 * opened['open']:.1f} ms, first row after {1000 * opened['first']:.1f} ms,"
+            f" {opened['memory'] / 1e6:.0f} MB for mix, sampler and {RANDOM_ROWS:,} random rows"
+            f" (a process with numpy alone: {opened['before'] / 1e6:.0f} MB)"
+        )
+        print(
+            f"random rows  {opened['rate']:,.0f} samples/s; bare pread and json.loads {opened['bare']:,.0f}/s",
+            flush=True,
+        )
+        for size in SIZES:
+            shutil.rmtree(folder / "pictures", ignore_errors=True)
+            _write_pictures(folder / "pictures", size)
+            figures = _apart(_load, folder)
+            _line(f"loader {size[0]} × {size[1]}", figures, "pictures/s on two processes, bare PIL", inverse=False)
+        figures = _apart(_verify, folder)
+        _line("verify --deep", figures, "s, bare decoding", inverse=True)
+        print(f"again: {figures['again']:.2f} s", flush=True)
+
+
+def _line(name: str, figures: dict[str, float], what: str, *, inverse: bool) -> None:
+    ratio = figures["ours"] / figures["bare"]
+    digits = 2 if inverse else 0
+    print(
+        f"{name:18} {figures['ours']:,.{digits}f} {what} {figures['bare']:,.{digits}f}: {ratio:.2f} of it", flush=True
+    )
 
 
 def _apart(work: Callable[[Path], dict[str, float]], folder: Path) -> dict[str, float]:
@@ -71,7 +101,7 @@ def _work(work: Callable[[Path], dict[str, float]], folder: Path, sender: Any) -
 
 def _write_rows(path: Path, count: int) -> None:
     chosen = random.Random(0)
-    texts = [" ".join(chosen.choices(_WORDS, k=200)) for _ in range(1000)]
+    texts = [" ".join(chosen.choices(_WORDS, k=136)) for _ in range(1000)]
     with path.open("w") as file:
         for number in range(count):
             turns = [
@@ -120,8 +150,12 @@ def _open(folder: Path) -> dict[str, float]:
         rates.append(len(places) / (time.perf_counter() - started))
     memory = _memory()
     return {
-        "open": opened, "first": first, "rate": rates[0], "bare": rates[1],
-        "memory": float(memory - before), "before": float(before),
+        "open": opened,
+        "first": first,
+        "rate": rates[0],
+        "bare": rates[1],
+        "memory": float(memory - before),
+        "before": float(before),
     }
 
 
@@ -130,15 +164,15 @@ def _memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _write_pictures(folder: Path, count: int) -> None:
+def _write_pictures(folder: Path, size: tuple[int, int]) -> None:
     from PIL import Image
 
     folder.mkdir()
     noise = np.random.default_rng(0)
     rows = []
-    for number in range(count):
+    for number in range(PICTURES):
         coarse = noise.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=92)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=92)
         turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": f"Number {number}."}]
         rows.append({"id": str(number), "image": f"{number}.jpg", "conversations": turns})
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -215,6 +249,15 @@ def _verify(folder: Path) -> dict[str, float]:
 
     files = sorted((folder / "pictures").glob("*.jpg"))
     _decode(files)
+    rows = (folder / "pictures" / "rows.jsonl").read_text()
+    for copy in range(
+        1, COPIES
+    ):  # other names of the same files, so that the start of the process that decodes is spread
+        for file in files:
+            os.link(file, file.with_name(f"{copy}-{file.name}"))
+    lines = [rows.replace('"image": "', f'"image": "{copy}-') if copy else rows for copy in range(COPIES)]
+    (folder / "pictures" / "rows.jsonl").write_text("".join(lines))
+    files = sorted((folder / "pictures").glob("*.jpg"))
     started = time.perf_counter()
     _decode(files)
     bare = time.perf_counter() - started

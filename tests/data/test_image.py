@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from croc_cli.data.image import BadImageError, BytesImage, PathImage, build_image_processor, open_image, process_images
+from croc_cli.data.image import (
+    BadImageError,
+    BytesImage,
+    PathImage,
+    _square_side,
+    build_image_processor,
+    open_image,
+    process_images,
+)
 
 CLIP = {
     "size": {"shortest_edge": 28},
@@ -50,6 +58,21 @@ def test_pixels_are_those_of_llavas_own_recipe(aspect: str, size: tuple[int, int
     pixels = process_images([image], build_image_processor(CLIP, aspect))[0].numpy()  # type: ignore[arg-type]
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, llava_pixels(image, pad=aspect == "pad"))
+
+
+@pytest.mark.parametrize("aspect", ["pad", "square"])
+def test_the_short_way_to_pixels_gives_the_processors_own(aspect: str) -> None:
+    processor = build_image_processor(CLIP, aspect)  # type: ignore[arg-type]
+    assert _square_side(processor) == 28
+    for size in [*SIZES, (500, 375), (336, 500), (3, 200)]:
+        expected = processor([noise(size)], return_tensors="np")["pixel_values"]
+        np.testing.assert_array_equal(process_images([noise(size)], processor).numpy(), expected)
+
+
+def test_an_unusual_processor_goes_its_own_way() -> None:
+    processor = build_image_processor({**CLIP, "do_normalize": False}, "pad")
+    assert _square_side(processor) is None
+    assert process_images([noise((40, 30))], processor).max() <= 1
 
 
 def test_the_padding_is_the_mean_colour() -> None:

@@ -1,0 +1,197 @@
+"""`croc data show`."""
+
+import html
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from croc_cli.commands.data_stats import ImageFolderOption, StageOption, check_stage
+from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from croc_cli.data.conversation import ConversationEncoder
+    from croc_cli.recipe.schema import Recipe
+    from croc_cli.sources.checked_rows import CheckedRow
+
+EPILOG = "Example: croc data show data/mixes/croc1.5m --row 7"
+FALLBACK_LLM = "builtin:nano"
+TRAINED, CONTEXT, VISUAL = "trained", "context", "visual"
+_ANSI = {TRAINED: "\033[32m", CONTEXT: "\033[2m", VISUAL: "\033[36m"}
+_MARKS = {TRAINED: ("[[", "]]"), CONTEXT: ("", ""), VISUAL: ("<", ">")}
+_CSS = {TRAINED: "background:#bfe8c8", CONTEXT: "color:#667", VISUAL: "background:#bfe3ee"}
+_PICTURE_COLUMNS = 64
+
+Piece = tuple[str, str]
+"""(kind, text) of neighbouring tokens of one kind."""
+
+
+def show(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A mix's folder, or a data file or folder")],
+    row: Annotated[int, typer.Option("--row", min=0, metavar="N", help="Which row, from 0; of a mix in its order")] = 0,
+    image_folder: ImageFolderOption = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="RECIPE", help="Whose tokenizer is taken")
+    ] = DEFAULT_RECIPE,
+    stage: StageOption = "finetune",
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
+) -> None:
+    """Show one sample: its picture, and its text token by token: trained, context or visual."""
+    from croc_cli.commands.console import result
+    from croc_cli.recipe.load import load_recipe
+    from croc_cli.sources.rows import is_error, row_defects
+
+    check_stage(stage)
+    checked = find_row(path, row, image_folder)
+    head = [f"{path}, row {row}: {checked.key}"]
+    defects = [checked.defect] if checked.defect is not None else row_defects(checked.row)
+    head += [f"{'error' if is_error(code) else 'note'}: {code}: {detail}" for code, detail in defects]
+    pieces: list[Piece] = []
+    if not any(is_error(code) for code, _ in defects):
+        loaded = load_recipe(recipe).recipe
+        pieces, counts = token_pieces(checked.row, loaded, stage)
+        head.append(counts)
+    pictures = [_open(place) for _, place in checked.images()]
+    head += [
+        f"image {name}: {_described(picture)}" for (name, _), picture in zip(checked.images(), pictures, strict=True)
+    ]
+    if page is not None:
+        page.write_text(_page(head, pictures, pieces or [(CONTEXT, str(checked.row))]), encoding="utf-8")
+        result(str(page))
+        return
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    parts = ["\n".join(head)]
+    if in_colour:
+        parts += [blocks(picture) for picture in pictures if not isinstance(picture, str)]
+    parts.append(_written(pieces, in_colour=in_colour) if pieces else str(checked.row))
+    parts.append(_legend(in_colour) if pieces else "")
+    result("\n\n".join(part for part in parts if part))
+
+
+def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow":
+    """Return a row: of a mix by its place in the mix's order, of anything else by its place in the file.
+
+    Raises:
+        UsageError: There is no such row.
+    """
+    import json
+
+    from croc_cli.errors import UsageError
+    from croc_cli.sources.checked_rows import CheckedData, CheckedRow
+
+    data = CheckedData(path, image_folder)
+    if data.mix is not None and number < len(data.mix):
+        mix = data.mix
+        root = os.path.abspath(mix.image_roots[int(mix.index.source[number])])
+        return CheckedRow(number, mix.key(number), json.loads(mix.read(number)), root)
+    seen = 0
+    if data.mix is None:
+        for found in data.rows(with_images=True):
+            if found.number == number:
+                return found
+            seen = found.number + 1
+    rows = len(data.mix) if data.mix is not None else seen
+    raise UsageError(f"{path} has no row {number}", hint=f"it has {rows:,} rows, counted from 0")
+
+
+def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[list[Piece], str]:
+    """Return a row's tokens in pieces of one kind, and how many there are of each."""
+    from croc_cli.commands.console import say
+    from croc_cli.commands.data_tokens import count_images, row_turns, stage_encoder
+    from croc_cli.data.conversation import SampleError
+
+    encoder = stage_encoder(recipe, stage)
+    if encoder is None:
+        say(f"note: the tokenizer of {recipe.model.llm} is not on this machine; these are the tokens of {FALLBACK_LLM}")
+        small = recipe.model.model_copy(update={"llm": FALLBACK_LLM, "llm_revision": None})
+        encoder = stage_encoder(recipe.model_copy(update={"model": small}), stage)
+        assert encoder is not None, "the nano tokenizer ships with croc"
+    try:
+        encoded = encoder.encode(row_turns(row), num_images=count_images(row))
+    except SampleError as error:
+        return [], f"{stage} cannot train on it: {error}"
+    pieces: list[tuple[str, list[int]]] = []
+    for token_id, label in zip(encoded.input_ids, encoded.labels, strict=True):
+        kind = VISUAL if token_id == encoder.image_token_id else CONTEXT if label == IGNORE_INDEX else TRAINED
+        if not pieces or pieces[-1][0] != kind:
+            pieces.append((kind, []))
+        pieces[-1][1].append(token_id)
+    numbers = {kind: sum(len(ids) for name, ids in pieces if name == kind) for kind in (TRAINED, CONTEXT, VISUAL)}
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
+    cut = f", cut to {encoder.max_length:,}" if encoded.truncated else ""
+    told = f"{len(encoded.input_ids):,} tokens as {stage} sees them ({getattr(recipe, stage).template}): {counts}{cut}"
+    return [(kind, _decoded(encoder, kind, ids)) for kind, ids in pieces], told
+
+
+def _decoded(encoder: "ConversationEncoder", kind: str, ids: list[int]) -> str:
+    return f"{len(ids)} visual tokens" if kind == VISUAL else encoder.decode(ids)
+
+
+def _open(place: Any) -> Any:
+    """Return a picture as RGB, or why it cannot be opened."""
+    import io
+
+    from croc_cli.data.image import BadImageError, BytesImage, open_image
+
+    try:
+        return open_image(BytesImage(place.name, io.BytesIO(place.read()).getvalue()))
+    except (BadImageError, OSError) as error:
+        return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+
+
+def _described(picture: Any) -> str:
+    return picture if isinstance(picture, str) else f"{picture.width} × {picture.height} pixels"
+
+
+def blocks(picture: Any, columns: int = _PICTURE_COLUMNS) -> str:
+    """Return a picture as half blocks in true colour, two pixels above each other in each letter."""
+    columns = min(columns, shutil.get_terminal_size().columns)
+    rows = max(1, round(picture.height / picture.width * columns / 2))
+    small = picture.resize((columns, 2 * rows))
+    lines = []
+    for row in range(rows):
+        cells = []
+        for column in range(columns):
+            above, below = small.getpixel((column, 2 * row)), small.getpixel((column, 2 * row + 1))
+            front, back = (";".join(map(str, colour)) for colour in (above, below))
+            cells.append(f"\033[38;2;{front}m\033[48;2;{back}m▀")
+        lines.append("".join(cells) + "\033[0m")
+    return "\n".join(lines)
+
+
+def _written(pieces: list[Piece], *, in_colour: bool) -> str:
+    if in_colour:
+        return "".join(f"{_ANSI[kind]}{text}\033[0m" for kind, text in pieces)
+    return "".join(_MARKS[kind][0] + text + _MARKS[kind][1] for kind, text in pieces)
+
+
+def _legend(in_colour: bool) -> str:
+    return _written([(kind, kind) for kind in (TRAINED, CONTEXT, VISUAL)], in_colour=in_colour).replace(
+        "]]context<", "]] context <"
+    )
+
+
+def _page(head: list[str], pictures: list[Any], pieces: list[Piece]) -> str:
+    """Return the sample as an HTML page that needs nothing else."""
+    import base64
+    import io
+
+    images = []
+    for picture in pictures:
+        if isinstance(picture, str):
+            continue
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        data = base64.b64encode(stream.getvalue()).decode()
+        images.append(f'<img src="data:image/png;base64,{data}" style="max-width:100%" alt="the sample\'s picture">')
+    text = "".join(f'<span style="{_CSS[kind]}" title="{kind}">{html.escape(words)}</span>' for kind, words in pieces)
+    legend = " · ".join(f'<span style="{_CSS[kind]}">{kind}</span>' for kind in _CSS)
+    return (
+        '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>croc data show'
+        '</title><body style="font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem">'
+        f"<p>{'<br>'.join(map(html.escape, head))}</p>{''.join(images)}<p>{legend}</p>"
+        f'<pre style="white-space:pre-wrap;font:14px/1.6 monospace">{text}</pre></body>\n'
+    )
