@@ -62,7 +62,7 @@ def figure_counts(stats: DataStats) -> dict[str, tuple[str, str, dict[str, int]]
         "sources": ("Sources", "rows", _top(stats.sources)),
         "folders": ("Image folders", "rows", _top(folders)),
         "writing": ("Writing of the answers", "rows", _top(stats.writing)),
-        "turns": ("Questions of a row", "rows", _binned([*stats.turns.elements()], (0, 2, 3, 4, 5, 6, 9, 17))),
+        "turns": ("Questions of a row", "rows", _binned([*stats.turns.elements()], (1, 2, 3, 4, 5, 6, 9, 17))),
         "tokens": ("Lengths", f"rows, by {lengths}", _binned(stats.tokens, _EDGES)),
         "answers": ("Answers", "rows, by tokens of their answers, about", _binned(stats.answer_tokens, _EDGES)),
         "sizes": (

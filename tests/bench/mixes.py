@@ -1,7 +1,7 @@
 """Mixes: making one of 1.5 million rows, opening it, random rows; loading pictures; checking them. Ratios to bare work.
 
 Rows have 1.2 KB. Pictures are JPEGs of 336 × 336 pixels, and of 500 × 375, which the loader pads and bare PIL does not.
-Each part runs in a process of its own, so that its memory is its own. `python -m tests.bench.mixes ROWS` takes fewer rows.
+Each part runs in a process of its own, so that its memory is its own. `python -m tests.bench.mixes ROWS` takes fewer.
 """
 
 import json
