@@ -6,16 +6,22 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.benchmarks.results import score_benchmark, write_results
+from croc_cli.recipe.load import load_recipe
 from croc_cli.run_dir import RunDir
+from croc_cli.sources.mix import build_mix
+from croc_cli.sources.recipe_mix import mix_folder, mix_spec
 from tests.benchmarks.golden_files import load, write_files
 from tests.checkpoint.originals import make_original
 from tests.commands.croc import Answer, croc
 from tests.report.runs import make_run
+from tests.sources.data import encoded, image_row, picture, text_row, write_json, write_pictures, write_tar
 from tests.tiny import make_tiny_llava
 
 ROOT = Path(__file__).parent.parent
@@ -42,14 +48,30 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.new("RGB", (64, 48), "red").save("image.jpg")
     [recipe] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", README, flags=re.DOTALL)
     Path("mine.yaml").write_text(recipe, encoding="utf-8")
-    for name in ("my-sources.yaml", "drawn.yaml"):
+    for name in ("my-sources.yaml", "drawn.yaml", "mixed.yaml"):
         [text] = re.findall(rf"```yaml\n# {name}\n(.*?)```", README, flags=re.DOTALL)
         Path(name).write_text(text, encoding="utf-8")
+    write_sources(Path("data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     make_run(Path("runs/nano"), stages=("align",), scenes=None)
     monkeypatch.setattr("webbrowser.open", lambda _address: True)
     write_benchmarks()
     make_original(tmp_path / "llava-v1.5-7b")
     return tmp_path
+
+
+def write_sources(root: Path) -> None:
+    """Write a little of every source that mixed.yaml names, and the mix."""
+    write_pictures(root / "drawn" / "images", 9)
+    write_json(root / "drawn" / "rows.json", [image_row(number) for number in range(9)])
+    write_json(root / "llava_v1_5_mix665k.json", [text_row(number) for number in range(6)])
+    write_pictures(root / "photos", 2)
+    (root / "photos" / "metadata.csv").write_text("file_name,text\n00000.jpg,a red shape\n00001.jpg,another\n")
+    quiz = [{"question": "Which?", "answer": "This.", "picture": {"bytes": encoded(picture(5)), "path": None}}]
+    parquet.write_table(pyarrow.Table.from_pylist(quiz), root / "quiz.parquet")
+    write_tar(root / "shards" / "0.tar", {"a.jpg": encoded(picture(8)), "a.txt": b"a shape"})
+    recipe = load_recipe("mixed.yaml", environ={}).recipe
+    build_mix(mix_spec(recipe, "finetune"), mix_folder(recipe, "finetune"))
 
 
 def write_benchmarks() -> None:
