@@ -163,6 +163,12 @@ COMMANDS = (
     "recipes",
     "recipes show",
     "report",
+    "data",
+    "data mix",
+    "data verify",
+    "data stats",
+    "data show",
+    "data export",
 )
 
 

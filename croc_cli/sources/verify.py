@@ -4,6 +4,7 @@ import os
 import re
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def verify_mix(
     """
     data = CheckedData(path, image_folder)
     findings = Findings(path.with_name(f"{path.name}.problems.txt"))
+    with suppress(OSError):  # the list of an earlier check says nothing any more
+        findings.list_file.unlink(missing_ok=True)
     folder = eval_folder if eval_folder is not None else data.data_root / EVAL_FOLDER
     overlaps = eval_images(folder, contents=deep, cache=ImageCache() if deep else None, progress=progress)
     images = ImagePass(

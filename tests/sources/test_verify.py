@@ -265,6 +265,9 @@ def test_a_clean_copy_leaves_out_what_is_bad_and_says_why(tmp_path: Path) -> Non
     ]
     again = verify_mix(report.clean_path, image_folder=tmp_path / "images", deep=True)
     assert again.findings == ()
+    write_json(path, [image_row(0)])
+    verify_mix(path, image_folder=tmp_path / "images")
+    assert not (tmp_path / "rows.json.problems.txt").exists()
 
 
 @pytest.mark.usefixtures("in_this_process")
