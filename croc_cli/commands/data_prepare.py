@@ -66,7 +66,7 @@ def prepare(
     reports = []
     for name in stages:
         folder = make_mix(loaded, name)
-        report = _verify(folder, Path(loaded.data.root).expanduser(), deep=deep)
+        report = _verify(loaded, name, folder, deep=deep)
         if report is not None:
             reports.append(report)
     wrong = [report for report in reports if not report.ok]
@@ -109,37 +109,27 @@ def _fetch(plan: "Plan", options: "FetchOptions") -> None:
         )
 
 
-def _verify(folder: Path, root: Path, *, deep: bool) -> "VerifyReport | None":
+def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> "VerifyReport | None":
     """Check a mix, unless this very mix was checked before and was in order; say what was found."""
     from croc_cli.commands.console import result, say
+    from croc_cli.commands.data_verify import describe_report, stage_target
     from croc_cli.commands.work_line import WorkLine
     from croc_cli.run_dir import read_json, write_json
     from croc_cli.sources.manifest import read_manifest
     from croc_cli.sources.record import FOLDER
     from croc_cli.sources.verify import verify_mix
 
-    notes_file = root / FOLDER / "verified.json"
+    notes_file = Path(recipe.data.root).expanduser() / FOLDER / "verified.json"
     notes = read_json(notes_file)
     order = read_manifest(folder).order_sha256
     before = notes.get(str(folder), {})
     if before.get("order_sha256") == order and (before.get("deep") or not deep):
         say(f"{folder} was checked before and is in order")
         return None
-    with WorkLine("rows") as line:
-        report = verify_mix(folder, deep=deep, progress=line)
-    result(describe_report(report))
+    _, _, check = stage_target(recipe, stage, deep=deep)
+    with WorkLine("done") as line:
+        report = verify_mix(folder, deep=deep, stage=check, progress=line)
+    result(describe_report(report, deep=deep))
     if report.ok:
         write_json(notes_file, {**notes, str(folder): {"order_sha256": order, "deep": deep}})
     return report
-
-
-def describe_report(report: "VerifyReport") -> str:
-    """Return what a check found, a line for each kind of finding with its first places."""
-    lines = [f"{report.path}: {report.rows:,} rows checked, {'in order' if report.ok else 'with errors'}"]
-    for finding in report.findings:
-        places = f" ({'; '.join(finding.examples[:3])})" if finding.examples else ""
-        lines.append(f"  {finding.level}: {finding.count:,} × {finding.message}{places}")
-        lines += [f"    {finding.hint}"] if finding.hint else []
-    if report.list_file is not None:
-        lines.append(f"  every place is in {report.list_file}")
-    return "\n".join(lines)

@@ -89,7 +89,7 @@ def targets(
         entry
         for name in _stages(recipe, stage)
         if not isinstance(getattr(recipe.data, name), ScenesData)
-        for entry in [_stage_target(recipe, name, deep=deep)]
+        for entry in [stage_target(recipe, name, deep=deep)]
     ]
     if not found:
         raise UsageError(
@@ -108,7 +108,8 @@ def _stages(recipe: "Recipe", stage: str | None) -> list[str]:
     return [name for name in STAGES if (getattr(recipe, name).enabled if stage is None else name == stage)]
 
 
-def _stage_target(recipe: "Recipe", stage: str, *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
+def stage_target(recipe: "Recipe", stage: str, *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
+    """Return a stage's data, its image folder where it is no mix, and what the stage makes of its rows."""
     from croc_cli.launch.preflight import check_data
     from croc_cli.recipe.schema import LlavaJsonData
     from croc_cli.sources.recipe_mix import mix_folder

@@ -208,7 +208,7 @@ def test_images_that_are_missing_make_it_end_with_exit_code_2_and_their_number(r
     web.site.files["/images.zip"] = images.getvalue()
     answer = croc("data", "prepare", str(recipe), "--stage", "align", "--yes")
     assert answer.code == 2
-    assert "error: 2 × " in answer.out
+    assert "image-missing: 2 × " in answer.out
     assert "--fix` writes a copy without the rows that have them" in answer.err
 
 
