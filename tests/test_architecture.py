@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report")
+LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report", "ablation")
 HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL")
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "benchmarks": ("errors", "names", "run_dir"),
     "launch": ("errors", "names", "run_dir", "recipe", "sources"),
     "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "benchmarks"),
+    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

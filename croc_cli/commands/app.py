@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from croc_cli import __version__
+from croc_cli.commands import ablate as ablate_command
 from croc_cli.commands import align as align_command
 from croc_cli.commands import chat as chat_command
 from croc_cli.commands import convert as convert_command
@@ -52,6 +53,7 @@ app.command(epilog=reconstruct_command.EPILOG)(reconstruct_command.reconstruct)
 app.command(epilog=finetune_command.EPILOG)(finetune_command.finetune)
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
+app.command(epilog=ablate_command.EPILOG)(ablate_command.ablate)
 app.add_typer(report_app, name="report")
 app.command(epilog=chat_command.EPILOG)(chat_command.chat)
 app.command(epilog=convert_command.EPILOG)(convert_command.convert)

@@ -134,10 +134,14 @@ def eval_plan(
         start = Path(f"the-last-checkpoint-of-{predecessor(recipe, 'eval')}")
     if start is None:
         raise UsageError(f"recipe {recipe.name} enables no stage, so there is nothing to score")
+    return plan_eval(run_dir.stage("eval"), start=start, layout=eval_layout(recipe, machine), worker=worker)
+
+
+def eval_layout(recipe: Recipe, machine: Machine) -> Layout:
+    """Return where an evaluation runs: one process with every core, on the first GPU where there is one."""
     on_gpu = bool(machine.cuda) and recipe.launch.device != "cpu"
     threads = recipe.launch.threads_per_rank or machine.num_cores
-    layout = Layout("cuda" if on_gpu else "cpu", (1,), tuple(device.id for device in machine.cuda[:1]), threads)
-    return plan_eval(run_dir.stage("eval"), start=start, layout=layout, worker=worker)
+    return Layout("cuda" if on_gpu else "cpu", (1,), tuple(device.id for device in machine.cuda[:1]), threads)
 
 
 def print_pipeline(

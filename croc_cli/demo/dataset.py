@@ -54,13 +54,21 @@ class SceneDataset:
         split: "train" or "test"; see `croc_cli.demo.scenes.SPLITS`.
         text_only_share: Share of the samples that tell the scene in words instead of showing it, and ask about it.
             Brief captions have none.
+        brief: With `detailed_captions`, brief captions of the same pictures (the paper's Table 4e).
 
     Raises:
         ValueError: The kind is unknown, or the share is not between 0 and 1.
     """
 
     def __init__(
-        self, kind: SceneTask, *, num_samples: int, seed: int, split: str = "train", text_only_share: float = 0.0
+        self,
+        kind: SceneTask,
+        *,
+        num_samples: int,
+        seed: int,
+        split: str = "train",
+        text_only_share: float = 0.0,
+        brief: bool = False,
     ) -> None:
         if kind not in SCENE_TASKS:
             raise ValueError(f"kind of scene data {kind!r} is not one of {', '.join(SCENE_TASKS)}")
@@ -70,6 +78,7 @@ class SceneDataset:
         self.num_samples = num_samples
         self.seed = seed
         self.split = split
+        self.brief = brief
         self.text_only_share = text_only_share if kind != "brief_captions" else 0.0
         # A step asks for the lengths of its samples, then for the samples; pictures are drawn only when opened.
         self._sample = lru_cache(maxsize=_REMEMBERED)(self._make)
@@ -105,6 +114,8 @@ class SceneDataset:
         if self.kind == "brief_captions":
             return [(_BRIEF_REQUEST, brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))]))]
         description = (detail_request(rng), detailed_caption(scene))
+        if self.brief and self.kind == "detailed_captions":
+            return [(_BRIEF_REQUEST, brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))]))]
         if self.kind == "detailed_captions":
             return [description]
         questions = self._questions(scene, rng)

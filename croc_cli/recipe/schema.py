@@ -59,6 +59,7 @@ class ScenesData(Section):
     text_only_share: Share = Field(
         0.0, description="Share of samples that describe the scene in words, without picture"
     )
+    brief: bool = Field(False, description="Brief captions in place of detailed ones, for the same pictures")
 
 
 class FilterRecipe(Section):

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from croc_cli.errors import CrocError
 from croc_cli.names import STAGES
+from croc_cli.recipe.schema import Recipe
 from croc_cli.report.charts import legend_below
 from croc_cli.report.run_data import RunData
 from croc_cli.report.svg import MARKERS, Figure, new_axes, series, to_svg
+from croc_cli.sources.manifest import read_manifest
+from croc_cli.sources.recipe_mix import mix_folder
 
 _WHOLE_BYTES = 128 << 20
 """Files up to this size are counted from end to end; of larger ones, blocks at equal distances."""
@@ -38,7 +44,24 @@ def stage_composition(recipe: Mapping[str, Any], stage: str) -> tuple[dict[str, 
         if source.get("brief"):
             task = "brief captions of the same pictures"
         return ({task: total - text} | ({TEXT_ONLY: text} if text else {})), ""
+    if source.get("kind") == "mix":
+        return mix_composition(recipe, stage), ""
     return file_composition(Path(str(source.get("path", ""))).expanduser(), limit=source.get("num_samples"))
+
+
+def mix_composition(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:
+    """Return the rows of a mix by source, as its manifest counts them; none where the mix is not here."""
+    try:
+        folder = mix_folder(Recipe.model_validate(recipe), STAGES[STAGES.index(stage)])
+        sources = read_manifest(folder).sources
+    except (CrocError, ValidationError):
+        return {}
+    rows = Counter[str]()
+    for source in sorted(sources, key=lambda source: -source.rows_out):
+        text = source.image_root is None
+        name = TEXT_ONLY if text else source.name if len(rows) < _MAX_SOURCES else "other pictures"
+        rows[name] += source.rows_out
+    return {name: float(number) for name, number in rows.items()}
 
 
 def file_composition(path: Path, *, limit: int | None = None) -> tuple[dict[str, float], str]:

@@ -76,7 +76,12 @@ def build_dataset(recipe: Recipe, stage: StageName) -> Dataset:
     if isinstance(source, MixData):
         return MixDataset(mix_folder(recipe, stage))
     return SceneDataset(
-        source.task, num_samples=source.num_samples, seed=seed, split="train", text_only_share=source.text_only_share
+        source.task,
+        num_samples=source.num_samples,
+        seed=seed,
+        split="train",
+        text_only_share=source.text_only_share,
+        brief=source.brief,
     )
 
 
