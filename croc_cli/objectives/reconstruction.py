@@ -63,7 +63,7 @@ def reconstruction_loss_sum(
     Raises:
         ValueError: A setting is none of the above.
     """
-    wanted = _normalise(targets.float(), target)
+    wanted = normalise_targets(targets.float(), target)
     if stop_gradient:
         wanted = wanted.detach()
     counts = _in_scope(masked, scope).float() * weight.float()[:, None]  # [I, n]
@@ -71,7 +71,7 @@ def reconstruction_loss_sum(
     mean_target = (fixed * counts[..., None]).sum(dim=(0, 1)) / counts.sum().clamp(min=1)  # [D]
 
     def summed(guess: Tensor, truth: Tensor) -> Tensor:
-        distances = _distance(guess, truth, loss=loss, beta=beta, per_dimension=per_dimension)  # [I, n]
+        distances = position_distances(guess, truth, loss=loss, beta=beta, per_dimension=per_dimension)  # [I, n]
         return _reduce(distances * counts, counts, reduction)
 
     return ReconstructionLoss(
@@ -81,7 +81,8 @@ def reconstruction_loss_sum(
     )
 
 
-def _normalise(tokens: Tensor, target: str) -> Tensor:
+def normalise_targets(tokens: Tensor, target: str) -> Tensor:
+    """Return visual tokens as the objective wants them predicted; target: `raw`, `layer_norm` or `l2`."""
     if target == "raw":
         return tokens
     if target == "layer_norm":
@@ -99,7 +100,7 @@ def _in_scope(masked: Tensor, scope: str) -> Tensor:
     raise ValueError(f"scope is {scope!r}, expected masked or all")
 
 
-def _distance(guess: Tensor, truth: Tensor, *, loss: str, beta: float, per_dimension: bool) -> Tensor:
+def position_distances(guess: Tensor, truth: Tensor, *, loss: str, beta: float, per_dimension: bool) -> Tensor:
     """Return [I, n], the loss of each position."""
     if loss == "l2":
         norms: Tensor = torch.linalg.vector_norm(guess - truth, dim=-1)

@@ -1,0 +1,149 @@
+"""Where answers look: attention of answer tokens to visual tokens and to the instruction (the paper's Fig. 8).
+
+Attention weights of a whole sequence are layers × heads × T × T numbers; here only the rows of answer tokens are
+computed, a few at a time, beside the stock kernel that computes the answer.
+
+Letters: H attention heads, G heads of keys, T tokens of a sequence, R tokens of the answer, d size of a head.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from croc_cli.checkpoint.load import LoadedModel
+from croc_cli.eval.runner import Question, answer_batch, end_tokens, prepare_pictures
+
+KERNEL = "croc_recorded"
+BLOCK_ELEMENTS = 1 << 24
+"""Attention weights that are held at once: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class AnswerAttention:
+    """Where one answer looked.
+
+    Args:
+        weights: [R, T] float32, mean over layers and heads; row = token of the answer.
+        kinds: T letters: `v` visual, `i` instruction (what follows the picture up to the answer), `b` before it, `a`
+            the answer so far.
+        answer: What was answered.
+        instruction: The instruction's tokens as text.
+    """
+
+    weights: Tensor
+    kinds: str
+    answer: str
+    instruction: list[str]
+
+
+class AttentionRecorder:
+    """Adds up attention weights of the last R queries over layers.
+
+    Args:
+        num_rows: R.
+        block_elements: Weights that are held at once.
+    """
+
+    def __init__(self, num_rows: int, *, block_elements: int = BLOCK_ELEMENTS) -> None:
+        self.num_rows = num_rows
+        self.block_elements = block_elements
+        self.num_layers = 0
+        self.sum: Tensor | None = None
+
+    def add(self, query: Tensor, key: Tensor, scaling: float) -> None:
+        """Add one layer: query [1, H, T, d], key [1, G, T, d] of a causal sequence without padding."""
+        heads, length = query.shape[1], query.shape[2]
+        key = key.repeat_interleave(heads // key.shape[1], dim=1)
+        first = length - self.num_rows
+        rows = max(1, self.block_elements // (heads * length))
+        parts = []
+        for start in range(first, length, rows):
+            end = min(start + rows, length)
+            scores = (query[:, :, start:end].float() @ key.float().transpose(2, 3)) * scaling
+            later = torch.arange(length, device=key.device) > torch.arange(start, end, device=key.device)[:, None]
+            weights = scores.masked_fill(later, float("-inf")).softmax(dim=-1)
+            parts.append(weights.mean(dim=1)[0])
+        layer = torch.cat(parts).cpu()
+        self.sum = layer if self.sum is None else self.sum + layer
+        self.num_layers += 1
+
+    def mean(self) -> Tensor:
+        """Return [R, T] float32, the mean over layers."""
+        assert self.sum is not None, "no layer ran"
+        return self.sum / self.num_layers
+
+
+@contextmanager
+def recorded(language_model: Any, recorder: AttentionRecorder) -> Iterator[None]:
+    """Let every attention layer of an LLM tell the recorder, and compute what it always does."""
+
+    def attend(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+    ) -> tuple[Tensor, None]:
+        scaling = settings.get("scaling")
+        recorder.add(query, key, query.shape[-1] ** -0.5 if scaling is None else float(scaling))
+        output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        return output
+
+    AttentionInterface.register(KERNEL, attend)
+    AttentionMaskInterface.register(KERNEL, sdpa_mask)
+    before = language_model.config._attn_implementation
+    language_model.config._attn_implementation = KERNEL
+    try:
+        yield
+    finally:
+        language_model.config._attn_implementation = before
+
+
+@torch.inference_mode()
+def attend_to_picture(
+    model: LoadedModel, question: Question, *, max_new_tokens: int, block_elements: int = BLOCK_ELEMENTS
+) -> AnswerAttention:
+    """Answer a question about one picture and return where the answer's tokens looked.
+
+    Args:
+        model: The model.
+        question: Its prompt and picture.
+        max_new_tokens: Tokens of the answer at most.
+        block_elements: Weights that are held at once.
+
+    Raises:
+        BadImageError: The picture does not open.
+    """
+    llava, processor = model.llava, model.processor
+    pixels = prepare_pictures(processor, question.images)
+    answer = answer_batch(llava, processor, [question], pixels, max_new_tokens=max_new_tokens)[0]
+    answer_ids = processor.tokenizer(answer, add_special_tokens=False).input_ids[:max_new_tokens]
+    answer_ids = answer_ids or [end_tokens(llava, processor)[0]]
+    ids = torch.tensor([[*question.prompt_ids, *answer_ids]], device=llava.device)
+    recorder = AttentionRecorder(len(answer_ids), block_elements=block_elements)
+    assert pixels is not None
+    with recorded(llava.model.language_model, recorder):
+        llava(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels.to(llava.device, llava.dtype),
+            use_cache=False,
+            logits_to_keep=1,
+        )
+    kinds = token_kinds(question.prompt_ids, llava.config.image_token_id, num_answer=len(answer_ids))
+    instruction = [token for token, kind in zip(question.prompt_ids, kinds, strict=False) if kind == "i"]
+    words = [processor.tokenizer.decode([token]) for token in instruction]
+    return AnswerAttention(recorder.mean(), kinds, answer, words)
+
+
+def token_kinds(prompt_ids: list[int], image_token_id: int, *, num_answer: int) -> str:
+    """Return a letter for each token, see `AnswerAttention.kinds`."""
+    visual = [place for place, token in enumerate(prompt_ids) if token == image_token_id]
+    last = visual[-1] if visual else -1
+    letters = [
+        "v" if token == image_token_id else "i" if place > last else "b" for place, token in enumerate(prompt_ids)
+    ]
+    return "".join(letters) + "a" * num_answer
