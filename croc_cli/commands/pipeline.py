@@ -171,8 +171,10 @@ def print_pipeline(
 
 def name_report(run_dir: RunDir) -> None:
     """Write the run's page and name it; a page that cannot be written does not make the run a failure."""
+    from croc_cli.commands.model_figures import compute_model_figures
     from croc_cli.report.run_page import write_report
 
+    compute_model_figures(run_dir)
     try:
         page = write_report([run_dir.root])
     except CrocError as error:

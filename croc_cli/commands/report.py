@@ -38,12 +38,45 @@ def report_runs(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders, side by side")],
     out: OutOption = None,
     open_page: OpenOption = False,
+    with_model: Annotated[
+        bool, typer.Option("--model/--no-model", help="Have a worker send pictures through stage 1.5, once a run")
+    ] = True,
 ) -> None:
     """Write the page of one run, or of several side by side, and name it."""
     from croc_cli.commands.console import result
+    from croc_cli.commands.model_figures import compute_model_figures
     from croc_cli.report.run_page import write_report
+    from croc_cli.run_dir import RunDir
 
+    if with_model and len(run_dirs) == 1:
+        compute_model_figures(RunDir(run_dirs[0]))
     page = write_report(run_dirs, out=out)
+    result(str(page))
+    if open_page:
+        show_page(page)
+
+
+@report_app.command(epilog="Example: croc report attention --model runs/nano/finetune/checkpoints/step-00000230 a.jpg")
+def attention(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to ask about")],
+    model: Annotated[
+        list[str], typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint. Repeatable: side by side")
+    ],
+    question: Annotated[
+        str, typer.Option("--question", "-q", metavar="TEXT", help="What every picture is asked")
+    ] = "Please describe in detail what is in the picture.",
+    num_tokens: Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Longest answer")] = 64,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda")] = "auto",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the page")] = Path("attention-report"),
+    open_page: OpenOption = False,
+) -> None:
+    """Show where answers look: attention to visual and to instruction tokens (the paper's Fig. 8)."""
+    from croc_cli.commands.console import result
+    from croc_cli.commands.model_figures import compute_attention
+    from croc_cli.report.attention_page import write_attention_page
+
+    compute_attention(model, images, question=question, num_tokens=num_tokens, out=out, device=device)
+    page = write_attention_page(out)
     result(str(page))
     if open_page:
         show_page(page)

@@ -18,7 +18,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from croc_cli.checkpoint.load import LoadedModel
-from croc_cli.eval.runner import Question, answer_batch, end_tokens, prepare_pictures
+from croc_cli.data.image import open_image, process_images
+from croc_cli.data.sample import ImageRef
+from croc_cli.eval.runner import end_tokens
 
 KERNEL = "croc_recorded"
 BLOCK_ELEMENTS = 1 << 24
@@ -104,13 +106,19 @@ def recorded(language_model: Any, recorder: AttentionRecorder) -> Iterator[None]
 
 @torch.inference_mode()
 def attend_to_picture(
-    model: LoadedModel, question: Question, *, max_new_tokens: int, block_elements: int = BLOCK_ELEMENTS
+    model: LoadedModel,
+    prompt_ids: list[int],
+    picture: ImageRef,
+    *,
+    max_new_tokens: int,
+    block_elements: int = BLOCK_ELEMENTS,
 ) -> AnswerAttention:
-    """Answer a question about one picture and return where the answer's tokens looked.
+    """Answer a question about one picture, greedily, and return where the answer's tokens looked.
 
     Args:
         model: The model.
-        question: Its prompt and picture.
+        prompt_ids: The question up to where the answer begins, with the places of one picture.
+        picture: The picture.
         max_new_tokens: Tokens of the answer at most.
         block_elements: Weights that are held at once.
 
@@ -118,24 +126,33 @@ def attend_to_picture(
         BadImageError: The picture does not open.
     """
     llava, processor = model.llava, model.processor
-    pixels = prepare_pictures(processor, question.images)
-    answer = answer_batch(llava, processor, [question], pixels, max_new_tokens=max_new_tokens)[0]
-    answer_ids = processor.tokenizer(answer, add_special_tokens=False).input_ids[:max_new_tokens]
-    answer_ids = answer_ids or [end_tokens(llava, processor)[0]]
-    ids = torch.tensor([[*question.prompt_ids, *answer_ids]], device=llava.device)
+    prepared = process_images([open_image(picture)], processor.image_processor)
+    pixels = prepared.to(llava.device, llava.dtype)
+    prompt = torch.tensor([prompt_ids], device=llava.device)
+    ids = llava.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        pixel_values=pixels,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=end_tokens(llava, processor),
+    )
+    answer_ids = ids[0, len(prompt_ids) :].tolist()
     recorder = AttentionRecorder(len(answer_ids), block_elements=block_elements)
-    assert pixels is not None
     with recorded(llava.model.language_model, recorder):
         llava(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=pixels.to(llava.device, llava.dtype),
+            pixel_values=pixels,
             use_cache=False,
             logits_to_keep=1,
         )
-    kinds = token_kinds(question.prompt_ids, llava.config.image_token_id, num_answer=len(answer_ids))
-    instruction = [token for token, kind in zip(question.prompt_ids, kinds, strict=False) if kind == "i"]
+    kinds = token_kinds(prompt_ids, llava.config.image_token_id, num_answer=len(answer_ids))
+    instruction = [token for token, kind in zip(prompt_ids, kinds, strict=False) if kind == "i"]
     words = [processor.tokenizer.decode([token]) for token in instruction]
+    answer = processor.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
     return AnswerAttention(recorder.mean(), kinds, answer, words)
 
 

@@ -97,8 +97,8 @@ def write_captions(
 def nearest_tokens(tokens: Tensor, gallery: Tensor) -> list[int]:
     """Return for each of `tokens` [K, D] the nearest of `gallery` [G, D], by L2 distance."""
     found: list[int] = []
-    for block in tokens.float().split(_BLOCK):
-        found += torch.cdist(block, gallery.float()).argmin(dim=1).tolist()
+    for start in range(0, len(tokens), _BLOCK):
+        found += torch.cdist(tokens[start : start + _BLOCK].float(), gallery.float()).argmin(dim=1).tolist()
     return found
 
 

@@ -64,6 +64,7 @@ def line_chart(
     whole: bool = False,
     note: str = "",
     zero_line: bool = False,
+    along: str = "optimizer step",
 ) -> Figure | None:
     """Return lines over steps as a figure; None where no line has a point.
 
@@ -77,6 +78,7 @@ def line_chart(
         whole: Show the axis from 0 to 1.
         note: A sentence under it.
         zero_line: Mark zero.
+        along: Label of the horizontal axis.
     """
     drawn = [line for line in lines if line.curve.steps]
     if not drawn:
@@ -84,7 +86,7 @@ def line_chart(
     figure, axes = new_axes(fixed=True)
     for line in drawn:
         _draw_line(axes, line)
-    axes.set_xlabel("optimizer step")
+    axes.set_xlabel(along)
     axes.set_ylabel(unit)
     if zero_line:
         axes.axhline(0, color=MARKERS["muted"], linewidth=0.8)
@@ -100,7 +102,7 @@ def line_chart(
     labels = [line.label for line in drawn if line.label]
     if len(labels) > 1:
         axes.legend(loc="best", handlelength=1.4, ncols=2 if len(labels) > 4 else 1, frameon=False, fontsize=8)
-    rows = [["step", "series", "mean", "lowest", "highest"]]
+    rows = [[along.split()[-1] if along == "optimizer step" else along, "series", "mean", "lowest", "highest"]]
     for line in drawn:
         curve = line.curve
         points = zip(curve.steps, curve.means, curve.lows, curve.highs, strict=True)

@@ -8,6 +8,7 @@ from croc_cli.names import STAGES
 from croc_cli.report.composition import composition_figures
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
+from croc_cli.report.model_figures import model_section
 from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, write_page
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows, percent, score_figures
@@ -76,6 +77,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
             "Masked visual tokens are replaced by tokens of the pool; a pool of which few are used is wasted.",
             figures=pool_figures(drawn),
         ),
+        *([] if several else [model_section(runs[0].root)]),
         PageSection("Optimizer and speed", figures=optimizer_figures(drawn)),
         PageSection("Data", figures=composition_figures(drawn)),
         _recipes(runs),

@@ -17,7 +17,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return what the launch passed to this rank."""
     parser = argparse.ArgumentParser(prog="python -m croc_cli.worker", description=__doc__)
     parser.add_argument("--stage-dir", type=Path, required=True, help="folder with recipe.yaml and deepspeed.json")
-    parser.add_argument("--stage", required=True, help="align, reconstruct, finetune, eval or benchmarks")
+    parser.add_argument("--stage", required=True, help="a training stage, eval, benchmarks, figures, attention")
     parser.add_argument("--start", type=Path, default=None, help="checkpoint to start from")
     parser.add_argument("--show-progress", action="store_true", help="print lines while training, on rank 0")
     return parser.parse_args()
@@ -58,6 +58,14 @@ def main() -> int:
             from croc_cli.worker.benchmarks import run_benchmarks
 
             run_benchmarks(stage_dir, start=arguments.start)
+        elif arguments.stage == "figures":
+            from croc_cli.worker.figures import run_figures
+
+            run_figures(stage_dir, start=arguments.start)
+        elif arguments.stage == "attention":
+            from croc_cli.worker.attention import run_attention
+
+            run_attention(stage_dir)
         else:
             from croc_cli.worker.training import run_training
 
