@@ -7,6 +7,7 @@ from typing import Any
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.svg import HEIGHT, MARKERS, WIDTH, Figure, new_axes, series, to_svg
 
+LEGEND: dict[str, Any] = {"handlelength": 1.4, "frameon": False, "fontsize": 8, "labelcolor": MARKERS["ink"]}
 _SMOOTH_FROM = 60
 """Points from which on a noisy curve gets a running mean over it."""
 _SMOOTH_SHARE = 25
@@ -101,7 +102,7 @@ def line_chart(
     axes.margins(x=0.01)
     labels = [line.label for line in drawn if line.label]
     if len(labels) > 1:
-        axes.legend(loc="best", handlelength=1.4, ncols=2 if len(labels) > 4 else 1, frameon=False, fontsize=8)
+        axes.legend(loc="best", ncols=2 if len(labels) > 4 else 1, **LEGEND)
     rows = [[along.split()[-1] if along == "optimizer step" else along, "series", "mean", "lowest", "highest"]]
     for line in drawn:
         curve = line.curve
@@ -195,7 +196,7 @@ def bar_chart(
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 2) -> None:
     """Put a legend under the axes, out of the way of what is drawn."""
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
-    figure.legend(handles, labels, **place, handlelength=1.2, frameon=False, fontsize=8)
+    figure.legend(handles, labels, **place, **LEGEND)
 
 
 def _plain(value: float | None) -> str:

@@ -108,7 +108,7 @@ def _tiles(run: RunData) -> list[tuple[str, str]]:
         tiles.append((f"{percent(recall)} %", "of objects named with their colour"))
     health = run.stages["reconstruct"].health if "reconstruct" in run.stages else {}
     if (share := health.get("pool_window_share")) is not None:
-        tiles.append((f"{share:.0%}", "of the pool in use at the end"))
+        tiles.append((f"{100 * share:.0f} %", "of the pool in use at the end"))
     if (explained := health.get("explained_share")) is not None:
         tiles.append((f"{explained:.2f}", "explained share of the reconstruction"))
     steps = sum(stage.metrics.max_step for stage in run.stages.values())

@@ -35,6 +35,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
         "reconstruct.learning_rate.token_pool": 0.0,
     },
     "objectives-both": {},
+    "objectives-data-only": {
+        "reconstruct.objectives.reconstruction_weight": 0.0,
+        "reconstruct.mask.ratio": 0.0,
+        "reconstruct.learning_rate.token_pool": 0.0,
+        "reconstruct.attention": "causal",
+    },
 }
 OF_THE_BASELINE: dict[str, dict[str, Any]] = {
     "objectives-none": {},

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from croc_cli.ablation.layout import as_json, our_rows, paper_rows, text, write_ablation
+from croc_cli.ablation.results import TableResult, claim_sentence, collect, unmatched
+from croc_cli.ablation.stages import StageStore
+from croc_cli.ablation.tables import TABLES, Claim
+from tests.ablation.runs import finish_row, row_run
+
+NEAREST = {0: 0.70, 1: 0.72, 2: 0.74}
+HUNGARIAN = {0: 0.80, 1: 0.83, 2: 0.84}
+
+
+def matching(folder: Path, *, seeds: tuple[int, ...] = (0, 1, 2)) -> TableResult:
+    store = StageStore(folder)
+    runs = []
+    for seed in seeds:
+        for name, mean, loss in (
+            ("matching-nearest", NEAREST[seed], 1.0),
+            ("matching-hungarian", HUNGARIAN[seed], 1.0 + 0.1 * (-1) ** seed),
+        ):
+            runs.append(row_run(name, seed))
+            finish_row(store, runs[-1], mean=mean, loss=loss)
+        runs.append(row_run("objectives-data-only", seed))  # has not run
+    return collect(TABLES["matching"], runs, store, base="nano")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
+    return matching(tmp_path_factory.mktemp("ablation"))
+
+
+def test_rows_stand_in_the_papers_order_with_means_and_intervals(result: TableResult) -> None:
+    rows = our_rows(result)
+    assert rows[0][1:] == ["existence", "colour", "mean", "captions", "steps", "samples"]
+    assert [row[0] for row in rows[1:]] == ["Nearest Neighbors", "Hungarian Matching", "data only"]
+    assert rows[1][3] == "72.0 ± 5.0"
+    assert rows[3][3] == "–"
+    assert rows[1][5:] == ["280 / 120 / 230", "17,920 / 3,840 / 7,360"]
+
+
+def test_the_papers_numbers_stand_beside_as_such(result: TableResult) -> None:
+    rows = paper_rows(result)
+    assert rows[0][0].startswith("paper, 7B")
+    assert rows[2][1:] == ["64.2", "60.4", "67.6", "64.1", "37.7", "58.8"]
+    assert rows[3][1:] == ["–"] * 6
+
+
+def test_a_claim_whose_interval_is_clear_of_zero_is_decided(result: TableResult) -> None:
+    sentence = claim_sentence(result, Claim("matching-hungarian", "matching-nearest"))
+    assert sentence == (
+        "Hungarian Matching above Nearest Neighbors in the mean score (the paper at 7B: +1.6 points in the mean of its"
+        " benchmarks): same order as in the paper; here +10 points, 95 % interval [8.9, 12] over 3 seeds."
+    )
+    reverse = claim_sentence(result, Claim("matching-nearest", "matching-hungarian"))
+    assert "other order than in the paper; here -10 points" in reverse
+
+
+def test_a_claim_that_seeds_do_not_agree_on_is_open(result: TableResult) -> None:
+    sentence = claim_sentence(result, Claim("matching-hungarian", "matching-nearest", "caption_loss"))
+    assert "not distinguishable at this size" in sentence
+
+
+def test_a_claim_about_a_row_that_has_not_run_says_so(result: TableResult) -> None:
+    claim = Claim("matching-hungarian", "objectives-data-only", of_the_paper=False)
+    assert claim_sentence(result, claim).endswith("(the paper has no such row): has not run.")
+
+
+def test_one_seed_leaves_every_claim_open(tmp_path: Path) -> None:
+    sentence = claim_sentence(matching(tmp_path, seeds=(0,)), TABLES["matching"].claims[0])
+    assert "not distinguishable at this size; here +10 points with one seed, which has no interval" in sentence
+
+
+def test_rows_with_other_steps_or_samples_are_named(result: TableResult, tmp_path: Path) -> None:
+    assert unmatched(result) == []
+    runs = [row_run(row.recipe) for row in TABLES["objectives"].rows]
+    found = unmatched(collect(TABLES["objectives"], runs, StageStore(tmp_path), base="nano"))
+    assert found == ["neither is not matched: 510 steps and 25,280 samples, the others 630 steps and 29,120 samples"]
+
+
+def test_the_page_has_the_table_its_claims_and_its_figures(result: TableResult, tmp_path: Path) -> None:
+    page = write_ablation([result], tmp_path / "page")
+    content = page.read_text()
+    for needed in ("Table 4c", "72.0 ± 5.0", "GQA (paper, 7B)", "same order as in the paper", "(Fig. 6)", "(Fig. 7)"):
+        assert needed in content
+    assert "not scored yet: data only (seed 0, 1, 2)" in content
+    assert (tmp_path / "page" / "matching.csv").read_text().splitlines()[2].startswith("Hungarian Matching,")
+    assert as_json(result)["rows"][1]["measures"]["score"] == {"0": 0.8, "1": 0.83, "2": 0.84}
+    assert (tmp_path / "page" / "matching.json").is_file()
+
+
+def test_the_terminal_has_both_halves_and_the_sentences(result: TableResult) -> None:
+    lines = text(result).splitlines()
+    assert lines[0] == "Table 4c: how masked tokens get their pool tokens"
+    assert any(line.startswith("paper, 7B: ") for line in lines)
+    assert sum("in the paper" in line for line in lines) >= 1
