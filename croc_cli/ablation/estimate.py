@@ -12,8 +12,8 @@ from croc_cli.recipe.schema import Recipe, StageRecipe
 from croc_cli.report.terminal import stage_seconds
 from croc_cli.run_dir import read_json
 
-MEASURED = {"align": 104 / 280, "reconstruct": 84 / 120, "finetune": 189 / 230, "eval": 20.0}
-"""Seconds a step of the recipe nano on two cores (an AMD EPYC), start-up included; of the evaluation, in all."""
+MEASURED = {"align": 104 / 17_920, "reconstruct": 84 / 3_840, "finetune": 189 / 7_360, "eval": 20.0}
+"""Seconds a sample of the recipe nano on two cores (an AMD EPYC), start-up included; of the evaluation, in all."""
 _BUILTIN = "builtin:nano"
 _PEAK_FLOPS = 312e12 * 0.4
 """What an A100 does in bf16 at best (NVIDIA's data sheet), and the share of it that training of this kind reaches."""
@@ -84,7 +84,8 @@ def _seconds(link: ChainLink, recipe: Recipe, rates: Mapping[str, float]) -> tup
     if link.stage in rates:
         return (rates[link.stage] * steps if steps else None), "stages that have run here"
     if recipe.model.llm == _BUILTIN:
-        return (MEASURED[link.stage] * steps if steps else None), "nano as measured on two cores"
+        samples = steps * getattr(recipe, link.stage).batch.global_size if steps and link.stage in STAGES else steps
+        return (MEASURED[link.stage] * samples if samples else None), "nano as measured on two cores"
     if link.stage == "eval":
         return None, "nothing like it has run"
     seconds = _guess(recipe, link.stage) * _steps_for_a_guess(recipe, link.stage)

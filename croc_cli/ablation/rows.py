@@ -11,6 +11,8 @@ from croc_cli.recipe.yaml_file import read_yaml
 
 PAPER_BASE = "croc-7b"
 PAPER_POOL_SIZE = 2048
+BRIEF_CAPTIONS, MORE_DATA = "captions-brief", "objectives-none-more-data"
+"""Rows whose data is another; on a base other than the paper's it has to be something like it."""
 _NO_STAGE_1_5 = {"reconstruct": {"enabled": False}}
 _FOUNDATIONS: dict[str, dict[str, Any]] = {PAPER_BASE: {}, "llava-1.5-7b": _NO_STAGE_1_5}
 """Recipes that rows extend, and what is left of them on another base: LLaVA-1.5 is the base without stage 1.5."""
@@ -47,7 +49,7 @@ def changes_on(row: str, base: Recipe) -> dict[str, Any]:
     """Return what a row changes in a base that is not the paper's."""
     values = own_values(row)
     scenes = isinstance(base.data.reconstruct, ScenesData)
-    if row == "objectives-none-more-data":
+    if row == MORE_DATA:
         return {
             "reconstruct": {
                 "learning_rate": {"projector": base.align.learning_rate.projector, "llm": 0.0, "token_pool": 0.0},
@@ -56,9 +58,10 @@ def changes_on(row: str, base: Recipe) -> dict[str, Any]:
                 "attention": "causal",
             }
         }
-    if scenes and (data := values.pop("data", None)):
-        brief = "brief" in str(data.get("reconstruct", {}).get("path", ""))
-        values |= {"data": {"reconstruct": {"brief": True}}} if brief else {}
+    if scenes:  # files and mixes of the paper's data have no place among drawn pictures
+        values.pop("data", None)
+    if scenes and row == BRIEF_CAPTIONS:
+        values["data"] = {"reconstruct": {"brief": True}}
     if size := values.get("reconstruct", {}).get("pool", {}).get("size"):
         values["reconstruct"]["pool"]["size"] = scaled_pool_size(size, base)
     return values

@@ -13,9 +13,9 @@ from croc_cli.data.image import BadImageError, PathImage
 from croc_cli.data.sample import Turn
 from croc_cli.errors import UsageError
 from croc_cli.eval.attention import AnswerAttention, attend_to_picture
+from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.run_dir import StageDir, read_json, write_json
-from croc_cli.worker.build import num_visual_tokens
 
 STAGE = "attention"
 _EXAMPLES = 4

@@ -12,8 +12,9 @@ def test_shared_stages_count_once_at_the_measured_speed(tmp_path: Path) -> None:
     runs = [row_run(name) for name in ("matching-nearest", "matching-hungarian")]
     todo = estimate(runs, StageStore(tmp_path))
     assert (todo.num_rows, todo.num_stages, todo.num_done, todo.num_without_sharing) == (2, 7, 0, 8)
-    each = 120 * MEASURED["reconstruct"] + 230 * MEASURED["finetune"] + MEASURED["eval"]
-    assert todo.seconds == pytest.approx(280 * MEASURED["align"] + 2 * each)
+    samples = {stage: getattr(runs[0].recipe.data, stage).num_samples for stage in ("align", "reconstruct", "finetune")}
+    each = samples["reconstruct"] * MEASURED["reconstruct"] + samples["finetune"] * MEASURED["finetune"]
+    assert todo.seconds == pytest.approx(samples["align"] * MEASURED["align"] + 2 * (each + MEASURED["eval"]))
     assert todo.basis == "nano as measured on two cores"
 
 
@@ -22,7 +23,9 @@ def test_what_has_run_here_tells_how_long_the_rest_takes(tmp_path: Path) -> None
     finish_row(store, row_run("matching-nearest"))
     todo = estimate([row_run("matching-nearest"), row_run("matching-hungarian")], store)
     assert (todo.num_stages, todo.num_done) == (3, 4)
-    assert todo.seconds == pytest.approx(0.5 * 120 + 0.5 * 230 + 20)
+    recipe = row_run("matching-nearest").recipe
+    steps = (recipe.reconstruct.max_steps or 0) + (recipe.finetune.max_steps or 0)
+    assert todo.seconds == pytest.approx(0.5 * steps + 20)
     assert todo.basis == "stages that have run here"
 
 
