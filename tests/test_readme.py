@@ -106,7 +106,9 @@ def test_a_recipe_with_sources_of_ones_own_is_planned_as_the_readme_writes_it(pl
     assert "  my-photos: 50,000 rows of data/photos/rows.jsonl (not here)" in answer.out
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if re.match(r"croc (?!chat|convert|push)", line)])
+@pytest.mark.parametrize(
+    "line", [line for line in commands() if re.match(r"croc (?!chat|convert|push|report attention)", line)]
+)
 def test_croc_commands_work_as_typed(line: str, place: Path) -> None:
     answer = run(line)
     assert answer.code == 0, answer.err
@@ -117,6 +119,13 @@ def test_chat_commands_work_as_typed(line: str, place: Path) -> None:
     make_tiny_llava(place / "model")
     model = "" if "--model" in line else "--model model"
     answer = run(f"{line} {model} --max-tokens 4")
+    assert answer.code == 0, answer.err
+
+
+def test_the_attention_command_works_as_typed(place: Path) -> None:
+    make_tiny_llava(place / "model")
+    [line] = [line for line in commands() if line.startswith("croc report attention")]
+    answer = run(f"{line} --tokens 3 --device cpu")
     assert answer.code == 0, answer.err
 
 
