@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -23,8 +23,6 @@ _PURPOSE = 2  # of the random draws, see `scene_generator`
 _BRIEF_REQUEST = "Give a brief description of the picture."  # the plain template leaves it out
 _QUESTIONS_PER_SCENE = 6
 _REMEMBERED = 1024  # samples: more than any batch of the demo
-_SPARSE_SHARE, _SPARSE_OBJECTS = 0.5, 2
-"""Share of the briefly captioned pictures that show their first objects only, and how many those are."""
 _CAPTION_SHARE = 0.35  # of the question conversations that end with a request for a detailed caption
 
 
@@ -48,8 +46,7 @@ class SceneDataset:
     """Conversations about scenes, one per index, the same for the same arguments.
 
     Args:
-        kind: "brief_captions" for align: every object with one attribute, half of the pictures with two objects
-            only; "detailed_captions" for reconstruct: every
+        kind: "brief_captions" for align: every object with one attribute; "detailed_captions" for reconstruct: every
             object with all attributes; "questions" for finetune: several questions a scene, some with a request for a
             detailed caption at the end.
         num_samples: Length, in samples.
@@ -99,9 +96,6 @@ class SceneDataset:
         position = len(SCENE_TASKS) * index + SCENE_TASKS.index(self.kind)
         scene = sample_scene(self.seed, self.split, position)
         rng = scene_generator(self.seed, self.split, position, purpose=_PURPOSE)
-        if self.kind == "brief_captions" and rng.random() < _SPARSE_SHARE:
-            # Of three or four objects alone, which colour belongs to which shape is not learnt on every seed.
-            scene = replace(scene, objects=scene.objects[:_SPARSE_OBJECTS])
         identity = f"{self.kind}-{self.split}-{self.seed}-{index}"
         if rng.random() < self.text_only_share:
             (question, answer), *others = self._questions(scene, rng)
@@ -117,8 +111,10 @@ class SceneDataset:
 
     def _exchanges(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Return what is asked and answered about the picture of a scene."""
+        if self.kind == "brief_captions":
+            return [(_BRIEF_REQUEST, brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))]))]
         description = (detail_request(rng), detailed_caption(scene))
-        if self.kind == "brief_captions" or (self.brief and self.kind == "detailed_captions"):
+        if self.brief and self.kind == "detailed_captions":
             return [(_BRIEF_REQUEST, brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))]))]
         if self.kind == "detailed_captions":
             return [description]
