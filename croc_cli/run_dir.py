@@ -85,6 +85,19 @@ class StageDir:
         return self.failures / f"rank-{rank}.json"
 
     @property
+    def ranks(self) -> Path:
+        """Where each rank is: `rank-N.json`, and `rank-N.stack.txt` once one has hung."""
+        return self.root / "ranks"
+
+    def rank_file(self, rank: int) -> Path:
+        """Return the file in which a running rank says where it is."""
+        return self.ranks / f"rank-{rank}.json"
+
+    def stack_file(self, rank: int) -> Path:
+        """Return the file that gets a rank's stack when it hangs."""
+        return self.ranks / f"rank-{rank}.stack.txt"
+
+    @property
     def stop_file(self) -> Path:
         """Asks the ranks to save and stop, by being there."""
         return self.root / "stop"
@@ -137,6 +150,11 @@ class RunDir:
         return self.root / "recipe.yaml"
 
     @property
+    def lock_file(self) -> Path:
+        """Who runs in this folder now."""
+        return self.root / "lock.json"
+
+    @property
     def init(self) -> Path:
         """The stock LLaVA checkpoint assembled from tower and LLM."""
         return self.root / "init"
@@ -178,7 +196,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object so that a reader sees the old file or the new one, never half of it."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.commands.console import result, say, show_error
-from croc_cli.errors import CrocError, UsageError
+from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined, join_launch
 from croc_cli.launch.layout import joined_layout, resolve_layout
@@ -14,6 +14,7 @@ from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
 from croc_cli.launch.preflight import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
+from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import StageName
 from croc_cli.recipe.load import dump_recipe, load_recipe
@@ -84,13 +85,21 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool) -> float:
     """Write a plan's files, launch it, show what it came to, and return the seconds that it took."""
     from croc_cli.report.terminal import format_stage_end
 
-    if fresh and (aside := move_aside(plan.stage_dir)) is not None:
-        say(f"the old {plan.stage} is now {aside}")
-    write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage))
-    say(f"{plan.stage}: {plan.layout.describe()}, in {plan.stage_dir.root}")
-    seconds = launch(plan)
-    say(format_stage_end(plan.stage_dir, seconds=seconds))
-    return seconds
+    run_dir = RunDir(plan.stage_dir.root.parent)
+    with RunLock(run_dir, doing=plan.stage, say=say) as lock:
+        if fresh and (aside := move_aside(plan.stage_dir)) is not None:
+            say(f"the old {plan.stage} is now {aside}")
+        try:
+            write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage))
+        except OSError as error:
+            raise RunError(
+                f"{plan.stage_dir.root} cannot be written: {error.strerror or error}",
+                hint="nothing was started; free some space, or --run-dir DIR puts the run elsewhere",
+            ) from error
+        say(f"{plan.stage}: {plan.layout.describe()}, in {plan.stage_dir.root}")
+        seconds = launch(plan, lock=lock)
+        say(format_stage_end(plan.stage_dir, seconds=seconds))
+        return seconds
 
 
 def prepare_stage(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import EXIT_RUN_FAILED, EXIT_USAGE, CrocError, RunError, UsageError
+from croc_cli.launch.rank_watch import RankWatch, read_report
 from croc_cli.run_dir import StageDir, read_json
 
 LOG_LINES = 15
@@ -61,14 +62,17 @@ class Failure:
     lines: tuple[str, ...]
 
 
-def explain_failure(stage_dir: StageDir, *, exit_code: int) -> Failure:
+def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | None = None) -> Failure:
     """Find out why a launch ended without being finished.
 
     Args:
         stage_dir: Its folder.
         exit_code: Of the launcher; may be 0, as the launcher loses the code of a rank that a signal killed.
+        ranks: What watched the ranks.
     """
     record = first_failure(stage_dir)
+    if ranks is not None and ranks.stalled():
+        return Failure(ranks.explain(), newest_log(stage_dir), ())
     if record is not None:
         rank = int(record.get("rank", 0))
         log = rank_log(stage_dir, rank) or stage_dir.launcher_log
@@ -90,6 +94,9 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int) -> Failure:
         hint = (
             f"most likely memory ran out: lower {stage_dir.name}.batch.micro_size or data.num_workers, and see `dmesg`"
         )
+    gone = read_report(stage_dir, ranks.died_first) if ranks is not None and ranks.died_first is not None else None
+    if gone is not None:
+        cause += f"; rank {gone.rank} was gone first, at {gone.where()}"
     error = RunError(f"{stage_dir.name} {cause}", hint=hint or f"the logs are in {stage_dir.logs}")
     return Failure(error, newest, lines)
 

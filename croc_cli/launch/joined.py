@@ -11,11 +11,14 @@ from typing import NoReturn
 from croc_cli.errors import RunError
 from croc_cli.launch.plan import LaunchPlan, worker_arguments
 from croc_cli.launch.run import write_launch_files
+from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import move_aside
-from croc_cli.run_dir import read_json, write_json
+from croc_cli.run_dir import RunDir, read_json, write_json
 
 WAIT_SECONDS = 120.0
 """How long a rank waits for rank 0's files; a shared file system may show them late."""
+HOLDS_LOCK_VARIABLE = "CROC_HOLDS_LOCK"
+"""Environment variable that tells rank 0 of a joined launch that the run folder's lock is its own."""
 _IDENTITY = (
     "MASTER_ADDR",
     "MASTER_PORT",
@@ -43,9 +46,13 @@ def join_launch(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str, fresh: 
 
     Raises:
         RunError: Rank 0's files did not appear.
+        UsageError: Another run holds the run folder.
     """
     identity = launch_identity()
     if int(os.environ["RANK"]) == 0:
+        # The worker that this process becomes has the same pid, so the lock stays its own; it gives it back.
+        RunLock(RunDir(plan.stage_dir.root.parent), doing=plan.stage, say=_say).__enter__()
+        os.environ[HOLDS_LOCK_VARIABLE] = "1"
         if fresh:
             move_aside(plan.stage_dir)
         plan.stage_dir.launch_file.unlink(missing_ok=True)
@@ -57,6 +64,10 @@ def join_launch(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str, fresh: 
     os.environ.update({name: value for name, value in plan.environment.items() if name not in os.environ})
     arguments = worker_arguments(plan.stage_dir, plan.stage, plan.start)
     os.execv(sys.executable, [sys.executable, "-u", "-m", "croc_cli.worker", *arguments, "--show-progress"])
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def wait_for_files(plan: LaunchPlan, identity: str, *, seconds: float = WAIT_SECONDS) -> None:

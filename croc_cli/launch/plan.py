@@ -12,7 +12,7 @@ from typing import Any
 from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
-from croc_cli.recipe.schema import DataSource, MixData, Recipe, ScenesData, StageRecipe
+from croc_cli.recipe.schema import STALL_SECONDS, DataSource, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
 from croc_cli.sources.manifest import mix_rows
 from croc_cli.sources.recipe_mix import mix_folder
@@ -38,6 +38,7 @@ class LaunchPlan:
         tokens_per_step: Tokens of an optimizer step at most, text and visual, padding left out.
         trained: Parameters of each group that trains.
         frozen: Parameters of each group that does not.
+        stall_timeout: Seconds without any change after which a rank hangs.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class LaunchPlan:
     tokens_per_step: int | None = None
     trained: dict[str, int] | None = None
     frozen: dict[str, int] | None = None
+    stall_timeout: float = STALL_SECONDS
 
 
 def plan_stage(
@@ -110,6 +112,7 @@ def plan_stage(
         tokens_per_step=section.batch.global_size * section.max_length,
         trained={group: count for group, count in counts.items() if group in trained},
         frozen={group: count for group, count in counts.items() if group not in trained},
+        stall_timeout=recipe.launch.stall_timeout,
     )
 
 

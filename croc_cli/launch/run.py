@@ -1,5 +1,6 @@
 """Starts a plan, watches it, passes signals on, and says how it ended."""
 
+import json
 import os
 import signal
 import socket
@@ -15,8 +16,11 @@ from croc_cli.errors import EXIT_INTERRUPTED, Interrupted
 from croc_cli.launch.failure import explain_failure
 from croc_cli.launch.live import Progress, open_progress
 from croc_cli.launch.plan import LaunchPlan
+from croc_cli.launch.process import PARENT_VARIABLE, this_process
+from croc_cli.launch.rank_watch import RankWatch
+from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.tail import JsonLinesTail
-from croc_cli.run_dir import RunDir, read_json, write_json
+from croc_cli.run_dir import RunDir, read_json, write_json, write_whole
 
 POLL_SECONDS = 0.2
 LET_GO_SECONDS = 10.0
@@ -34,10 +38,10 @@ def write_launch_files(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str) 
     """Write into the stage folder what the worker reads, and take out what the last launch left for its parent."""
     stage_dir = plan.stage_dir
     stage_dir.logs.mkdir(parents=True, exist_ok=True)
-    for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json")):
+    for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json"), *stage_dir.ranks.glob("rank-*")):
         stale.unlink(missing_ok=True)
-    stage_dir.recipe_file.write_text(recipe_yaml, encoding="utf-8")
-    RunDir(stage_dir.root.parent).recipe_file.write_text(recipe_yaml, encoding="utf-8")
+    write_whole(stage_dir.recipe_file, recipe_yaml)
+    write_whole(RunDir(stage_dir.root.parent).recipe_file, recipe_yaml)
     if plan.deepspeed is not None:
         write_json(stage_dir.deepspeed_file, plan.deepspeed)
     # A stage that goes on keeps the time of its earlier launches.
@@ -79,12 +83,13 @@ class StopRequests:
                 signal.signal(number, handler)
 
 
-def launch(plan: LaunchPlan, *, progress: Progress | None = None) -> float:
+def launch(plan: LaunchPlan, *, progress: Progress | None = None, lock: RunLock | None = None) -> float:
     """Start a plan whose files are written, show how far it is, and wait for its end.
 
     Args:
         plan: The plan.
         progress: Where figures go; left out: stderr.
+        lock: The run folder's lock, which is kept fresh while the launch runs.
 
     Returns:
         Seconds that it took.
@@ -97,14 +102,17 @@ def launch(plan: LaunchPlan, *, progress: Progress | None = None) -> float:
     started = time.monotonic()
     shown = open_progress(plan.stage) if progress is None else progress
     tails = (JsonLinesTail(stage_dir.metrics_file), JsonLinesTail(stage_dir.events_file))
+    ranks = RankWatch(stage_dir, num_ranks=plan.layout.num_ranks, stall_timeout=plan.stall_timeout)
     with StopRequests().installed() as requests, shown:
         process = start(plan)
         try:
-            watch(process, plan, requests=requests, tails=tails, progress=shown)
+            watch(process, plan, requests=requests, tails=tails, progress=shown, ranks=ranks, lock=lock)
         finally:
             if process.poll() is None:
                 kill(process, plan)
-            record_seconds(plan, time.monotonic() - started)
+            signal_group(process, signal.SIGKILL)  # ranks that outlived a launcher that was killed
+            with suppress(OSError):
+                record_seconds(plan, time.monotonic() - started)
     code = process.returncode
     if code == 0 and stage_dir.finished():
         return time.monotonic() - started
@@ -114,7 +122,7 @@ def launch(plan: LaunchPlan, *, progress: Progress | None = None) -> float:
         latest = stage_dir.latest_checkpoint()
         kept = f"saved in {latest}" if latest else "nothing was trained yet"
         raise Interrupted(f"{plan.stage} was interrupted; {kept}", hint="the same command goes on from there")
-    failure = explain_failure(stage_dir, exit_code=code)
+    failure = explain_failure(stage_dir, exit_code=code, ranks=ranks)
     for line in failure.lines:
         shown.message(f"  {line}")
     if failure.log is not None:
@@ -135,7 +143,7 @@ def start(plan: LaunchPlan) -> "subprocess.Popen[bytes]":
     with plan.stage_dir.launcher_log.open("ab") as log:
         return subprocess.Popen(
             plan.command,
-            env=os.environ | plan.environment,
+            env=os.environ | plan.environment | {PARENT_VARIABLE: json.dumps(this_process().as_json())},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -150,11 +158,20 @@ def watch(
     requests: StopRequests,
     tails: tuple[JsonLinesTail, JsonLinesTail],
     progress: Progress,
+    ranks: RankWatch,
+    lock: RunLock | None,
 ) -> None:
-    """Show what the ranks report until the process ends; the first stop request asks them to, the second ends it."""
+    """Show what the ranks report until the process ends; the first stop request asks them to, the second ends it.
+
+    Raises:
+        RunError: A rank gives no sign of life any more, or another run has taken the folder over.
+    """
     metrics, events = tails
     asked = False
     while True:
+        ranks.look()
+        if lock is not None:
+            lock.refresh()
         ended = process.poll() is not None
         for event in events.read():
             progress.message(format_event(event))

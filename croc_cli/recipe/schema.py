@@ -16,6 +16,8 @@ from pydantic import (
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
+STALL_SECONDS = 1800.0
+"""The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
 
 
 class Section(BaseModel):
@@ -314,6 +316,9 @@ class LaunchRecipe(Section):
     hostfile: str | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
     slurm: SlurmRecipe | None = None
     master_port: PositiveInt | None = Field(None, description="Left out: a free one")
+    stall_timeout: PositiveFloat = Field(
+        STALL_SECONDS, description="Seconds without any change of a rank's position after which the run is ended"
+    )
 
 
 class Recipe(Section):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 from collections import deque
 from collections.abc import Callable
@@ -83,8 +84,11 @@ class ExplainedShare:
 class JsonLines:
     """A file that grows by one JSON object at a time, each written whole and flushed.
 
+    Lines that cannot be written, as the disk is full or its file system is away, are held back and written with a later
+    one; training does not stop for them.
+
     Args:
-        path: The file; made with its folders where it does not exist.
+        path: The file; made with its folder where it does not exist.
         enabled: False on ranks that do not write.
         echo: Told of every object as well, for runs that nobody watches from outside.
     """
@@ -95,17 +99,45 @@ class JsonLines:
         self.path = path
         self.enabled = enabled
         self.echo = echo
+        self.held_back: list[str] = []
+        if enabled:
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, **fields: Any) -> None:
         """Append one object; figures that are not finite are written as null, which JSON can hold."""
         if not self.enabled:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({key: _finite(value) for key, value in fields.items()}, ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self.held_back.append(json.dumps({key: _finite(value) for key, value in fields.items()}, ensure_ascii=False))
+        if self._append("".join(f"{line}\n" for line in self.held_back).encode()):
+            self.held_back.clear()
         if self.echo is not None:
             self.echo(fields)
+
+    def _append(self, lines: bytes) -> bool:
+        """Append whole lines, and tell whether all of them are in the file; what was half written is taken out again.
+
+        The folder is not made anew: where a mount has gone, that would write into the empty place that it left.
+        """
+        try:
+            with self.path.open("ab") as file:
+                end = file.tell()
+                try:
+                    file.write(lines if self._ends_a_line(end) else b"\n" + lines)
+                    file.flush()
+                except OSError:
+                    os.ftruncate(file.fileno(), end)
+                    raise
+        except OSError:
+            return False
+        return True
+
+    def _ends_a_line(self, size: int) -> bool:
+        """Tell whether the file's last byte ends a line; a crash may have cut one."""
+        if size == 0:
+            return True
+        with self.path.open("rb") as file:
+            file.seek(size - 1)
+            return file.read(1) == b"\n"
 
     def drop_after(self, step: int) -> None:
         """Take out lines of steps beyond `step`: a resumed run writes them again.

@@ -18,6 +18,7 @@ from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
 from croc_cli.train.optimizer import LearningRateSchedule
+from croc_cli.train.position import POSITION
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
 
@@ -74,6 +75,7 @@ class Trainer:
             checkpoint's folder.
         metrics, events: Files that rank 0 writes.
         stop_file: Its appearance asks the run to save and stop.
+        alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Trainer:
         metrics: JsonLines,
         events: JsonLines,
         stop_file: Path,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.engine = engine
         self.module: StageModule = engine.module
@@ -97,6 +100,7 @@ class Trainer:
         self.metrics = metrics
         self.events = events
         self.stop_file = stop_file
+        self.alone = alone
         self.stop_requested = False
         self.device = torch.device(engine.device)
         pool_size = self.module.model.pool.num_tokens if self.module.model.pool is not None else 0
@@ -121,7 +125,9 @@ class Trainer:
         iterator = iter(steps)
         for step in range(self.state.step, self.settings.num_steps):
             started = time.perf_counter()
+            POSITION.at("loading samples", step=step + 1)
             micro_batches = next(iterator)
+            POSITION.at("counting the step's tokens")
             counts = StepCounts.over_ranks(micro_batches, stop=self._asked_to_stop(), device=self.device)
             if counts.stop:
                 saved = self._save_now(checkpoint, last)
@@ -154,13 +160,18 @@ class Trainer:
             unscaled = {name: weight / num_ranks() for name, weight in weights.items()}
             shares = measure_gradient_shares(self.module, model_inputs(micro_batches[0].to(self.device)), **unscaled)
         sums = StepSums(self.pool_usage.total.numel() if self.pool_usage else 0, self.device, started=started)
-        for batch in micro_batches:
+        for number, batch in enumerate(micro_batches):
+            POSITION.sample_ids = batch.sample_ids
+            POSITION.at("forward", micro_batch=number)
             # Dropout alone draws from this generator; micro-batches are told apart by their first sample.
             torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
             loss, parts = self.engine(**model_inputs(batch.to(self.device)), **weights)
+            POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
+            POSITION.at("optimizer", micro_batch=number)
             self.engine.step()
             sums.add(loss, parts, sample_ids=batch.sample_ids)
+        POSITION.at("adding up the ranks' losses")
         sums.over_ranks()
         skipped = bool(getattr(self.engine.optimizer, "overflow", False))
         self.state.step = step + 1
@@ -268,11 +279,13 @@ class Trainer:
             )
 
     def _save_now(self, already: Path | None, last: dict[str, Any]) -> Path:
-        health = {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None}
-        return already if already is not None else self.save(self.state, health)
+        if already is not None:
+            return already
+        POSITION.at("saving")
+        return self.save(self.state, {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None})
 
     def _asked_to_stop(self) -> bool:
-        return self.stop_requested or (rank() == 0 and self.stop_file.exists())
+        return self.stop_requested or self.alone() or (rank() == 0 and self.stop_file.exists())
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.stop_requested = True

@@ -14,18 +14,23 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from croc_cli.checkpoint.load import load_training_state
 from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
-from croc_cli.launch.joined import slurm_rendezvous
+from croc_cli.launch.joined import HOLDS_LOCK_VARIABLE, slurm_rendezvous
 from croc_cli.launch.live import PlainLines
+from croc_cli.launch.process import parent_process
 from croc_cli.launch.run import find_free_port
+from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ReconstructStage
-from croc_cli.run_dir import StageDir, read_json, write_json
+from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
+from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
+from croc_cli.train.position import POSITION, PositionWriter
 from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
@@ -60,9 +65,13 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
     recipe = load_resolved(stage_dir.recipe_file)
     section = stage_section(recipe, stage)
     device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout)
     set_up_ranks(device)
     on_main = dist.get_rank() == 0
     deepspeed_config = json.loads(stage_dir.deepspeed_file.read_text(encoding="utf-8"))
+    if on_main:
+        remove_leftovers(stage_dir.checkpoints)  # and put back a checkpoint that a killed save was replacing
+    barrier()
     start_folder = find_start(recipe, stage_dir, stage, start=start)
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
@@ -77,6 +86,8 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         chat_template=chat_template_for(section.template),
     )
     del partitioning
+    POSITION.watch_modules(parts.module)
+    POSITION.at("preparing pool, head and features")
     lines = PlainLines(stage, sys.stderr) if show_progress else None
     events = JsonLines(
         stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
@@ -89,6 +100,7 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
             device=device,
             say=lambda message: events.write(time=time.time(), level="info", message=message),
         )
+    POSITION.at("making the engine")
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
@@ -114,11 +126,38 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         metrics=metrics,
         events=events,
         stop_file=stage_dir.stop_file,
+        alone=lambda: watcher.parent_is_gone,
     )
     loader = build_data_loader(parts.loader, start_step=state.step, num_workers=recipe.data.num_workers)
     last = trainer.run(loader)
     if on_main:
-        write_summary(stage_dir, stage, trainer, last)
+        write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
+    watcher.stop()
+
+
+def watch_this_rank(stage_dir: StageDir, *, stall_timeout: float) -> PositionWriter:
+    """Let a thread write where this rank is from now on, and end it where it hangs."""
+    POSITION.watch_collectives()
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    lock = None
+    if os.environ.get(HOLDS_LOCK_VARIABLE) and rank == 0:
+        lock = RunLock(RunDir(stage_dir.root.parent), doing=stage_dir.name, say=lambda text: print(text, flush=True))
+    watcher = PositionWriter(
+        stage_dir,
+        rank=rank,
+        stall_timeout=stall_timeout,
+        parent=parent_process(),
+        each_time=(lambda: None) if lock is None else lock.refresh,
+        at_end=(lambda: None) if lock is None else lock.release,
+    )
+    watcher.start()
+    return watcher
+
+
+def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
+    """Return the figures of the last step, for a run that was killed between its last checkpoint and its summary."""
+    rows = list(read_jsonl(stage_dir.metrics_file))
+    return rows[-1] if rows else {}
 
 
 def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
@@ -201,5 +240,4 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "checkpoint": str(checkpoint) if checkpoint else None,
         "time": time.time(),
     }
-    if last:
-        write_json(stage_dir.summary_file, read_json(stage_dir.summary_file) | summary)
+    write_json(stage_dir.summary_file, read_json(stage_dir.summary_file) | summary)

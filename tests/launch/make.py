@@ -30,7 +30,7 @@ def fake_plan(
     folder: Path, stage: StageName = "align", *, through_launcher: bool = False, layout: Layout = ONE_RANK
 ) -> LaunchPlan:
     return plan_stage(
-        recipe(align__batch__micro_size=32),
+        recipe(align__batch__global_size=64, align__batch__micro_size=32),
         stage,
         StageDir(folder / stage),
         start=None,

@@ -1,0 +1,95 @@
+"""Tells one process from another that later got its number: by host, pid and the moment it was started."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+PARENT_VARIABLE = "CROC_PARENT"
+"""Environment variable that tells ranks which process launched them, as JSON."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START_FIELD = 19  # starttime of /proc/PID/stat, counted from the state that follows the command's name
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process of one machine.
+
+    Args:
+        host: Name of its machine.
+        pid: Its number.
+        started: When it was started, in ticks since a boot that is named too, so no clock can change it; empty where
+            the system does not tell.
+    """
+
+    host: str
+    pid: int
+    started: str
+
+    def is_here(self) -> bool:
+        """Tell whether it is, or was, a process of this machine."""
+        return self.host == socket.gethostname()
+
+    def is_alive(self) -> bool:
+        """Tell whether it still runs; only right where `is_here` is."""
+        if not self.started:
+            return _exists(self.pid)
+        return started_at(self.pid) == self.started
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> "ProcessIdentity | None":
+        """Return what `as_json` gave, or None where it is something else."""
+        if not isinstance(value, dict):
+            return None
+        host, pid, started = (value.get(key) for key in ("host", "pid", "started"))
+        if not (isinstance(host, str) and isinstance(pid, int) and isinstance(started, str)):
+            return None
+        return cls(host, pid, started)
+
+
+def this_process() -> ProcessIdentity:
+    """Return the identity of this process."""
+    return ProcessIdentity(socket.gethostname(), os.getpid(), started_at(os.getpid()))
+
+
+def parent_process(environment: Mapping[str, str] = os.environ) -> ProcessIdentity | None:
+    """Return the process that launched this rank, as the environment names it; None where it names none."""
+    try:
+        return ProcessIdentity.from_json(json.loads(environment.get(PARENT_VARIABLE, "")))
+    except ValueError:
+        return None
+
+
+def started_at(pid: int) -> str:
+    """Return when a process of this machine was started, or "" where it does not run or the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in ("Z", "X") else f"{_boot_id()}:{fields[_START_FIELD]}"
+
+
+@lru_cache(maxsize=1)
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()[:8]
+    except OSError:
+        return ""
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

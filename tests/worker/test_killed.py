@@ -1,0 +1,129 @@
+"""Ranks killed with SIGKILL at any moment, also in the middle of a save: the same command goes on, nothing is lost."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from croc_cli.recipe.schema import Recipe
+from croc_cli.run_dir import StageDir
+from tests.tiny import make_tiny_llava, make_tiny_parts
+from tests.worker import harness
+from tests.worker.faults import Fault
+from tests.worker.ranks import run_ranks
+
+STAGES = ("align", "reconstruct", "finetune")
+NUM_STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    harness.make_data(folder)
+    make_tiny_parts(folder)
+    make_tiny_llava(folder / "start")
+    return folder
+
+
+def recipe_of(home: Path, stage: str, zero_stage: int) -> Recipe:
+    return harness.make_recipe(home, **{stage: {"zero_stage": zero_stage, "save_every": 1, "max_steps": NUM_STEPS}})
+
+
+class Unbroken:
+    """Runs that nothing happened to, one for each kind, with the number of moments that their ranks had."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.known: dict[tuple[str, int, int], tuple[StageDir, list[int]]] = {}
+
+    def run(self, stage: str, zero_stage: int, num_ranks: int) -> tuple[StageDir, list[int]]:
+        key = (stage, zero_stage, num_ranks)
+        if key not in self.known:
+            root = self.folder / f"{stage}-zero{zero_stage}-{num_ranks}"
+            (root / "seen").mkdir(parents=True)
+            stage_dir, ended = run_ranks(
+                recipe_of(self.home, stage, zero_stage),
+                stage,
+                root / "run",
+                start=self.home / "start",
+                num_ranks=num_ranks,
+                fault=Fault(count_to=str(root), seen_to=str(root / "seen")),
+            )
+            assert ended.codes == [0] * num_ranks, ended.logs
+            moments = [len((root / f"{rank}.txt").read_text().splitlines()) for rank in range(num_ranks)]
+            self.known[key] = stage_dir, moments
+        return self.known[key]
+
+
+@pytest.fixture(scope="module")
+def unbroken(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
+    return Unbroken(home, tmp_path_factory.mktemp("unbroken"))
+
+
+def seen(folder: Path) -> dict[int, list[Any]]:
+    """Return what all ranks trained on at each step, in an order that does not depend on the ranks; last run counts."""
+    steps: dict[int, dict[str, list[Any]]] = {}
+    for file in sorted(folder.glob("rank-*.jsonl")):
+        for line in file.read_text().splitlines():
+            entry = json.loads(line)
+            ranks = steps.setdefault(entry["step"], {})
+            for sample in entry["samples"]:
+                ranks[sample] = [mask for owner, mask in entry["masks"] if owner == sample]
+    return {step: sorted(samples.items()) for step, samples in steps.items()}
+
+
+def check_nothing_lost(
+    home: Path, tmp_path: Path, unbroken: Unbroken, *, stage: str, zero_stage: int, num_ranks: int, moment: float
+) -> None:
+    """Kill a rank at a share of its moments, run again, and compare with the unbroken run."""
+    expected_dir, moments = unbroken.run(stage, zero_stage, num_ranks)
+    rank = random.Random(f"{stage}{zero_stage}{moment}").randrange(num_ranks)
+    fault = Fault(kill_rank=rank, kill_at=1 + int(moment * moments[rank]), seen_to=str(tmp_path))
+    recipe = recipe_of(home, stage, zero_stage)
+    run = {"start": home / "start", "num_ranks": num_ranks}
+    _, killed = run_ranks(recipe, stage, tmp_path / "run", fault=fault, **run)
+    assert killed.codes[rank] == -9, (fault, killed)
+    stage_dir, ended = run_ranks(recipe, stage, tmp_path / "run", fault=Fault(seen_to=str(tmp_path)), **run)
+    assert ended.codes == [0] * num_ranks, (fault, ended.logs)
+
+    assert json.loads(stage_dir.summary_file.read_text())["finished"] is True
+    assert not list(stage_dir.checkpoints.glob(".*"))
+    expected, found = harness.metrics(expected_dir), harness.metrics(stage_dir)
+    assert [row["step"] for row in found] == list(range(1, NUM_STEPS + 1))
+    assert seen(tmp_path) == seen(expected_dir.root.parents[1] / "seen")
+    if num_ranks == 1:
+        assert [row["loss"] for row in found] == [row["loss"] for row in expected]
+        ours, theirs = harness.weights(stage_dir), harness.weights(expected_dir)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    else:
+        losses = pytest.approx([row["loss"] for row in expected], abs=1e-5)
+        assert [row["loss"] for row in found] == losses
+
+
+@pytest.mark.parametrize(
+    ("stage", "zero_stage", "num_ranks", "moment"),
+    [("reconstruct", 2, 1, 0.55), ("finetune", 0, 1, 0.98), ("reconstruct", 3, 2, 0.7)],
+)
+def test_a_killed_rank_costs_nothing_but_time(
+    home: Path, tmp_path: Path, unbroken: Unbroken, stage: str, zero_stage: int, num_ranks: int, moment: float
+) -> None:
+    check_nothing_lost(home, tmp_path, unbroken, stage=stage, zero_stage=zero_stage, num_ranks=num_ranks, moment=moment)
+
+
+def seeded_moments(count: int) -> list[tuple[str, int, int, float]]:
+    """Return (stage, ZeRO stage, ranks, share of the rank's moments): every stage, ZeRO-2 and 3, one rank and two."""
+    draw = random.Random(6)
+    kinds = [(stage, zero, ranks) for ranks in (1, 2) for stage in STAGES for zero in (2, 3)]
+    return [(*kinds[index % len(kinds)], round(draw.random(), 3)) for index in range(count)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "zero_stage", "num_ranks", "moment"), seeded_moments(24))
+def test_twenty_four_seeded_moments_cost_nothing_but_time(
+    home: Path, tmp_path: Path, unbroken: Unbroken, stage: str, zero_stage: int, num_ranks: int, moment: float
+) -> None:
+    check_nothing_lost(home, tmp_path, unbroken, stage=stage, zero_stage=zero_stage, num_ranks=num_ranks, moment=moment)
