@@ -47,6 +47,9 @@ KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
 """What logs say, as a regular expression, and what helps; STAGE stands for the stage's name."""
 
 
+_LOST_PEER = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|NCCL", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Failure:
     """What is shown of a failed launch.
@@ -84,6 +87,11 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
             record.get("hint") or hint_from(text + "\n" + "\n".join(lines), stage_dir.name) or f"the whole log is {log}"
         )
         message = text if code == EXIT_USAGE else f"{stage_dir.name} failed on rank {rank}: {in_one_line(text)}"
+        if ranks is not None and ranks.died_first not in (None, rank) and _LOST_PEER.search(text):
+            gone = read_report(stage_dir, ranks.died_first)
+            message = f"{stage_dir.name}: rank {ranks.died_first} was gone without a word"
+            message += f", at {gone.where()}" if gone else ""
+            hint = f"it was killed, or memory ran out (see `dmesg`); its log is {rank_log(stage_dir, ranks.died_first)}"
         return Failure(kind(message, hint=str(hint)), log, lines)
     newest = newest_log(stage_dir)
     lines = last_lines(newest) if newest else ()

@@ -143,7 +143,8 @@ class RankWatch:
             elif now - since > self.stall_timeout + GRACE_SECONDS:
                 silent.append(rank)
             process = ProcessIdentity.from_json(record.get("process"))
-            if self.died_first is None and process is not None and process.is_here() and not process.is_alive():
+            gone = process is not None and process.is_here() and not process.is_alive()
+            if self.died_first is None and gone and record.get("state") != "hangs":
                 self.died_first = rank
         if silent:
             self._ask_for_stacks()

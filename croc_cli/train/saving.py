@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from transformers import LlavaProcessor
 
-from croc_cli.checkpoint.metadata import CheckpointMetadata
+from croc_cli.checkpoint.metadata import RESUME_FOLDER, CheckpointMetadata
+from croc_cli.checkpoint.plain_pickles import only_plain_pickles
 from croc_cli.checkpoint.save import complete_checkpoints, resume_folder, save_checkpoint, step_folder_name
 from croc_cli.train.collectives import gather_from_ranks, rank
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.trainer import TrainerState
+from croc_cli.train.universal import load_universal, universal_tag
 from croc_cli.train.weights import whole_state_dict
 
 _TAG = "engine"
@@ -29,9 +31,17 @@ def checkpoint_to_resume(checkpoints: Path) -> Path | None:
 
 
 def load_resume(engine: Any, checkpoint: Path) -> TrainerState:
-    """Give the engine its optimizer state back, and return the loop's; the weights were loaded with the model."""
-    folder = checkpoint / "resume"
-    engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False, load_lr_scheduler_states=False)
+    """Give the engine its optimizer state back, and return the loop's; the weights were loaded with the model.
+
+    The number of ranks may be another than when it was saved.
+    """
+    folder = checkpoint / RESUME_FOLDER
+    with only_plain_pickles():
+        tag = universal_tag(folder, _TAG)
+        if tag is None:
+            engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False, load_lr_scheduler_states=False)
+        else:
+            load_universal(engine, folder, tag)
     return TrainerState(**json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
 
 

@@ -102,6 +102,7 @@ class Trainer:
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
+        self.failure: tuple[str, str] | None = None  # message and hint, equal on all ranks
         self.device = torch.device(engine.device)
         pool_size = self.module.model.pool.num_tokens if self.module.model.pool is not None else 0
         self.pool_usage = PoolUsage(pool_size) if pool_size else None
@@ -116,7 +117,7 @@ class Trainer:
 
         Raises:
             Interrupted: After a request to stop, once everything is saved.
-            RunError: Three steps in a row that were not finite, or too many images that do not open.
+            RunError: Three steps in a row that were not finite, or too many images that do not open; saved as well.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
@@ -136,7 +137,12 @@ class Trainer:
                     hint="the same command goes on from there",
                 )
             self._note_bad_images(micro_batches, counts)
-            last = self._step(step, micro_batches, counts, started=started)
+            if self.failure is None:
+                last = self._step(step, micro_batches, counts, started=started)
+            if self.failure is not None:
+                message, hint = self.failure
+                saved = self._save_now(None if self.state.step > step else checkpoint, last)
+                raise RunError(message, hint=f"{hint}; saved in {saved}, the same command goes on from there")
             every = self.settings.save_every
             checkpoint = None
             if step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0):
@@ -238,7 +244,7 @@ class Trainer:
         }
 
     def _note_bad_images(self, micro_batches: list[MicroBatch], counts: StepCounts) -> None:
-        """Name images that did not open, count what was cut or dropped, and stop where it is too much."""
+        """Name images that did not open, and count what was cut or dropped; too many bad images are a failure."""
         self.state.truncated += counts.truncated
         self.state.dropped += counts.dropped
         if not counts.bad_images:
@@ -251,14 +257,14 @@ class Trainer:
             )
         if self.state.bad_images > self.settings.max_bad_images:
             sample_id, name, reason = failures[-1]
-            raise RunError(
+            self.failure = (
                 f"{self.state.bad_images} images failed to open, more than data.max_bad_images = "
                 f"{self.settings.max_bad_images}; the last one was {name} of sample {sample_id} ({reason})",
-                hint="mend the images, or allow more with data.max_bad_images",
+                "mend the images, or allow more with data.max_bad_images",
             )
 
     def _note_skip(self, step: int, skipped: bool, odd_samples: list[str], micro_batches: list[MicroBatch]) -> None:
-        """Log a step that was not finite with its samples; stop after three in a row."""
+        """Log a step that was not finite with its samples; three in a row are a failure."""
         self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if skipped else 0
         if not skipped:
             return
@@ -273,9 +279,10 @@ class Trainer:
         what = "loss" if odd else "gradient"
         self.warn(f"step {step + 1} skipped: its {what} is not finite; samples {listed}")
         if self.state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise RunError(
+            self.state.skipped_in_a_row = 0  # so that the same command gets past samples that are to blame
+            self.failure = (
                 f"{MAX_SKIPPED_IN_A_ROW} steps in a row had a {what} that is not finite; the last had samples {listed}",
-                hint="lower the learning rate or look at these samples; the last complete checkpoint stays",
+                "look at these samples, or lower the learning rate",
             )
 
     def _save_now(self, already: Path | None, last: dict[str, Any]) -> Path:

@@ -35,6 +35,7 @@ from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_re
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
+from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.start import find_start
 
@@ -142,12 +143,21 @@ def watch_this_rank(stage_dir: StageDir, *, stall_timeout: float) -> PositionWri
     lock = None
     if os.environ.get(HOLDS_LOCK_VARIABLE) and rank == 0:
         lock = RunLock(RunDir(stage_dir.root.parent), doing=stage_dir.name, say=lambda text: print(text, flush=True))
+    compile_locks = CompileLocks()
+
+    def each_time() -> None:
+        if POSITION.step == 0:
+            for abandoned in compile_locks.look():
+                print(f"removed {abandoned}, left by a process killed while it compiled", flush=True)
+        if lock is not None:
+            lock.refresh()
+
     watcher = PositionWriter(
         stage_dir,
         rank=rank,
         stall_timeout=stall_timeout,
         parent=parent_process(),
-        each_time=(lambda: None) if lock is None else lock.refresh,
+        each_time=each_time,
         at_end=(lambda: None) if lock is None else lock.release,
     )
     watcher.start()

@@ -7,8 +7,10 @@ renames, makes or removes in its run folder (Python's audit events), so a save a
 import hashlib
 import json
 import os
+import random
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +28,27 @@ class Fault:
         kill_at: Its moment at which it is killed, from 1.
         count_to: File that gets the rank's moments, one line each, as `RANK.txt` in this folder; None for none.
         seen_to: Folder that gets what each rank trained on, as JSON lines; None for none.
+        at_step: (rank, step from 0, what): `hang` sleeps for ever before the step, `exit` ends the process without a
+            word, `nan_loss` makes the step's pictures not a number, `nan_gradient` one gradient alone.
+        clock_jumps: `time.time()` jumps by up to a day, back and forth, at every call.
     """
 
     kill_rank: int | None = None
     kill_at: int = 0
     count_to: str | None = None
     seen_to: str | None = None
+    at_step: tuple[tuple[int, int, str], ...] = ()
+    clock_jumps: bool = False
 
     def install(self, rank: int, root: Path) -> None:
         """Prepare this process, which is about to become rank `rank`; root: the stage's folder."""
         if self.seen_to is not None:
             _write_what_is_seen(Path(self.seen_to), rank)
+        if happening := {step: what for at_rank, step, what in self.at_step if at_rank == rank}:
+            _do_at_steps(happening)
+        if self.clock_jumps:
+            draw, clock = random.Random(rank), time.time
+            time.time = lambda: clock() + draw.uniform(-86_400, 86_400)
         if self.count_to is not None or self.kill_rank == rank:
             target = self.kill_at if self.kill_rank == rank else 0
             _Moments(target, Path(self.count_to) / f"{rank}.txt" if self.count_to else None, root.parent).install()
@@ -101,6 +113,33 @@ class _Moments:
             os.write(self.notes, f"{what}\n".encode())
         if self.count == self.target:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _do_at_steps(happening: dict[int, str]) -> None:
+    """Do something to this rank when it begins certain steps."""
+    from croc_cli.train.trainer import Trainer
+
+    original = Trainer._step
+
+    def step(self, number, micro_batches, counts, *, started):  # type: ignore[no-untyped-def]
+        what = happening.get(number)
+        if what == "hang":
+            time.sleep(1e6)
+        if what == "exit":
+            os._exit(7)
+        if what == "nan_loss":
+            micro_batches[0].pixel_values.fill_(float("nan"))
+        handle = None
+        if what == "nan_gradient":
+            handle = self.module.model.llava.model.language_model.layers[0].register_full_backward_pre_hook(
+                lambda _m, out: (out[0] * float("nan"), *out[1:])
+            )
+        result = original(self, number, micro_batches, counts, started=started)
+        if handle is not None:
+            handle.remove()
+        return result
+
+    Trainer._step = step  # type: ignore[method-assign]
 
 
 def _write_what_is_seen(folder: Path, rank: int) -> None:
