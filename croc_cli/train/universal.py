@@ -1,4 +1,4 @@
-"""Goes on with another number of ranks: ZeRO's partitions become DeepSpeed's universal checkpoint, which fits any number."""
+"""Goes on with another number of ranks: ZeRO's partitions become DeepSpeed's universal checkpoint, which fits any."""
 
 import argparse
 import shutil

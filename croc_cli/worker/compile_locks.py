@@ -1,4 +1,4 @@
-"""Removes the lock that a process killed while it compiled a DeepSpeed operator leaves, for which every later run waits.
+"""Removes the lock that a process leaves when it is killed while it compiles; every later run would wait for it.
 
 PyTorch guards the build of an operator with an empty file, which its owner keeps open and removes at the end
 (torch.utils.file_baton, 2.13). A lock that no process has open is nobody's.

@@ -123,6 +123,7 @@ def _log(stage_dir: StageDir, rank: int) -> Path:
 
 def _rank(root: str, stage: str, start: Path | None, environment: dict[str, str], fault: Fault) -> None:
     """Be one rank: the process's body."""
+    import deepspeed.comm.torch
     import torch
 
     from croc_cli.worker.__main__ import main
@@ -134,6 +135,7 @@ def _rank(root: str, stage: str, start: Path | None, environment: dict[str, str]
         os.dup2(log.fileno(), 2)
 
     torch.set_num_threads(1)
+    deepspeed.comm.torch.build_shm_op = lambda: None  # all-reduce over gloo, which needs no compiler and does not spin
     sys.argv = ["worker", "--stage-dir", root, "--stage", stage, *(["--start", str(start)] if start else [])]
     fault.install(rank, Path(root))
     code = main()
