@@ -4,6 +4,7 @@ Each rank is the worker's own `main`, in a process of its own that can be killed
 it is a `Fault` (tests/worker/faults.py), installed in that process before the worker starts.
 """
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -123,7 +124,6 @@ def _log(stage_dir: StageDir, rank: int) -> Path:
 
 def _rank(root: str, stage: str, start: Path | None, environment: dict[str, str], fault: Fault) -> None:
     """Be one rank: the process's body."""
-    import deepspeed.comm.torch
     import torch
 
     from croc_cli.worker.__main__ import main
@@ -135,7 +135,8 @@ def _rank(root: str, stage: str, start: Path | None, environment: dict[str, str]
         os.dup2(log.fileno(), 2)
 
     torch.set_num_threads(1)
-    deepspeed.comm.torch.build_shm_op = lambda: None  # all-reduce over gloo, which needs no compiler and does not spin
+    # All-reduce over gloo, which needs no compiler and does not spin. (`deepspeed.comm.torch` names torch itself.)
+    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
     sys.argv = ["worker", "--stage-dir", root, "--stage", stage, *(["--start", str(start)] if start else [])]
     fault.install(rank, Path(root))
     code = main()

@@ -23,7 +23,7 @@ def odd_rows() -> list[dict[str, Any]]:
     rows = [
         row("truncated-image", [("human", picture), ("gpt", "noise")], image="truncated.png"),
         row("missing-image", [("human", picture), ("gpt", "noise")], image="nowhere.png"),
-        row("one-token", [("human", "Hi"), ("gpt", "")]),
+        row("one-token", [("human", "Hi"), ("gpt", "a")]),
         row("long-answer", [("human", "Count."), ("gpt", "one two " * 50_000)]),
         row("all-ignored", [("human", "word " * 100_000), ("gpt", "yes")]),
         row("twelve-images", [("human", "<image>" * 12), ("gpt", "a")], image=[f"{i}.png" for i in range(12)]),
@@ -91,6 +91,7 @@ def test_odd_and_broken_samples_leave_the_means_right_and_are_counted(
         "seed": seed_with_a_batch_of_text(len(odd_rows())),
         "max_steps": NUM_STEPS,
         "zero_stage": zero_stage,
+        "max_length": 480,  # twelve images and their prompt fit
     }
     recipe = harness.make_recipe(home, reconstruct=changes)
     stage_dir, ended = run_ranks(recipe, "reconstruct", tmp_path, start=home / "start", num_ranks=2)
