@@ -59,3 +59,33 @@ def test_lines_of_steps_that_will_be_run_again_and_half_lines_are_dropped(tmp_pa
 def test_a_rank_that_does_not_write_makes_no_file(tmp_path: Path) -> None:
     JsonLines(tmp_path / "metrics.jsonl", enabled=False).write(step=1)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_lines_are_held_back_while_the_disk_is_full_and_written_when_it_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.symlink_to("/dev/full")  # every write to it fails with ENOSPC
+    lines = JsonLines(file)
+    lines.write(step=1)
+    lines.write(step=2)
+    file.unlink()
+    lines.write(step=3)
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_folder_that_goes_and_comes_back_loses_no_line_and_is_not_made_anew(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "run" / "metrics.jsonl")
+    lines.write(step=1)
+    (tmp_path / "run").rename(tmp_path / "away")
+    lines.write(step=2)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "away").rename(tmp_path / "run")
+    lines.write(step=3)
+    found = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in found] == [1, 2, 3]
+
+
+def test_a_line_that_a_crash_cut_does_not_spoil_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"step": 1}\n{"ste')
+    JsonLines(file).write(step=2)
+    assert file.read_text() == '{"step": 1}\n{"ste\n{"step": 2}\n'
