@@ -5,6 +5,12 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says; its type's name where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 class CrocError(Exception):
     """Something a user can mend; shown as one line and a `hint:`, never as a traceback.
 

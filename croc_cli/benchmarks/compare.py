@@ -16,21 +16,6 @@ from croc_cli.run_dir import read_json
 
 TableFormat = Literal["text", "md", "csv", "json"]
 
-GROUPS = {
-    "visual question answering (Table 1)": ("vqav2", "gqa", "vizwiz", "scienceqa", "textvqa"),
-    "multimodal benchmarks (Table 2)": (
-        "pope",
-        "mme",
-        "mmbench",
-        "mmbench_cn",
-        "seedbench",
-        "llava_bench_wild",
-        "mmvet",
-    ),
-    "further benchmarks (Table 3)": ("mmstar", "docvqa", "ai2d", "realworldqa"),
-}
-"""The benchmarks in groups as the paper shows them."""
-
 
 @cache
 def published() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import transformers
 from croc_cli import __version__
 from croc_cli.checkpoint.gguf import GgufOptions, write_gguf
 from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
-from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, hash_file, weights_files
+from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, weights_files
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.checkpoint.original import is_original
@@ -21,6 +21,7 @@ from croc_cli.checkpoint.original_load import OriginalOptions, open_original
 from croc_cli.checkpoint.original_write import write_original
 from croc_cli.errors import UsageError
 from croc_cli.model.stock_names import names_to_write
+from croc_cli.run_dir import sha256_of
 
 FormName = Literal["stock", "llava", "gguf"]
 FORMS: tuple[FormName, ...] = ("stock", "llava", "gguf")
@@ -110,12 +111,12 @@ def write_stock(opened: OpenedModel, folder: Path) -> None:
     kept = {name: tensor for name, tensor in opened.weights.items() if name not in tied}
     llava.save_pretrained(folder, state_dict=names_to_write(kept))
     opened.processor.save_pretrained(folder)
-    files = {file.name: hash_file(file) for file in weights_files(folder)}
+    files = {file.name: sha256_of(file) for file in weights_files(folder)}
     combined = combine_hashes(files)
     if opened.training_state:
         tensors = {name: tensor.contiguous() for name, tensor in opened.training_state.items()}
         safetensors.torch.save_file(tensors, folder / TRAINING_STATE_FILE, metadata={"format": "pt"})
-        files[TRAINING_STATE_FILE] = hash_file(folder / TRAINING_STATE_FILE)
+        files[TRAINING_STATE_FILE] = sha256_of(folder / TRAINING_STATE_FILE)
     metadata = replace(opened.metadata, croc_version=__version__, files=files, weights_sha256=combined)
     metadata.write(folder)
     if opened.tokenizer_model is not None:

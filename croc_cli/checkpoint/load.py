@@ -14,8 +14,8 @@ from croc_cli.checkpoint.metadata import TRAINING_STATE_FILE, CheckpointMetadata
 from croc_cli.checkpoint.opened import check_whole
 from croc_cli.checkpoint.original import is_original
 from croc_cli.checkpoint.original_load import open_original
-from croc_cli.errors import UsageError
-from croc_cli.model.vision_tower import OPENING_ERRORS, first_line
+from croc_cli.errors import UsageError, first_line
+from croc_cli.model.vision_tower import OPENING_ERRORS
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from croc_cli.errors import UsageError
 from croc_cli.names import StageName
 from croc_cli.recipe.schema import AspectName, TemplateName
+from croc_cli.run_dir import sha256_of
 
 METADATA_FILE = "croc.json"
 RECIPE_FILE = "recipe.yaml"
@@ -92,15 +93,6 @@ def read_metadata(folder: Path) -> CheckpointMetadata:
     return metadata
 
 
-def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def weights_files(folder: Path) -> list[Path]:
     """Return the model's safetensors files in `folder`, by name; the pool's file is not one of them."""
     return sorted(file for file in folder.glob("*.safetensors") if file.name != TRAINING_STATE_FILE)
@@ -115,7 +107,7 @@ def combine_hashes(files: Mapping[str, str]) -> str:
 def weights_sha256(folder: Path) -> str:
     """Return the one hash of a checkpoint's weights: from croc.json where there is one, else from the files."""
     recorded = read_metadata(folder).weights_sha256
-    return recorded or combine_hashes({file.name: hash_file(file) for file in weights_files(folder)})
+    return recorded or combine_hashes({file.name: sha256_of(file) for file in weights_files(folder)})
 
 
 def verify_hashes(folder: Path) -> None:
@@ -129,5 +121,5 @@ def verify_hashes(folder: Path) -> None:
         hint = "the checkpoint is damaged or was changed by hand; use another one or save it again"
         if not file.exists():
             raise UsageError(f"{file} is missing, but {METADATA_FILE} lists it", hint=hint)
-        if (found := hash_file(file)) != expected:
+        if (found := sha256_of(file)) != expected:
             raise UsageError(f"{file} is not what was saved: SHA-256 {found}, expected {expected}", hint=hint)

@@ -13,9 +13,9 @@ from transformers import AutoProcessor, GenerationConfig, LlavaConfig, LlavaForC
 from croc_cli.checkpoint.locate import check_safetensors
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
 from croc_cli.checkpoint.weights import first_file, read_model
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, first_line
 from croc_cli.model.build import generation_config
-from croc_cli.model.vision_tower import OPENING_ERRORS, first_line
+from croc_cli.model.vision_tower import OPENING_ERRORS
 
 TOKENIZER_MODEL = "tokenizer.model"
 _SAVED_NAMES = (

@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig
 
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.sentencepiece_merges import repair_merges
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, first_line
 from croc_cli.model.find import ModelNotFound, find_model
-from croc_cli.model.vision_tower import OPENING_ERRORS, first_line, load_tower
+from croc_cli.model.vision_tower import OPENING_ERRORS, load_tower
 from croc_cli.model.vocabulary import set_up_tokenizer
 from croc_cli.recipe.schema import AspectName
 

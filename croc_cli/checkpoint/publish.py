@@ -7,7 +7,7 @@ from typing import Any
 
 from croc_cli.checkpoint.locate import check_checkpoint
 from croc_cli.checkpoint.metadata import METADATA_FILE, RECIPE_FILE, RESUME_FOLDER, read_metadata, verify_hashes
-from croc_cli.errors import RunError, UsageError
+from croc_cli.errors import RunError, UsageError, first_line
 from croc_cli.report.model_card import model_card, without_local_paths
 
 CARD = "README.md"
@@ -86,16 +86,11 @@ def _upload(folder: Path, files: list[Path], repository: str, card: str, *, priv
         hint = "mend the cause and push again; what is there already is not sent twice"
         if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
             hint = "log in with a token that may write: `hf auth login`, or HF_TOKEN"
-        raise RunError(f"{constants.ENDPOINT} refused {repository}: {_first_line(error)}", hint=hint) from error
+        raise RunError(f"{constants.ENDPOINT} refused {repository}: {first_line(error)}", hint=hint) from error
     except Exception as error:  # the hub's HTTP library is another one from version to version
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
             raise
         raise RunError(
-            f"{constants.ENDPOINT} cannot be reached: {_first_line(error)}", hint="push again once there is a network"
+            f"{constants.ENDPOINT} cannot be reached: {first_line(error)}", hint="push again once there is a network"
         ) from error
     return str(commit.commit_url)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

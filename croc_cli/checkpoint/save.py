@@ -23,12 +23,11 @@ from croc_cli.checkpoint.metadata import (
     TRAINING_STATE_FILE,
     CheckpointMetadata,
     combine_hashes,
-    hash_file,
     weights_files,
 )
 from croc_cli.errors import RunError
 from croc_cli.model.stock_names import names_to_write
-from croc_cli.run_dir import STEP_DIGITS, step_of
+from croc_cli.run_dir import STEP_DIGITS, sha256_of, step_of
 
 _UNFINISHED, _REPLACED = ".tmp", ".old"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -115,11 +114,11 @@ def write_main(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in training_state.items()}
         safetensors.torch.save_file(tensors, unfinished / TRAINING_STATE_FILE, metadata={"format": "pt"})
     (unfinished / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")
-    files = {file.name: hash_file(file) for file in weights_files(unfinished)}
+    files = {file.name: sha256_of(file) for file in weights_files(unfinished)}
     assert files, "save_pretrained wrote no safetensors file"
     combined = combine_hashes(files)
     if training_state:
-        files[TRAINING_STATE_FILE] = hash_file(unfinished / TRAINING_STATE_FILE)
+        files[TRAINING_STATE_FILE] = sha256_of(unfinished / TRAINING_STATE_FILE)
     complete = replace(metadata, croc_version=__version__, files=files, weights_sha256=combined)
     complete.write(unfinished)
     return complete

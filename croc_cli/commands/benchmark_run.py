@@ -18,7 +18,7 @@ from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
-from croc_cli.run_dir import RunDir, StageDir, write_json
+from croc_cli.run_dir import RunDir, StageDir, sha256_of, write_json
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
@@ -257,13 +257,5 @@ def weights_identity(model: str) -> str:
         return str(recorded)
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        digest.update(_sha256(file))
+        digest.update(bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()
-
-
-def _sha256(file: Path) -> bytes:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.digest()

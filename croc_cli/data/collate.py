@@ -229,6 +229,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         seed: int,
     ) -> None:
         self.dataset = dataset
+        self.encoder = encoder
         self.sampler = sampler
         self.collator = Collator(
             encoder,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
+from croc_cli.errors import first_line
 from croc_cli.sources.image_check import MAX_ASPECT_RATIO, MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def open_image(ref: ImageRef) -> Image.Image:
     except FileNotFoundError as error:
         raise BadImageError(ref.name, "no such file") from error
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-        raise BadImageError(ref.name, _first_line(error)) from error
+        raise BadImageError(ref.name, _reason(error)) from error
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         reason = f"{image.width} × {image.height} pixels, one side more than {MAX_ASPECT_RATIO} times the other"
         raise BadImageError(ref.name, reason)
@@ -260,7 +261,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that can be read"
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    return first_line(error)

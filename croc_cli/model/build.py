@@ -17,12 +17,11 @@ from transformers import (
 )
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, first_line
 from croc_cli.model.find import ModelNotFound, find_model
 from croc_cli.model.stock_names import weights_to_write
 from croc_cli.model.vision_tower import (
     OPENING_ERRORS,
-    first_line,
     load_tower,
     num_additional_tokens,
     open_whole,

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, CLIPVisionModel, SiglipVisionModel
 
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, first_line
 
 _CLIP, _SIGLIP = ("clip", "clip_vision_model"), ("siglip", "siglip_vision_model")
 OPENING_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
@@ -59,12 +59,6 @@ def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: An
             hint="fetch its files again, or choose another",
         )
     return model
-
-
-def first_line(error: Exception) -> str:
-    """Return what an exception says, without the pages that some libraries add."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def has_class_token(vision_config: Any) -> bool:

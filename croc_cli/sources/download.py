@@ -176,15 +176,6 @@ def download(
     return Downloaded(size, sha256)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _one_try(remote: Remote, part: _Part, name: str, task: Task, limits: Limits) -> None:
     """Fetch what is missing of a file.
 

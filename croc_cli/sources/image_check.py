@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from croc_cli.errors import first_line
 from croc_cli.sources.rows import DefectKind
 
 MAX_PIXELS: Final = 178_956_970
@@ -127,9 +128,9 @@ def check_image(place: ImagePlace, *, perceptual: bool = False) -> ImageFacts:
     except UnidentifiedImageError:
         return ImageFacts(place.name, "image-not-image", repr(content[:16]), sha256=sha256)
     except Image.DecompressionBombError as error:
-        return ImageFacts(place.name, "image-bomb", _first_line(error), sha256=sha256)
+        return ImageFacts(place.name, "image-bomb", first_line(error), sha256=sha256)
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-        return ImageFacts(place.name, "image-unreadable", _first_line(error), sha256=sha256)
+        return ImageFacts(place.name, "image-unreadable", first_line(error), sha256=sha256)
     code, detail = _judge(place.name, image, frames)
     alike = perceptual_hash(image) if perceptual else -1
     return ImageFacts(place.name, code, detail, width, height, sha256, alike)
@@ -170,7 +171,3 @@ def perceptual_hash(image: Any) -> int:
             place = row * (PERCEPTUAL_SIDE + 1) + column
             bits = bits << 1 | (cells[place + 1] > cells[place] + LEAST_RISE)
     return bits if bits < 1 << 63 else bits - (1 << 64)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

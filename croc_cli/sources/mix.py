@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli import __version__
-from croc_cli.errors import RunError
-from croc_cli.run_dir import write_json
+from croc_cli.errors import RunError, UsageError
+from croc_cli.run_dir import sha256_of, write_json
 from croc_cli.sources.draw import draw, row_keys
 from croc_cli.sources.index import ROWS_NAME, order_hash, write_index
 from croc_cli.sources.json_rows import DataError
@@ -21,7 +21,6 @@ from croc_cli.sources.spec import MixSpec, SourceSpec
 
 DUPLICATE = "duplicate"
 NOT_DRAWN = "not drawn"
-_BLOCK_BYTES = 1 << 22
 
 
 def build_mix(spec: MixSpec, out: Path, *, progress: Progress | None = None) -> Manifest:
@@ -57,7 +56,7 @@ def is_current(spec: MixSpec, folder: Path) -> bool:
     """Tell whether a folder holds this very mix, made of files that have not changed since."""
     try:
         manifest = read_manifest(folder)
-    except Exception:
+    except UsageError:  # no mix there, or one of another version
         return False
     if manifest.fingerprint != spec.fingerprint():
         return False
@@ -218,13 +217,7 @@ def _file_states(reader: Reader) -> list[tuple[str, int, int]]:
 
 def _files_hash(files: tuple[Path, ...]) -> str:
     """Return the sha256 of a file; of the lines of `sha256sum` where there are several."""
-    hashes = []
-    for file in files:
-        digest = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
-        hashes.append((digest.hexdigest(), file.name))
+    hashes = [(sha256_of(file), file.name) for file in files]
     if len(hashes) == 1:
         return hashes[0][0]
     return hashlib.sha256("".join(f"{value}  {name}\n" for value, name in hashes).encode()).hexdigest()

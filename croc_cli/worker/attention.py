@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from croc_cli.checkpoint.load import LoadedModel, load_for_inference
-from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.image import BadImageError, PathImage
 from croc_cli.data.sample import Turn
 from croc_cli.errors import UsageError
 from croc_cli.eval.attention import AnswerAttention, attend_to_picture
-from croc_cli.model.vision_tower import num_visual_tokens
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.run_dir import StageDir, read_json, write_json
+from croc_cli.worker.device import chosen_device
 
 STAGE = "attention"
 _EXAMPLES = 4
@@ -24,7 +24,7 @@ _EXAMPLES = 4
 def run_attention(stage_dir: StageDir) -> None:
     """Answer the task's question about every picture with every model, and write where the answers looked."""
     task = read_json(stage_dir.root / "task.json")
-    device = "cuda" if task.get("device") != "cpu" and torch.cuda.is_available() else "cpu"
+    device = chosen_device(task.get("device"))
     models = [
         attention_of_model(
             load_for_inference(name, device=device), task["images"], task["question"], num_tokens=task["num_tokens"]
@@ -43,14 +43,7 @@ def attention_of_model(model: LoadedModel, images: Sequence[str], question: str,
     Raises:
         UsageError: None of the pictures opens.
     """
-    config = model.llava.config
-    encoder = ConversationEncoder(
-        model.processor.tokenizer,
-        template=model.metadata.template or "vicuna_v1",
-        image_token_id=config.image_token_id,
-        num_visual_tokens=num_visual_tokens(config),
-        max_length=config.text_config.max_position_embeddings,
-    )
+    encoder = evaluation_encoder(model)
     prompt = encoder.encode_prompt([Turn("human", f"{IMAGE_TOKEN}\n{question}")])
     found: list[tuple[str, AnswerAttention]] = []
     bad: list[str] = []

@@ -5,19 +5,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.predictions import answers_file, append_row, read_rows, shard_file
 from croc_cli.benchmarks.registry import choose
 from croc_cli.checkpoint.load import load_for_inference
-from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.image import BadImageError
 from croc_cli.eval.predict import Answerer, answer_share
-from croc_cli.model.vision_tower import num_visual_tokens
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
+from croc_cli.worker.device import chosen_device
 
 TASK_FILE = "task.json"
 _REPORT_SECONDS = 5.0
@@ -31,18 +29,11 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
     rank, num_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     recipe = load_resolved(stage_dir.recipe_file)
     task = read_json(stage_dir.root / TASK_FILE)
-    device = "cpu"
-    if recipe.launch.device != "cpu" and torch.cuda.is_available():
+    device: str = chosen_device(recipe.launch.device)
+    if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model = load_for_inference(start or Path(task["model"]), device=device)
-    config = model.llava.config
-    encoder = ConversationEncoder(
-        model.processor.tokenizer,
-        template=model.metadata.template or "vicuna_v1",
-        image_token_id=config.image_token_id,
-        num_visual_tokens=num_visual_tokens(config),
-        max_length=config.text_config.max_position_embeddings,
-    )
+    encoder = evaluation_encoder(model)
     answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
     events = JsonLines(stage_dir.events_file)
     for name in task["benchmarks"]:

@@ -5,23 +5,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from croc_cli import __version__
 from croc_cli.benchmarks.scenes import score_rows
 from croc_cli.checkpoint.load import LoadedModel, load_for_inference
 from croc_cli.checkpoint.metadata import weights_sha256
-from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.sample import ImageRef, Turn
 from croc_cli.demo.evaluation import evaluation_image, evaluation_records
 from croc_cli.errors import UsageError
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_questions
-from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import EvalRecipe
 from croc_cli.run_dir import StageDir, write_json
 from croc_cli.train.metrics import JsonLines
+from croc_cli.worker.device import chosen_device
 
 VARIANTS = ("picture", "another_picture", "no_picture")
 """What a question is asked about: its own picture, that of another scene, and a blank one."""
@@ -37,7 +35,7 @@ def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
         raise UsageError("eval needs a checkpoint", hint="train first: croc run RECIPE")
     recipe = load_resolved(stage_dir.recipe_file)
     started = time.perf_counter()
-    device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = chosen_device(recipe.launch.device)
     model = load_for_inference(start, device=device)
     records = evaluation_records(num_scenes=recipe.eval.num_scenes)
     events = JsonLines(stage_dir.events_file)
@@ -64,14 +62,7 @@ def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: 
 
     Each variant's answer stands under its name; `text` is that to the record's own picture.
     """
-    config = model.llava.config
-    encoder = ConversationEncoder(
-        model.processor.tokenizer,
-        template=model.metadata.template or "vicuna_v1",
-        image_token_id=config.image_token_id,
-        num_visual_tokens=num_visual_tokens(config),
-        max_length=config.text_config.max_position_embeddings,
-    )
+    encoder = evaluation_encoder(model)
     questions = []
     for record in records:
         prompt = encoder.encode_prompt([Turn("human", record["question"])])

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from croc_cli.checkpoint.load import load_training_state
 from croc_cli.checkpoint.metadata import weights_sha256
-from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.masking import count_masked, draw_masked_positions
@@ -35,6 +34,7 @@ from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ScenesData
 from croc_cli.run_dir import StageDir, write_json
 from croc_cli.worker.build import StageParts, build_stage
+from croc_cli.worker.device import chosen_device
 
 STAGE = "figures"
 NUM_PICTURES = 3
@@ -54,7 +54,7 @@ def run_figures(stage_dir: StageDir, *, start: Path | None) -> None:
     if start is None:
         raise UsageError("figures need a checkpoint of the reconstruct stage")
     recipe = load_resolved(stage_dir.recipe_file)
-    device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = chosen_device(recipe.launch.device)
     parts = load_parts(recipe, start, device=device)
     samples, held_out = pick_samples(recipe, parts.loader.dataset, count=NUM_PICTURES + NUM_GALLERY)
     shown = samples[:NUM_PICTURES]
@@ -120,21 +120,10 @@ def pick_samples(recipe: Recipe, dataset: Dataset, *, count: int) -> tuple[list[
     return found, held_out
 
 
-def encoder_of(recipe: Recipe, parts: StageParts) -> ConversationEncoder:
-    """Return the encoder of the stage's conversations."""
-    return ConversationEncoder(
-        parts.processor.tokenizer,
-        template=recipe.reconstruct.template,
-        image_token_id=parts.module.model.llava.config.image_token_id,
-        num_visual_tokens=parts.num_visual_tokens,
-        max_length=recipe.reconstruct.max_length,
-    )
-
-
 def attention_of(recipe: Recipe, parts: StageParts, sample: Sample) -> dict[str, Any]:
     """Return the attention mask that the LLM gets for a sample: T letters of what each token is, T rows of 0 and 1."""
     llava = parts.module.model.llava
-    encoded = encoder_of(recipe, parts).encode(sample.turns, num_images=1)
+    encoded = parts.loader.encoder.encode(sample.turns, num_images=1)
     ids, labels = torch.tensor([encoded.input_ids]), torch.tensor([encoded.labels])
     is_visual = ids == llava.config.image_token_id
     is_label = labels != IGNORE_INDEX
@@ -203,7 +192,7 @@ def masked_inputs(
     """Return the prompts of samples with their masks, and the masks [I, n] bool; all ask what the first one asks."""
     n = parts.num_visual_tokens
     first = samples[0].turns[0]
-    prompt = encoder_of(recipe, parts).encode_prompt([Turn("human", first.text)], num_images=1)
+    prompt = parts.loader.encoder.encode_prompt([Turn("human", first.text)], num_images=1)
     masks = [
         draw_masked_positions(
             n,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, hash_file, weights_files
+from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, weights_files
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
@@ -15,7 +15,7 @@ from croc_cli.errors import RunError
 from croc_cli.model.build import assemble, find_model
 from croc_cli.names import StageName
 from croc_cli.recipe.schema import Recipe
-from croc_cli.run_dir import RunDir, StageDir
+from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
 from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, stage_section
 
@@ -67,7 +67,7 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         prepare_tokenizer=repair_merges,
         projector_init_std=recipe.model.projector_init_std,
     )
-    files = {file.name: hash_file(file) for file in weights_files(growing)}
+    files = {file.name: sha256_of(file) for file in weights_files(growing)}
     CheckpointMetadata(
         files=files,
         weights_sha256=combine_hashes(files),

@@ -36,6 +36,7 @@ from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.compile_locks import CompileLocks
+from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.start import find_start
 
@@ -65,7 +66,7 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
     """
     recipe = load_resolved(stage_dir.recipe_file)
     section = stage_section(recipe, stage)
-    device = "cuda" if recipe.launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = chosen_device(recipe.launch.device)
     watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout)
     set_up_ranks(device)
     on_main = dist.get_rank() == 0

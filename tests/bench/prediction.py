@@ -21,10 +21,10 @@ from croc_cli.data.sample import Turn
 from croc_cli.demo.evaluation import evaluation_image, evaluation_records
 from croc_cli.demo.pretrain_backbones import LLM, VISION_TOWER
 from croc_cli.eval.predict import Answerer, answer_share, image_reference
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_batch, prepare_pictures
 from croc_cli.model.build import assemble
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.worker.build import num_visual_tokens
 
 NUM_SCENES = 40
 BATCH_SIZE = 64
@@ -91,14 +91,7 @@ def main(checkpoint: Path | None = None) -> None:
     """Print questions a second both ways, their ratio, and how many answers differ."""
     with tempfile.TemporaryDirectory() as folder:
         model = load_for_inference(checkpoint or untrained(Path(folder) / "model"), device="cpu")
-    config = model.llava.config
-    encoder = ConversationEncoder(
-        model.processor.tokenizer,
-        template=model.metadata.template or "vicuna_v1",
-        image_token_id=config.image_token_id,
-        num_visual_tokens=num_visual_tokens(config),
-        max_length=config.text_config.max_position_embeddings,
-    )
+    encoder = evaluation_encoder(model)
     asked = records()
     batched(Answerer(model, encoder, BATCH_SIZE, ""), asked[:BATCH_SIZE])  # warms up
     started = time.perf_counter()

@@ -2,8 +2,9 @@ import hashlib
 
 import pytest
 
-from croc_cli.checkpoint.metadata import CheckpointMetadata, combine_hashes, hash_file, verify_hashes, weights_sha256
+from croc_cli.checkpoint.metadata import CheckpointMetadata, combine_hashes, verify_hashes, weights_sha256
 from croc_cli.errors import UsageError
+from croc_cli.run_dir import sha256_of
 
 
 def test_the_combined_hash_depends_on_names_and_bytes_but_not_on_order():
@@ -24,7 +25,7 @@ def test_a_stock_folder_is_hashed_from_its_files(tmp_path):
 def test_a_changed_file_is_named_with_both_hashes(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"weights")
-    CheckpointMetadata(files={file.name: hash_file(file)}).write(tmp_path)
+    CheckpointMetadata(files={file.name: sha256_of(file)}).write(tmp_path)
     verify_hashes(tmp_path)
     file.write_bytes(b"Weights")
     with pytest.raises(UsageError, match=r"model\.safetensors is not what was saved: SHA-256 \w{64}, expected \w{64}"):

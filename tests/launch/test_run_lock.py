@@ -120,9 +120,11 @@ def test_ranks_that_outlived_their_launch_are_waited_for(tmp_path: Path) -> None
     said: list[str] = []
     with pytest.raises(UsageError, match=f"ranks of an earlier align still run in .*, such as pid {process.pid}"):
         lock(tmp_path, said, ranks_seconds=0.1).__enter__()
-    threading.Timer(1.0, lambda: (process.kill(), process.wait())).start()
+    killer = threading.Timer(1.0, process.kill)
+    killer.start()
     with lock(tmp_path, said):
-        assert process.poll() is not None
+        killer.join()
+        assert process.wait(timeout=0.0) is not None
     assert "waiting for them to save" in said[-1]
 
 

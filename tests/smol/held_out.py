@@ -19,8 +19,8 @@ from croc_cli.data.dataset import LlavaJsonDataset
 from croc_cli.data.image import open_image, process_images
 from croc_cli.data.sample import ImageRef, Sample
 from croc_cli.errors import CrocError
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_questions
-from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import IGNORE_INDEX
 
 NUM_ANSWERED = 5
@@ -47,14 +47,7 @@ class HeldOut:
 
 def score(model: LoadedModel, samples: list[Sample]) -> HeldOut:
     """Score a model on samples of one question and one picture each."""
-    config = model.llava.config
-    encoder = ConversationEncoder(
-        model.processor.tokenizer,
-        template=model.metadata.template or "vicuna_v1",
-        image_token_id=config.image_token_id,
-        num_visual_tokens=num_visual_tokens(config),
-        max_length=config.text_config.max_position_embeddings,
-    )
+    encoder = evaluation_encoder(model)
     pictures = [sample.images[0] for sample in samples]
     others = [*pictures[1:], pictures[0]]
     right = [_loss(model, encoder, sample, picture) for sample, picture in zip(samples, pictures, strict=True)]
