@@ -103,8 +103,11 @@ def _read_row(result: RowResult, run: RowRun, store: StageStore) -> None:
     except UsageError:
         return  # nothing of it has run yet
     result.runs[run.seed] = data
-    for kind, share in scores_of(data).items():
+    scores = scores_of(data)
+    for kind, share in scores.items():
         result.scores.setdefault(kind, {})[run.seed] = share
+    if MEAN in scores:
+        result.measures.setdefault("score", {})[run.seed] = scores[MEAN]
     stage = data.stages.get("reconstruct")
     if stage is None or not stage.finished:
         return
@@ -115,9 +118,6 @@ def _read_row(result: RowResult, run: RowRun, store: StageStore) -> None:
     use = stage.health.get("pool_window_share")
     if isinstance(use, float | int):
         result.measures.setdefault("pool_use", {})[run.seed] = float(use)
-    mean = data.mean_accuracy if data.accuracy else _benchmark_mean(data)
-    if mean is not None:
-        result.measures.setdefault("score", {})[run.seed] = mean
 
 
 def scores_of(run: RunData) -> dict[str, float]:

@@ -71,6 +71,17 @@ def test_a_claim_about_a_row_that_has_not_run_says_so(result: TableResult) -> No
     assert claim_sentence(result, claim).endswith("(the paper has no such row): has not run.")
 
 
+def test_a_row_without_stage_1_5_is_compared_too(tmp_path: Path) -> None:
+    store, runs = StageStore(tmp_path), []
+    for seed in (0, 1, 2):
+        for name, mean in (("objectives-both", HUNGARIAN[seed]), ("objectives-none", NEAREST[seed])):
+            runs.append(row_run(name, seed))
+            finish_row(store, runs[-1], mean=mean)
+    table = collect(TABLES["objectives"], runs, store, base="nano")
+    sentence = claim_sentence(table, Claim("objectives-both", "objectives-none"))
+    assert "same order as in the paper; here +10 points" in sentence
+
+
 def test_one_seed_leaves_every_claim_open(tmp_path: Path) -> None:
     sentence = claim_sentence(matching(tmp_path, seeds=(0,)), TABLES["matching"].claims[0])
     assert "not distinguishable at this size; here +10 points with one seed, which has no interval" in sentence
