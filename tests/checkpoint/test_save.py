@@ -202,7 +202,7 @@ class Died(BaseException):
     ("where", "complete", "leftover"),
     [
         ("write_main", ["step-00000001"], True),
-        ("hash_file", ["step-00000001"], True),
+        ("sha256_of", ["step-00000001"], True),
         ("_sync", ["step-00000001"], True),
         ("prune_checkpoints", ["step-00000001", "step-00000002"], False),
     ],
