@@ -18,6 +18,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from croc_cli import __version__
 from croc_cli.checkpoint.metadata import (
+    METADATA_FILE,
     RECIPE_FILE,
     RESUME_FOLDER,
     TRAINING_STATE_FILE,
@@ -33,6 +34,10 @@ _UNFINISHED, _REPLACED = ".tmp", ".old"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # safetensors and torch.save hide the errno; these are their words for a full disk (safetensors 0.8, torch 2.13).
 _DISK_FULL_WORDS = ("No space left on device", "os error 28", "os error 122", "inline_container", "PytorchStreamWriter")
+
+
+class FolderAwayError(OSError):
+    """The run folder is not there: its file system has gone, and what is written now would land below its mount."""
 
 
 def step_folder_name(step: int) -> str:
@@ -193,6 +198,7 @@ def save_checkpoint(
     training_state: Mapping[str, Tensor] | None = None,
     write_resume: Callable[[Path], None] | None = None,
     resume_bytes: int = 0,
+    wait_for_folder: Callable[[], None] = lambda: None,
     keep: int = 1,
     is_main: bool = True,
     gather: Callable[[str | None], Sequence[str | None]] = lambda failure: [failure],
@@ -209,6 +215,7 @@ def save_checkpoint(
         training_state: The token pool and the head on rank 0, where they exist.
         write_resume: Called on every rank with the folder that DeepSpeed's own state goes into.
         resume_bytes: About how much `write_resume` writes, so that a disk too small is found before it starts.
+        wait_for_folder: Called on every rank first; returns once the run folder can be written into, or raises OSError.
         keep: Newest checkpoints that stay.
         is_main: True on rank 0.
         gather: Returns every rank's value in rank order, as `train.collectives.gather_from_ranks` does.
@@ -233,10 +240,18 @@ def save_checkpoint(
             training_state=training_state,
         )
 
-    phases: list[tuple[bool, Callable[[], object]]] = [(is_main, lambda: begin(destination, needed_bytes=needed))]
+    phases: list[tuple[bool, Callable[[], object]]] = [(True, wait_for_folder)]
+    phases.append((is_main, lambda: begin(destination, needed_bytes=needed)))
     if write_resume is not None:
         phases.append((True, lambda: write_resume(unfinished / RESUME_FOLDER)))
-    phases += [(is_main, write), (is_main, lambda: commit(unfinished, destination))]
+    needs = (METADATA_FILE, "config.json", *([RESUME_FOLDER] if write_resume is not None else []))
+
+    def check_and_commit() -> None:
+        if missing := [name for name in needs if not (unfinished / name).exists()]:
+            raise FolderAwayError(f"{', '.join(missing)} went missing; the file system went away for a moment")
+        commit(unfinished, destination)
+
+    phases += [(is_main, write), (is_main, check_and_commit)]
     phases.append((is_main, lambda: prune_checkpoints(destination.parent, keep)))
     for takes_part, phase in phases:
         error = _failure_of(phase) if takes_part else None
@@ -271,6 +286,8 @@ def _give_up(unfinished: Path, *, failure: str, error: Exception | None, is_main
         raise error
     complete = complete_checkpoints(unfinished.parent)
     kept = f"the last complete checkpoint stays: {complete[-1]}" if complete else "no earlier checkpoint is there"
+    if not unfinished.parents[1].is_dir():
+        kept = "what was saved before stays where its file system is"
     raise RunError(
         f"saving {unfinished.parent / unfinished.name[1:].removesuffix(_UNFINISHED)} failed: {failure}; {kept}",
         hint="free some disk space and run the same command again; it goes on from there"

@@ -1,5 +1,6 @@
 """Why a launch failed: the first failing rank's own words, or what the logs show."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from croc_cli.launch.rank_watch import RankWatch, read_report
 from croc_cli.run_dir import StageDir, read_json
 
 LOG_LINES = 15
+NO_SPACE_BYTES = 64 * 1024
+"""Free bytes below which a disk counts as full: a message and a log's last lines would not fit."""
 _TAIL_BYTES = 64 * 1024
 
 KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
@@ -98,6 +101,12 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
     killed = signal_of(exit_code)
     cause = f"was killed by signal {killed}" if killed else f"ended with exit code {exit_code} and without a word"
     hint = hint_from("\n".join(lines), stage_dir.name)
+    trouble = folder_trouble(stage_dir.root)
+    if trouble and not killed:
+        cause, hint = (
+            f"ended with exit code {exit_code}: {trouble}",
+            "mend that; the same command goes on from the last save",
+        )
     if hint is None and killed == 9:
         hint = (
             f"most likely memory ran out: lower {stage_dir.name}.batch.micro_size or data.num_workers, and see `dmesg`"
@@ -110,9 +119,30 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
 
 
 def first_failure(stage_dir: StageDir) -> dict[str, Any] | None:
-    """Return the record of the rank that died first; the others mostly died of its death."""
+    """Return the record of the rank that died first; the others mostly died of its death, and say so.
+
+    Machines are not told apart by their clocks, which jump: ranks that lost a peer come after those that did not, and
+    among these the uptime of a machine orders its own.
+    """
     records = [record for file in sorted(stage_dir.failures.glob("rank-*.json")) if (record := read_json(file))]
-    return min(records, key=lambda record: float(record.get("time") or 0.0)) if records else None
+
+    def order(record: dict[str, Any]) -> tuple[bool, float]:
+        return bool(_LOST_PEER.search(str(record.get("message", "")))), float(record.get("uptime") or 0.0)
+
+    return min(records, key=order) if records else None
+
+
+def folder_trouble(folder: Path) -> str | None:
+    """Return why ranks could not write a word into their folder: its file system is read-only or full; else None."""
+    try:
+        state = os.statvfs(folder)
+    except OSError as error:
+        return f"{folder} cannot be reached ({error.strerror})"
+    if state.f_flag & os.ST_RDONLY:
+        return f"{folder} is on a file system that is read-only now"
+    if state.f_bavail * state.f_frsize < NO_SPACE_BYTES:
+        return f"the disk of {folder} is full"
+    return None
 
 
 def in_one_line(message: str) -> str:
@@ -124,8 +154,10 @@ def in_one_line(message: str) -> str:
 
 
 def rank_log(stage_dir: StageDir, rank: int) -> Path | None:
-    """Return the newest log of a rank."""
+    """Return the newest log of a rank: one of this launch, whatever the time in its name says."""
+    earlier = set(read_json(stage_dir.launch_file).get("earlier_logs") or ())
     logs = sorted(stage_dir.logs.glob(f"*_rank{rank}.log"))
+    logs = [log for log in logs if log.name not in earlier] or logs
     return logs[-1] if logs else None
 
 

@@ -18,6 +18,8 @@ from croc_cli.run_dir import StageDir, read_json
 LOOK_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """How much longer than the ranks themselves the launch waits before it calls a silent rank hung."""
+PROBE_BYTES = 16_384
+"""More than a rank's file has."""
 STACK_SECONDS = 2.0
 """How long a rank gets to write its stack once it is asked to."""
 SHOWN_SAMPLES = 4
@@ -141,6 +143,9 @@ class RankWatch:
             if record.get("beat") != beat:
                 self._beats[rank] = (record.get("beat"), now)
             elif now - since > self.stall_timeout + GRACE_SECONDS:
+                if not self._can_be_written():  # a full disk silences ranks that work; those that hang end themselves
+                    self._beats[rank] = (beat, now)
+                    continue
                 silent.append(rank)
             process = ProcessIdentity.from_json(record.get("process"))
             gone = process is not None and process.is_here() and not process.is_alive()
@@ -166,6 +171,18 @@ class RankWatch:
         """Tell whether a rank has ended as it found itself hanging, or died without a word."""
         states = [read_json(self.stage_dir.rank_file(rank)).get("state") for rank in range(self.num_ranks)]
         return "hangs" in states
+
+    def _can_be_written(self) -> bool:
+        """Tell whether a rank could write its file now."""
+        probe = self.stage_dir.ranks / ".probe"
+        try:
+            probe.write_text("x" * PROBE_BYTES, encoding="ascii")
+            probe.unlink()
+        except OSError:
+            with suppress(OSError):
+                probe.unlink()
+            return False
+        return True
 
     def _ask_for_stacks(self) -> None:
         """Make every rank of this machine write its stack; works on one that is stuck in native code, too."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from croc_cli.errors import EXIT_INTERRUPTED, Interrupted
+from croc_cli.errors import EXIT_INTERRUPTED, Interrupted, RunError
 from croc_cli.launch.failure import explain_failure
 from croc_cli.launch.live import Progress, open_progress
 from croc_cli.launch.plan import LaunchPlan
@@ -53,6 +53,7 @@ def write_launch_files(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str) 
         "command": list(plan.command),
         "env": plan.environment,
         "fingerprint": fingerprint,
+        "earlier_logs": sorted(log.name for log in stage_dir.logs.glob("*_rank*.log")),
         "time": time.time(),
         "wall_seconds": earlier or 0.0,
     }
@@ -122,6 +123,11 @@ def launch(plan: LaunchPlan, *, progress: Progress | None = None, lock: RunLock 
         latest = stage_dir.latest_checkpoint()
         kept = f"saved in {latest}" if latest else "nothing was trained yet"
         raise Interrupted(f"{plan.stage} was interrupted; {kept}", hint="the same command goes on from there")
+    if not stage_dir.exists():
+        raise RunError(
+            f"{plan.stage} ended with exit code {code}, and its folder {stage_dir.root} is gone",
+            hint="if its file system went away, bring it back; the same command then goes on from the last checkpoint",
+        )
     failure = explain_failure(stage_dir, exit_code=code, ranks=ranks)
     for line in failure.lines:
         shown.message(f"  {line}")
@@ -132,10 +138,9 @@ def launch(plan: LaunchPlan, *, progress: Progress | None = None, lock: RunLock 
 
 def record_seconds(plan: LaunchPlan, seconds: float) -> None:
     """Add the time of this launch to that of the stage."""
-    record = read_json(plan.stage_dir.launch_file)
-    write_json(
-        plan.stage_dir.launch_file, record | {"wall_seconds": float(record.get("wall_seconds") or 0.0) + seconds}
-    )
+    if record := read_json(plan.stage_dir.launch_file):  # none where the folder's file system has gone
+        total = float(record.get("wall_seconds") or 0.0) + seconds
+        write_json(plan.stage_dir.launch_file, record | {"wall_seconds": total})
 
 
 def start(plan: LaunchPlan) -> "subprocess.Popen[bytes]":

@@ -89,8 +89,8 @@ class RunLock:
         Raises:
             RunError: Another run has taken the folder over, as this one gave no sign of life.
         """
-        if self._nested or time.monotonic() < self._next_beat:
-            return
+        if self._nested or time.monotonic() < self._next_beat or not self.run_dir.root.is_dir():
+            return  # ours to show only where the folder is: a mount that has gone is not written into
         holder = self._holder()
         if holder is not None and holder != self.own:
             raise RunError(

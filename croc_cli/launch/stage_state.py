@@ -4,10 +4,12 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
 from croc_cli.errors import UsageError
 from croc_cli.names import STAGES, StageName
@@ -52,13 +54,18 @@ def fingerprint(recipe: Recipe, stage: str) -> str:
 
 
 def differing_keys(recipe: Recipe, stage_dir: StageDir) -> list[str]:
-    """Return the keys in which a stage folder's recipe differs from this one, where it matters to the stage."""
+    """Return the keys in which a stage folder's recipe differs from this one, where it matters to the stage.
+
+    Keys that the recipe of an older croc does not have count with their defaults, which change nothing.
+    """
     try:
         old = yaml.safe_load(stage_dir.recipe_file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return []
     if not isinstance(old, dict):
         return []
+    with suppress(ValidationError):  # a key that is no more: then every key counts as it is written
+        old = Recipe.model_validate(old).model_dump(mode="json")
     before = stage_facts(old, stage_dir.name)
     now = stage_facts(recipe.model_dump(mode="json"), stage_dir.name)
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

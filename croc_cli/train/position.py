@@ -181,8 +181,13 @@ class PositionWriter(threading.Thread):
             self.end(error.exit_code)
 
     def write(self, *, seconds: float, state: str = "running") -> None:
-        """Write the file; a disk that is full or away is no reason to stop."""
+        """Write the file; a disk that is full or away is no reason to stop.
+
+        The folder is not made anew: where a mount has gone, that would fill the empty place that it left.
+        """
         self.beat += 1
+        if not self.file.parent.is_dir():
+            return
         record = {
             "rank": self.rank,
             "process": self.process.as_json(),

@@ -1,6 +1,7 @@
 """A run's checkpoints: whole weights gathered from all ranks, and what it takes to go on exactly from here."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,21 @@ from transformers import LlavaProcessor
 
 from croc_cli.checkpoint.metadata import RESUME_FOLDER, CheckpointMetadata
 from croc_cli.checkpoint.plain_pickles import only_plain_pickles
-from croc_cli.checkpoint.save import complete_checkpoints, resume_folder, save_checkpoint, step_folder_name
+from croc_cli.checkpoint.save import (
+    FolderAwayError,
+    complete_checkpoints,
+    resume_folder,
+    save_checkpoint,
+    step_folder_name,
+)
 from croc_cli.train.collectives import gather_from_ranks, rank
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.trainer import TrainerState
 from croc_cli.train.universal import load_universal, universal_tag
 from croc_cli.train.weights import whole_state_dict
 
+AWAY_SECONDS = 300.0
+"""How long a save waits for the run folder's file system to come back."""
 _TAG = "engine"
 _STATE_FILE = "trainer_state.json"
 _RESUME_BYTES_PER_PARAMETER = 16
@@ -55,6 +64,8 @@ class CheckpointSaver:
         metadata: What croc.json says, but for step, health and hashes.
         recipe_yaml: The resolved recipe.
         keep: Newest checkpoints that stay.
+        mark: A file of the stage's folder, by which its file system is known to be there.
+        patience: Seconds that a save waits for a file system that has gone.
     """
 
     def __init__(
@@ -66,6 +77,8 @@ class CheckpointSaver:
         metadata: CheckpointMetadata,
         recipe_yaml: str,
         keep: int,
+        mark: Path,
+        patience: float = AWAY_SECONDS,
     ) -> None:
         self.engine = engine
         self.module: StageModule = engine.module
@@ -74,6 +87,8 @@ class CheckpointSaver:
         self.metadata = metadata
         self.recipe_yaml = recipe_yaml
         self.keep = keep
+        self.mark = mark
+        self.patience = patience
 
     def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
         """Save the weights and everything a resumed run needs; every rank calls it after the same step.
@@ -101,10 +116,25 @@ class CheckpointSaver:
             training_state=self._training_state(),
             write_resume=write_resume,
             resume_bytes=_RESUME_BYTES_PER_PARAMETER * trained,
+            wait_for_folder=self._wait_for_folder,
             keep=self.keep,
             is_main=rank() == 0,
             gather=gather_from_ranks,
         )
+
+    def _wait_for_folder(self) -> None:
+        """Wait while the run folder's file system is away.
+
+        Raises:
+            FolderAwayError: It did not come back in time.
+        """
+        deadline = time.monotonic() + self.patience
+        while not self.mark.is_file():
+            if time.monotonic() > deadline:
+                raise FolderAwayError(
+                    f"{self.mark.parent} has not been there for {self.patience:.0f} s; its file system has gone"
+                )
+            time.sleep(min(1.0, self.patience / 4))
 
     def _training_state(self) -> dict[str, Tensor] | None:
         """Return pool and head on rank 0, as `pool.…` and `head.…`."""

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from croc_cli.errors import RunError
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 
@@ -74,7 +76,8 @@ def load_universal(engine: Any, resume: Path, tag: str) -> None:
     """Give the engine the optimizer state and the trained weights of a universal checkpoint.
 
     DeepSpeed gives every parameter group the settings of the checkpoint's first one (ZeRO-3); the groups' own names,
-    rates and decays are put back.
+    rates and decays are put back. It also gives all of them one and the same tensor that counts the steps, which each
+    group's update would then raise for the others, too; each gets a copy.
     """
     groups = engine.optimizer.param_groups
     settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -85,3 +88,6 @@ def load_universal(engine: Any, resume: Path, tag: str) -> None:
         engine._config.load_universal_checkpoint = False
     for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(own)
+    for state in getattr(engine.optimizer, "optimizer", engine.optimizer).state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()

@@ -7,10 +7,14 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted
 from croc_cli.run_dir import StageDir
+
+ROOM_BYTES = 64 * 1024
+"""What a failure's message and traceback take at most, and the last lines of a log beside them."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -23,7 +27,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report_failure(stage_dir: StageDir, error: BaseException) -> int:
+def keep_room(stage_dir: StageDir) -> Path:
+    """Take a little of the disk now, and return the file: when the disk is full, what went wrong takes its place."""
+    room = stage_dir.failures / f".room-{os.environ.get('RANK', '0')}"
+    with suppress(OSError):
+        stage_dir.failures.mkdir(exist_ok=True)
+        room.write_bytes(bytes(ROOM_BYTES))
+    return room
+
+
+def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> int:
     """Write what went wrong where the launching process looks for it, and return the exit code."""
     known = isinstance(error, CrocError)
     exit_code = error.exit_code if isinstance(error, CrocError) else EXIT_RUN_FAILED
@@ -34,10 +47,13 @@ def report_failure(stage_dir: StageDir, error: BaseException) -> int:
         "hint": error.hint if isinstance(error, CrocError) else None,
         "exit_code": exit_code,
         "traceback": None if known else "".join(traceback.format_exception(error)),
-        "time": time.time(),
+        "uptime": time.monotonic(),  # of this machine; which rank failed first must not hang on a clock that jumps
     }
-    stage_dir.failures.mkdir(parents=True, exist_ok=True)
-    (stage_dir.failures / f"rank-{rank}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    with suppress(OSError):
+        room.unlink(missing_ok=True)
+    with suppress(OSError):  # a folder that is full, read-only or away must not hide the exit code
+        stage_dir.failures.mkdir(exist_ok=True)
+        stage_dir.failure_file(rank).write_text(json.dumps(record, indent=1), encoding="utf-8")
     if not isinstance(error, Interrupted):
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
     return exit_code
@@ -47,6 +63,7 @@ def main() -> int:
     """Run the stage; every way to fail ends in a failure file and an exit code."""
     arguments = parse_arguments()
     stage_dir = StageDir(arguments.stage_dir)
+    room = keep_room(stage_dir)
     # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
@@ -71,7 +88,9 @@ def main() -> int:
 
             run_training(stage_dir, arguments.stage, start=arguments.start, show_progress=arguments.show_progress)
     except BaseException as error:  # the process border: whatever it is, the parent must learn of it
-        return report_failure(stage_dir, error)
+        return report_failure(stage_dir, error, room=room)
+    with suppress(OSError):
+        room.unlink(missing_ok=True)
     return 0
 
 

@@ -31,7 +31,7 @@ from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
 from croc_cli.train.position import POSITION, PositionWriter
-from croc_cli.train.saving import CheckpointSaver, checkpoint_to_resume, load_resume
+from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
@@ -113,6 +113,8 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         stage_dir.checkpoints,
         recipe_yaml=stage_dir.recipe_file.read_text(encoding="utf-8"),
         keep=section.keep_checkpoints,
+        mark=stage_dir.recipe_file,
+        patience=min(AWAY_SECONDS, recipe.launch.stall_timeout / 2),  # the others wait, and must not seem to hang
         metadata=checkpoint_metadata(recipe, stage, start_folder),
     )
     trainer = Trainer(

@@ -52,7 +52,13 @@ def fail(stage_dir: StageDir, rank: int) -> int:
     print("a line of the log")
     write_json(
         stage_dir.failure_file(rank),
-        {"rank": rank, "message": "ValueError: it broke", "hint": None, "exit_code": 1, "time": time.time() + rank},
+        {
+            "rank": rank,
+            "message": "ValueError: it broke",
+            "hint": None,
+            "exit_code": 1,
+            "uptime": time.monotonic() + rank,
+        },
     )
     return 1
 

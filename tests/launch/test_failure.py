@@ -9,10 +9,12 @@ from croc_cli.run_dir import StageDir, write_json
 
 def test_the_rank_that_failed_first_is_shown_not_those_that_lost_it(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "align")
-    write_json(stage.failure_file(0), {"rank": 0, "message": "connection closed by peer", "exit_code": 1, "time": 20.0})
+    write_json(
+        stage.failure_file(0), {"rank": 0, "message": "connection closed by peer", "exit_code": 1, "uptime": 9.0}
+    )
     write_json(
         stage.failure_file(1),
-        {"rank": 1, "message": "loss is not finite", "hint": "lower the rate", "exit_code": 1, "time": 10.0},
+        {"rank": 1, "message": "loss is not finite", "hint": "lower the rate", "exit_code": 1, "uptime": 10.0},
     )
     stage.logs.mkdir()
     (stage.logs / "20260101_rank1.log").write_text("\n".join(f"line {n}" for n in range(40)))
@@ -26,7 +28,7 @@ def test_the_rank_that_failed_first_is_shown_not_those_that_lost_it(tmp_path: Pa
 def test_what_a_user_can_mend_comes_without_log_lines_and_keeps_its_exit_code(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "align")
     write_json(
-        stage.failure_file(0), {"rank": 0, "message": "a.json:7: no `conversations`", "exit_code": 2, "time": 1.0}
+        stage.failure_file(0), {"rank": 0, "message": "a.json:7: no `conversations`", "exit_code": 2, "uptime": 1.0}
     )
     stage.logs.mkdir()
     (stage.logs / "20260101_rank0.log").write_text("Traceback (most recent call last):\n")

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from croc_cli.errors import UsageError
 from croc_cli.launch.stage_state import (
@@ -58,6 +59,20 @@ def test_a_folder_made_with_other_settings_is_refused_with_the_keys(tmp_path: Pa
     ) as caught:
         stage_state(changed, stage, None)
     assert "--fresh" in (caught.value.hint or "")
+
+
+def test_a_folder_of_an_older_croc_goes_on_where_new_keys_have_their_defaults(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path / "reconstruct")
+    made(stage, recipe(), finished=False)
+    old = yaml.safe_load(stage.recipe_file.read_text())
+    del old["reconstruct"]["objectives"]["reconstruction_weight"], old["model"]["visual_norm"]
+    stage.recipe_file.write_text(yaml.safe_dump(old))
+    assert stage_state(recipe(), stage, None) == "unfinished"
+    other = recipe(reconstruct__objectives__reconstruction_weight=3)
+    assert differing_keys(other, stage) == ["reconstruct.objectives.reconstruction_weight"]
+    old["reconstruct"]["a_key_that_is_no_more"] = 1
+    stage.recipe_file.write_text(yaml.safe_dump(old))
+    assert "reconstruct.a_key_that_is_no_more" in differing_keys(recipe(), stage)
 
 
 def test_a_folder_in_which_nothing_was_trained_is_no_obstacle(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tests do to a running rank, from inside its own process: kill it at a counted moment, and write what it saw.
+"""What tests do to a running rank, from inside its own process, at a counted or named moment; and what the rank saw.
 
 A moment is one of: a forward, backward or optimizer call of the engine, and every file that the rank opens to write,
 renames, makes or removes in its run folder (Python's audit events), so a save alone has dozens of them.
@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -24,17 +25,21 @@ class Fault:
     """What happens to the ranks of one launch.
 
     Args:
-        kill_rank: Rank that is killed with SIGKILL; None for none.
-        kill_at: Its moment at which it is killed, from 1.
+        at_rank: Rank to which something happens; None for none.
+        at_moment: Its moment, by number from 1, or the first whose words hold this text.
+        does: What happens then: `kill` ends the rank with SIGKILL, `kill_all` every rank of the run, `fill` leaves not
+            a byte free on the run folder's disk, `term` is SIGTERM.
         count_to: File that gets the rank's moments, one line each, as `RANK.txt` in this folder; None for none.
         seen_to: Folder that gets what each rank trained on, as JSON lines; None for none.
         at_step: (rank, step from 0, what): `hang` sleeps for ever before the step, `exit` ends the process without a
-            word, `nan_loss` makes the step's pictures not a number, `nan_gradient` one gradient alone.
+            word, `nan_loss` makes the step's pictures not a number, `nan_gradient` one gradient alone; what begins with
+            `$ ` is run by a shell.
         clock_jumps: `time.time()` jumps by up to a day, back and forth, at every call.
     """
 
-    kill_rank: int | None = None
-    kill_at: int = 0
+    at_rank: int | None = None
+    at_moment: int | str = 0
+    does: str = "kill"
     count_to: str | None = None
     seen_to: str | None = None
     at_step: tuple[tuple[int, int, str], ...] = ()
@@ -49,21 +54,33 @@ class Fault:
         if self.clock_jumps:
             draw, clock = random.Random(rank), time.time
             time.time = lambda: clock() + draw.uniform(-86_400, 86_400)
-        if self.count_to is not None or self.kill_rank == rank:
-            target = self.kill_at if self.kill_rank == rank else 0
-            _Moments(target, Path(self.count_to) / f"{rank}.txt" if self.count_to else None, root.parent).install()
+        if self.count_to is not None or self.at_rank == rank:
+            target = self.at_moment if self.at_rank == rank else 0
+            notes = Path(self.count_to) / f"{rank}.txt" if self.count_to else None
+            _Moments(target, self.does, notes, root).install()
 
 
 NO_FAULT = Fault()
 
 
-class _Moments:
-    """Counts moments, notes them, and ends the process at one of them."""
+def fill_disk(folder: Path) -> None:
+    """Take every free byte of a folder's file system with a file named `ballast`."""
+    with (folder / "ballast").open("ab") as file:
+        free = os.statvfs(folder)
+        if free.f_bavail:
+            os.posix_fallocate(file.fileno(), file.tell(), free.f_bavail * free.f_frsize)
 
-    def __init__(self, target: int, notes: Path | None, root: Path) -> None:
+
+class _Moments:
+    """Counts moments, notes them, and does something at one of them."""
+
+    def __init__(self, target: int | str, does: str, notes: Path | None, stage_folder: Path) -> None:
         self.target = target
-        self.root = str(root)
+        self.does = does
+        self.stage_folder = stage_folder
+        self.root = str(stage_folder.parent)
         self.count = 0
+        self.done = False
         self.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if notes else None
 
     def install(self) -> None:
@@ -92,7 +109,7 @@ class _Moments:
         def torn(what: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
             self.pass_one(f"write {file}")
             result = function(what, file, *args, **kwargs)
-            if self.count + 1 == self.target:
+            if self.does.startswith("kill") and self.count + 1 == self.target:
                 os.truncate(file, os.path.getsize(file) // 2)
             self.pass_one(f"written half {file}")
             return result
@@ -104,15 +121,32 @@ class _Moments:
             return
         if event == "open" and not (isinstance(args[2], int) and args[2] & _WRITING):
             return
-        if "/logs/" not in str(args[0]):
+        if not any(part in str(args[0]) for part in ("/logs/", "/ranks/")):  # a thread writes the latter, by the clock
             self.pass_one(f"{event} {args[0]}")
 
     def pass_one(self, what: str) -> None:
+        if self.done:
+            return
         self.count += 1
         if self.notes is not None:
             os.write(self.notes, f"{what}\n".encode())
-        if self.count == self.target:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.target in what if isinstance(self.target, str) else self.count == self.target:
+            self.done = True
+            self._do()
+
+    def _do(self) -> None:
+        if self.does == "fill":
+            fill_disk(Path(self.root).parent)
+            return
+        if self.does == "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        if self.does == "kill_all":
+            for file in (self.stage_folder / "ranks").glob("rank-*.json"):
+                pid = json.loads(file.read_text())["process"]["pid"]
+                if pid != os.getpid():
+                    os.kill(pid, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _do_at_steps(happening: dict[int, str]) -> None:
@@ -125,6 +159,8 @@ def _do_at_steps(happening: dict[int, str]) -> None:
         what = happening.get(number)
         if what == "hang":
             time.sleep(1e6)
+        if what is not None and what.startswith("$ "):
+            subprocess.run(what[2:], shell=True, check=True)
         if what == "exit":
             os._exit(7)
         if what == "nan_loss":

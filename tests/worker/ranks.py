@@ -22,7 +22,7 @@ from croc_cli.launch.run import find_free_port
 from croc_cli.names import StageName
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe
-from croc_cli.run_dir import StageDir
+from croc_cli.run_dir import StageDir, read_json
 from tests.worker.faults import NO_FAULT, Fault
 
 PRELOADED = ["croc_cli.worker.training", "croc_cli.worker.__main__", "tests.worker.faults", "deepspeed"]
@@ -93,8 +93,9 @@ def wait_for_ranks(
             kill_ranks(processes)
         time.sleep(0.02)
     records = [stage_dir.failure_file(rank) for rank in range(len(processes))]
-    messages = [json.loads(file.read_text())["message"] if file.exists() else "" for file in records]
-    logs = [_log(stage_dir, rank).read_text(errors="replace") for rank in range(len(processes))]
+    messages = [str(read_json(file).get("message", "")) for file in records]
+    files = [_log(stage_dir, rank) for rank in range(len(processes))]
+    logs = [file.read_text(errors="replace") if file.exists() else "" for file in files]
     return Ended([process.exitcode or 0 for process in processes], messages, logs)
 
 

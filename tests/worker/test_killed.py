@@ -76,17 +76,30 @@ def seen(folder: Path) -> dict[int, list[Any]]:
 
 
 def check_nothing_lost(
-    home: Path, tmp_path: Path, unbroken: Unbroken, *, stage: str, zero_stage: int, num_ranks: int, moment: float
+    home: Path,
+    tmp_path: Path,
+    unbroken: Unbroken,
+    *,
+    stage: str,
+    zero_stage: int,
+    num_ranks: int,
+    moment: float,
+    does: str = "kill",
+    clock_jumps: bool = False,
 ) -> None:
-    """Kill a rank at a share of its moments, run again, and compare with the unbroken run."""
+    """Kill a rank or all at a share of a rank's moments, run again, and compare with the unbroken run."""
     expected_dir, moments = unbroken.run(stage, zero_stage, num_ranks)
     rank = random.Random(f"{stage}{zero_stage}{moment}").randrange(num_ranks)
-    fault = Fault(kill_rank=rank, kill_at=1 + int(moment * moments[rank]), seen_to=str(tmp_path))
+    at = 1 + int(moment * moments[rank])
+    fault = Fault(at_rank=rank, at_moment=at, does=does, seen_to=str(tmp_path), clock_jumps=clock_jumps)
     recipe = recipe_of(home, stage, zero_stage)
     run = {"start": home / "start", "num_ranks": num_ranks}
     _, killed = run_ranks(recipe, stage, tmp_path / "run", fault=fault, **run)
     assert killed.codes[rank] == -9, (fault, killed)
-    stage_dir, ended = run_ranks(recipe, stage, tmp_path / "run", fault=Fault(seen_to=str(tmp_path)), **run)
+    if does == "kill_all":
+        assert killed.codes == [-9] * num_ranks
+    going_on = Fault(seen_to=str(tmp_path), clock_jumps=clock_jumps)
+    stage_dir, ended = run_ranks(recipe, stage, tmp_path / "run", fault=going_on, **run)
     assert ended.codes == [0] * num_ranks, (fault, ended.logs)
 
     assert json.loads(stage_dir.summary_file.read_text())["finished"] is True
@@ -114,16 +127,35 @@ def test_a_killed_rank_costs_nothing_but_time(
     check_nothing_lost(home, tmp_path, unbroken, stage=stage, zero_stage=zero_stage, num_ranks=num_ranks, moment=moment)
 
 
-def seeded_moments(count: int) -> list[tuple[str, int, int, float]]:
-    """Return (stage, ZeRO stage, ranks, share of the rank's moments): every stage, ZeRO-2 and 3, one rank and two."""
+def test_clocks_that_jump_by_a_day_at_every_look_change_nothing(home: Path, tmp_path: Path, unbroken: Unbroken) -> None:
+    kind = {"stage": "reconstruct", "zero_stage": 2, "num_ranks": 1, "moment": 0.6}
+    check_nothing_lost(home, tmp_path, unbroken, **kind, clock_jumps=True)
+
+
+def seeded_moments(count: int) -> list[tuple[str, int, int, float, str]]:
+    """Return (stage, ZeRO stage, ranks, share of the rank's moments, what is done).
+
+    Every stage, ZeRO-2 and 3, one rank and two; of two, one is killed or both.
+    """
     draw = random.Random(6)
     kinds = [(stage, zero, ranks) for ranks in (1, 2) for stage in STAGES for zero in (2, 3)]
-    return [(*kinds[index % len(kinds)], round(draw.random(), 3)) for index in range(count)]
+    does = ("kill", "kill_all")
+    return [
+        (*kinds[index % len(kinds)], round(draw.random(), 3), does[index // len(kinds) % 2]) for index in range(count)
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "zero_stage", "num_ranks", "moment"), seeded_moments(24))
+@pytest.mark.parametrize(("stage", "zero_stage", "num_ranks", "moment", "does"), seeded_moments(24))
 def test_twenty_four_seeded_moments_cost_nothing_but_time(
-    home: Path, tmp_path: Path, unbroken: Unbroken, stage: str, zero_stage: int, num_ranks: int, moment: float
+    home: Path,
+    tmp_path: Path,
+    unbroken: Unbroken,
+    stage: str,
+    zero_stage: int,
+    num_ranks: int,
+    moment: float,
+    does: str,
 ) -> None:
-    check_nothing_lost(home, tmp_path, unbroken, stage=stage, zero_stage=zero_stage, num_ranks=num_ranks, moment=moment)
+    kind = {"stage": stage, "zero_stage": zero_stage, "num_ranks": num_ranks, "moment": moment}
+    check_nothing_lost(home, tmp_path, unbroken, **kind, does=does)
