@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 from croc_cli.benchmarks.base import Record
 from croc_cli.benchmarks.judged import JudgedBenchmark, JudgeRequest
 from croc_cli.errors import UsageError
+from croc_cli.names import JUDGE_KEY_VARIABLE
 from croc_cli.run_dir import read_json, write_json
 
 if TYPE_CHECKING:
     import httpx
-
-KEY_VARIABLE = "CROC_JUDGE_API_KEY"
-"""Environment variable with the judge's key."""
 
 _REFUSED = (401, 403)
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -75,7 +73,7 @@ class Judge:
 
         self.cache.mkdir(parents=True, exist_ok=True)
         self.failures.clear()
-        headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(KEY_VARIABLE)) else {}
+        headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(JUDGE_KEY_VARIABLE)) else {}
         with (
             httpx.Client(base_url=self.base_url.rstrip("/") + "/", headers=headers, timeout=self.timeout) as client,
             ThreadPoolExecutor(self.num_workers) as pool,
@@ -138,7 +136,7 @@ class Judge:
                 if response.status_code in _REFUSED:
                     raise JudgeRefused(
                         f"the judge at {self.base_url} refuses the key (status {response.status_code})",
-                        hint=f"put a key that it takes into the environment as {KEY_VARIABLE}",
+                        hint=f"put a key that it takes into the environment as {JUDGE_KEY_VARIABLE}",
                     )
                 if response.status_code == 404:
                     raise JudgeRefused(

@@ -1,4 +1,4 @@
-"""Fetches a picture by http(s): bounded in size and time, and never from this machine's own network neighbourhood."""
+"""Fetches a picture by http(s): bounded in size and time, and from no link-local address unless that is allowed."""
 
 import http.client
 import ipaddress
@@ -33,20 +33,30 @@ def is_url(reference: str) -> bool:
     return "://" in reference
 
 
-def fetch(url: str, *, max_bytes: int = MAX_BYTES, total_seconds: float = TOTAL_SECONDS) -> bytes:
+def fetch(
+    url: str, *, max_bytes: int = MAX_BYTES, total_seconds: float = TOTAL_SECONDS, allow_link_local: bool = False
+) -> bytes:
     """Return what an http(s) URL gives.
+
+    Args:
+        url: Where it is.
+        max_bytes: Most bytes that are read.
+        total_seconds: Longest time for the whole.
+        allow_link_local: Fetch from link-local addresses, too.
 
     Raises:
         FetchError: Another scheme, a server that is not reached or says no, a link-local address, a web page instead
             of a picture, too many bytes, or too slow.
     """
     check_scheme(url)
+    if not allow_link_local:
+        _check_host(url)
     opener = urllib.request.OpenerDirector()  # not build_opener: that one also opens file:// and ftp://
     for handler in (
         urllib.request.ProxyHandler(),
-        _HTTPHandler(),
-        _HTTPSHandler(),
-        _RedirectHandler(),
+        urllib.request.HTTPHandler() if allow_link_local else _HTTPHandler(),
+        urllib.request.HTTPSHandler() if allow_link_local else _HTTPSHandler(),
+        _RedirectHandler(allow_link_local=allow_link_local),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
@@ -75,6 +85,16 @@ def check_scheme(url: str) -> None:
         raise FetchError(f"{parts.scheme}:// is not fetched, expected http:// or https://, or a path")
     if not parts.hostname:
         raise FetchError("the URL names no host")
+
+
+def _check_host(url: str) -> None:
+    """Raise FetchError for a URL that names a link-local address itself: behind a proxy we would not connect to it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        ipaddress.ip_address(host.split("%")[0])
+    except ValueError:  # a name, which is looked at once it is resolved
+        return
+    check_address(host)
 
 
 def check_address(address: str) -> None:
@@ -134,6 +154,11 @@ class _HTTPSHandler(urllib.request.HTTPSHandler):
 class _RedirectHandler(urllib.request.HTTPRedirectHandler):
     max_redirections = 5
 
+    def __init__(self, *, allow_link_local: bool) -> None:
+        self.allow_link_local = allow_link_local
+
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         check_scheme(newurl)
+        if not self.allow_link_local:
+            _check_host(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

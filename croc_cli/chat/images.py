@@ -24,15 +24,19 @@ class ChatImage:
     picture: Image
 
 
-def load_image(reference: str) -> ChatImage:
+def load_image(reference: str, *, allow_link_local: bool = False) -> ChatImage:
     """Open a picture by path or http(s) URL.
+
+    Args:
+        reference: The path or URL.
+        allow_link_local: Fetch from link-local addresses, too.
 
     Raises:
         UsageError: It is missing, truncated, no picture, has too many pixels, or cannot be fetched; one line.
     """
     try:
         if is_url(reference):
-            image: ImageRef = BytesImage(reference, fetch(reference))
+            image: ImageRef = BytesImage(reference, fetch(reference, allow_link_local=allow_link_local))
             return ChatImage(reference, open_image(image))
         path = Path(reference).expanduser()
         if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero never ends

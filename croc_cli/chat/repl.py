@@ -53,6 +53,7 @@ class Repl:
         read_line: Returns the next line; raises EOFError at the end and KeyboardInterrupt on Ctrl-C.
         write: Shows a piece of an answer.
         say: Shows a notice, one line or more.
+        allow_link_local: `/image` may fetch from link-local addresses.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Repl:
         read_line: Callable[[], str] | None = None,
         write: Callable[[str], None] | None = None,
         say: Callable[[str], None] | None = None,
+        allow_link_local: bool = False,
     ) -> None:
         self.session = session
+        self.allow_link_local = allow_link_local
         self.first_image = image
         self._read_line = read_line or _terminal_reader()
         self._write = write or _write
@@ -127,7 +130,7 @@ class Repl:
         """Show a picture with the next question."""
         if not reference:
             raise UsageError("/image needs a file or a URL", hint="/image photo.jpg")
-        image = load_image(_unquote(reference))
+        image = load_image(_unquote(reference), allow_link_local=self.allow_link_local)
         self.session.show(image)
         self._say(f"{image.name} is shown with the next question")
 

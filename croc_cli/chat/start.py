@@ -31,6 +31,7 @@ class ChatRequest:
         max_tokens: Longest answer, in tokens.
         seed: Of the draws above temperature 0.
         device: A torch device, or "auto".
+        allow_link_local: Fetch pictures from link-local addresses, too; clouds serve credentials there.
     """
 
     image: str | None = None
@@ -40,6 +41,7 @@ class ChatRequest:
     max_tokens: int | None = None
     seed: int | None = None
     device: str = "auto"
+    allow_link_local: bool = False
 
 
 def run_chat(request: ChatRequest) -> None:
@@ -48,14 +50,16 @@ def run_chat(request: ChatRequest) -> None:
     Raises:
         UsageError: A picture, a checkpoint, the prompt or the device is not what it should be.
     """
-    image = load_image(request.image) if request.image is not None else None
+    image = None
+    if request.image is not None:
+        image = load_image(request.image, allow_link_local=request.allow_link_local)
     prompt = read_prompt(request)
     folder = find_model(request)
     session = open_session(request, folder)
     if prompt is None:
         from croc_cli.chat.repl import Repl
 
-        Repl(session, image=image).run()
+        Repl(session, image=image, allow_link_local=request.allow_link_local).run()
     else:
         print(answer_once(session, prompt, image), flush=True)
 

@@ -33,6 +33,9 @@ def chat(
         int | None, typer.Option("--seed", min=0, metavar="N", help="Makes answers above temperature 0 repeatable")
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1")] = "auto",
+    allow_link_local: Annotated[
+        bool, typer.Option("--allow-link-local", help="Fetch pictures from link-local addresses, such as 169.254.1.1")
+    ] = False,
 ) -> None:
     """Talk to a model about pictures.
 
@@ -49,5 +52,6 @@ def chat(
             max_tokens=max_tokens,
             seed=seed,
             device=device,
+            allow_link_local=allow_link_local,
         )
     )

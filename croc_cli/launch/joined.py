@@ -13,12 +13,11 @@ from croc_cli.launch.plan import LaunchPlan, worker_arguments
 from croc_cli.launch.run import write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import move_aside
+from croc_cli.names import HOLDS_LOCK_VARIABLE
 from croc_cli.run_dir import RunDir, read_json, write_json
 
 WAIT_SECONDS = 120.0
 """How long a rank waits for rank 0's files; a shared file system may show them late."""
-HOLDS_LOCK_VARIABLE = "CROC_HOLDS_LOCK"
-"""Environment variable that tells rank 0 of a joined launch that the run folder's lock is its own."""
 _IDENTITY = (
     "MASTER_ADDR",
     "MASTER_PORT",

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-PARENT_VARIABLE = "CROC_PARENT"
-"""Environment variable that tells ranks which process launched them, as JSON."""
+from croc_cli.names import PARENT_VARIABLE
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 19  # starttime of /proc/PID/stat, counted from the state that follows the command's name
 

@@ -16,10 +16,11 @@ from croc_cli.errors import EXIT_INTERRUPTED, Interrupted, RunError
 from croc_cli.launch.failure import explain_failure
 from croc_cli.launch.live import Progress, open_progress
 from croc_cli.launch.plan import LaunchPlan
-from croc_cli.launch.process import PARENT_VARIABLE, this_process
+from croc_cli.launch.process import this_process
 from croc_cli.launch.rank_watch import RankWatch
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.tail import JsonLinesTail
+from croc_cli.names import PARENT_VARIABLE
 from croc_cli.run_dir import RunDir, read_json, write_json, write_whole
 
 POLL_SECONDS = 0.2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from croc_cli.errors import RecipeError
+from croc_cli.names import NO_RECIPE_KEYS
 from croc_cli.recipe.find import find_recipe, shown_path
 from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted
 from croc_cli.recipe.schema import Recipe
@@ -107,7 +108,8 @@ def put_environment(layers: Layers, environ: Mapping[str, str]) -> None:
 
     A variable that names no key is an issue, as a misspelt key in a file is one.
     """
-    for variable in sorted(name for name in environ if name.upper().startswith(ENVIRONMENT_PREFIX)):
+    own = {name for name in environ if name.upper().startswith(ENVIRONMENT_PREFIX)}
+    for variable in sorted(own - NO_RECIPE_KEYS):
         path = tuple(variable[len(ENVIRONMENT_PREFIX) :].lower().split(NESTING))
         put_text(layers, path, environ[variable], origin=variable)
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from croc_cli.benchmarks.base import Record
-from croc_cli.benchmarks.judge import KEY_VARIABLE, Judge, JudgeRefused, estimate
+from croc_cli.benchmarks.judge import Judge, JudgeRefused, estimate
 from croc_cli.benchmarks.judged import LlavaBench, MmVet
+from croc_cli.names import JUDGE_KEY_VARIABLE
 
 RECORDS = [Record(str(i), i, f"Question {i}?", None, "truth", {"capability": ["rec"]}) for i in range(6)]
 ANSWERS = [f"answer {i}" for i in range(6)]
@@ -154,7 +155,7 @@ def test_a_refusal_stops_at_once_and_says_what_to_change(status: int, word: str,
 
 
 def test_the_key_goes_to_the_judge_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "sk-very-secret")
+    monkeypatch.setenv(JUDGE_KEY_VARIABLE, "sk-very-secret")
     stub = Stub("0.5")
     with served(stub) as url:
         ask, _ = judge(url, tmp_path)

@@ -90,6 +90,13 @@ def test_link_local_addresses_are_refused(address):
         check_address(address)
 
 
+def test_behind_a_proxy_a_link_local_address_is_refused_and_asked_for_only_where_allowed(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server)  # answers for every host, as a proxy does
+    with pytest.raises(FetchError, match=r"169\.254\.169\.254 is a link-local address"):
+        fetch("http://169.254.169.254/a.png")
+    assert fetch("http://169.254.169.254/a.png", allow_link_local=True) == png()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.168.1.2", "93.184.215.14"])
 def test_other_addresses_are_not(address):
     check_address(address)

@@ -88,7 +88,10 @@ def test_a_terminal_without_a_prompt_is_a_conversation(home, monkeypatch):
     started = []
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setattr("croc_cli.chat.repl.Repl.__init__", lambda self, session, image: started.append(image.name))
+    monkeypatch.setattr(
+        "croc_cli.chat.repl.Repl.__init__",
+        lambda self, session, *, image, allow_link_local: started.append(image.name),
+    )
     monkeypatch.setattr("croc_cli.chat.repl.Repl.run", lambda self: started.append("run"))
     run_chat(ChatRequest(image="image.png"))
     assert started == [str(home / "image.png"), "run"]

@@ -83,6 +83,12 @@ def test_file_then_environment_then_flags(tmp_path: Path) -> None:
     assert loaded.origins["reconstruct.mask.ratio"] == "CROC_RECONSTRUCT__MASK__RATIO"
 
 
+def test_the_judges_key_and_what_ranks_are_told_are_no_recipe_keys(tmp_path: Path) -> None:
+    environ = {"CROC_JUDGE_API_KEY": "sk-secret", "CROC_PARENT": "{}", "CROC_HOLDS_LOCK": "1"}
+    loaded = load_recipe(str(child(tmp_path, "reconstruct: {pool: {size: 1}}")), environ=environ)
+    assert "sk-secret" not in dump_recipe(loaded.recipe)
+
+
 def test_every_value_has_an_origin(tmp_path: Path) -> None:
     path = child(tmp_path, "reconstruct:\n  pool:\n    size: 7\n")
     origins = load_recipe(str(path), environ={}).origins

@@ -1,6 +1,7 @@
 """Two real ranks that never see the same kind of sample at the same time (one launch for each ZeRO stage)."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.worker import harness
 
 NUM_STEPS = 4
 LAUNCH_SECONDS = 240
+KEYS = {"CROC_JUDGE_API_KEY": "sk-key-of-judge", "HF_TOKEN": "hf_key-of-hub", "WANDB_API_KEY": "key-of-wandb"}
 
 
 def seed_that_mixes_every_step(dataset: LlavaJsonDataset) -> int:
@@ -63,16 +65,22 @@ def losses(home: Path, run_dir: Path, *, ranks: int, zero_stage: int) -> list[tu
     command = [sys.executable, "-m", "croc_cli", "reconstruct", str(home / "recipe.yaml")]
     command += ["--from", str(home / "start"), "--run-dir", str(run_dir), "--ranks", str(ranks)]
     command += ["--set", f"reconstruct.zero_stage={zero_stage}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LAUNCH_SECONDS, env=os.environ | KEYS)
     assert done.returncode == 0, done.stderr
+    assert not [key for key in KEYS.values() if key in done.stdout + done.stderr]
     lines = (run_dir / "reconstruct" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return [(row["caption_loss"], row["reconstruction_loss"]) for row in rows]
 
 
 @pytest.fixture(scope="module")
-def one_process(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[float, float]]:
-    return losses(home, tmp_path_factory.mktemp("one"), ranks=1, zero_stage=0)
+def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("one")
+
+
+@pytest.fixture(scope="module")
+def one_process(home: Path, one_folder: Path) -> list[tuple[float, float]]:
+    return losses(home, one_folder, ranks=1, zero_stage=0)
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
@@ -83,3 +91,16 @@ def test_ranks_that_differ_at_every_step_finish_with_the_losses_of_one_process(
     assert len(found) == NUM_STEPS
     for ours, expected in zip(found, one_process, strict=True):
         assert ours == pytest.approx(expected, abs=1e-4)
+
+
+def test_keys_of_the_environment_are_in_no_file_that_a_run_or_its_report_writes(
+    one_folder: Path, one_process: list[tuple[float, float]]
+) -> None:
+    command = [sys.executable, "-m", "croc_cli", "report", str(one_folder), "--no-model"]
+    subprocess.run(command, capture_output=True, timeout=LAUNCH_SECONDS, env=os.environ | KEYS, check=True)
+    files = [file for file in one_folder.rglob("*") if file.is_file()]
+    assert {"recipe.yaml", "launch.json", "deepspeed.json", "metrics.jsonl", "croc.json", "index.html"} <= {
+        file.name for file in files
+    }
+    assert any(file.suffix == ".log" for file in files)
+    assert not [(file, key) for file in files for key in KEYS.values() if key.encode() in file.read_bytes()]
