@@ -1,7 +1,8 @@
 """Scores a checkpoint on pictures it was never trained on: `python -m tests.smol.held_out --model DIR --data DIR`.
 
 For questions that ask what a picture shows it prints the mean loss of a right answer's token, with the picture that the
-question is about and with another one, and the answers to the first five questions as they come out.
+question is about and with another one, and the answers to five questions as they come out. No two pictures are of one
+family, so that none differs from another in skin or gender alone.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from croc_cli.errors import CrocError
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_questions
 from croc_cli.names import IGNORE_INDEX
+from tests.smol.conversations import family_of
 
 NUM_ANSWERED = 5
 
@@ -33,9 +35,9 @@ class HeldOut:
     Args:
         num_questions: How many were asked.
         right: Mean cross-entropy of an answer's token, in nats, with the picture of the question.
-        swapped: The same with the picture of the next question.
+        swapped: The same with the picture of a question half the list away.
         better: Share of questions whose answer has a lower loss with its own picture.
-        answers: (question id, right answer, what the model said), the first of the file.
+        answers: (question id, right answer, what the model said), of questions spread over the file.
     """
 
     num_questions: int
@@ -48,12 +50,13 @@ class HeldOut:
 def score(model: LoadedModel, samples: list[Sample]) -> HeldOut:
     """Score a model on samples of one question and one picture each."""
     encoder = evaluation_encoder(model)
-    pictures = [sample.images[0] for sample in samples]
-    others = [*pictures[1:], pictures[0]]
+    pictures = [_visual_tokens(model, sample.images[0]) for sample in samples]
+    half = len(samples) // 2  # neighbours are of one kind, such as two flags
+    others = [*pictures[half:], *pictures[:half]]
     right = [_loss(model, encoder, sample, picture) for sample, picture in zip(samples, pictures, strict=True)]
     swapped = [_loss(model, encoder, sample, picture) for sample, picture in zip(samples, others, strict=True)]
     better = [own[0] / own[1] < other[0] / other[1] for own, other in zip(right, swapped, strict=True)]
-    asked = samples[:NUM_ANSWERED]
+    asked = samples[:: max(1, len(samples) // NUM_ANSWERED)][:NUM_ANSWERED]
     questions = [Question(one.id, encoder.encode_prompt(one.turns[:1]), one.images) for one in asked]
     said = dict(answer_questions(model.llava, model.processor, questions, batch_size=NUM_ANSWERED, max_new_tokens=40))
     return HeldOut(
@@ -66,14 +69,35 @@ def score(model: LoadedModel, samples: list[Sample]) -> HeldOut:
 
 
 @torch.inference_mode()
-def _loss(model: LoadedModel, encoder: ConversationEncoder, sample: Sample, picture: ImageRef) -> tuple[float, int]:
+def _visual_tokens(model: LoadedModel, picture: ImageRef) -> torch.Tensor:
+    """Return a picture's projected tokens [n, D], which two questions share."""
+    pixels = process_images([open_image(picture)], model.processor.image_processor).to(model.llava.dtype)
+    return model.llava.get_image_features(pixel_values=pixels).pooler_output[0]
+
+
+@torch.inference_mode()
+def _loss(
+    model: LoadedModel, encoder: ConversationEncoder, sample: Sample, visual_tokens: torch.Tensor
+) -> tuple[float, int]:
     """Return the summed cross-entropy of an answer's tokens, and how many they are."""
     encoded = encoder.encode(sample.turns, num_images=1)
-    pixels = process_images([open_image(picture)], model.processor.image_processor).to(model.llava.dtype)
-    logits = model.llava(input_ids=torch.tensor([encoded.input_ids]), pixel_values=pixels).logits[0, :-1].float()
+    input_ids = torch.tensor([encoded.input_ids])
+    embeddings = model.llava.get_input_embeddings()(input_ids)
+    embeddings[input_ids == model.llava.config.image_token_id] = visual_tokens
+    logits = model.llava(inputs_embeds=embeddings).logits[0, :-1].float()
     labels = torch.tensor(encoded.labels[1:])
     loss = functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return float(loss), int((labels != IGNORE_INDEX).sum())
+
+
+def one_a_family(samples: list[Sample], *, count: int) -> list[Sample]:
+    """Return the first sample of `count` families of pictures, spread over all of them."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(family_of(sample.id.split("-name")[0]), sample)
+    chosen = list(first.values())
+    taken = min(count, len(chosen))
+    return [chosen[number * len(chosen) // taken] for number in range(taken)]
 
 
 def main() -> int:
@@ -86,8 +110,8 @@ def main() -> int:
     try:
         dataset = LlavaJsonDataset(arguments.data / "test.json", arguments.data / "images")
         samples = [dataset[index] for index in range(len(dataset))]
-        named = [sample for sample in samples if "-name" in sample.id][:: max(1, len(samples) // 3 // arguments.count)]
-        found = score(load_for_inference(arguments.model), named[: arguments.count])
+        named = [sample for sample in samples if "-name" in sample.id]
+        found = score(load_for_inference(arguments.model), one_a_family(named, count=arguments.count))
     except CrocError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code

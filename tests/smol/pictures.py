@@ -6,6 +6,7 @@ in any other file.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable
@@ -90,9 +91,23 @@ def write_json(path: Path, rows: Iterable[Row]) -> int:
     return len(lines)
 
 
-def make_pictures(packages: Path, destination: Path) -> dict[str, int]:
+def one_of_each_family(emoji: Iterable[Emoji], *, count: int) -> list[Emoji]:
+    """Return the first of `count` families, drawn by a hash, so that no two pictures differ in skin or gender alone."""
+    first: dict[str, Emoji] = {}
+    for each in emoji:
+        first.setdefault(each.family, each)
+    drawn = sorted(first.values(), key=lambda each: hashlib.sha256(f"train {each.family}".encode()).digest())[:count]
+    chosen = {each.key for each in drawn}
+    return [each for each in first.values() if each.key in chosen]
+
+
+def make_pictures(packages: Path, destination: Path, *, num_train: int | None = None) -> dict[str, int]:
     """Write `images/`, `align.json`, `reconstruct.json`, `finetune.json` and `test.json` into a folder.
 
+    Args:
+        packages: Folder in which npm installed the two packages.
+        destination: Where they are written.
+        num_train: Pictures to train on, no two of a family; None for all, variants too.
     Returns:
         The number of rows of each file, and of pictures.
     Raises:
@@ -104,6 +119,8 @@ def make_pictures(packages: Path, destination: Path) -> dict[str, int]:
         with Image.open(path) as picture:
             flatten(picture).save(destination / "images" / f"{each.key}.png")
     train = [each for each, _ in found if not each.is_test]
+    if num_train is not None:
+        train = one_of_each_family(train, count=num_train)
     test = [each for each, _ in found if each.is_test]
     files = {
         "align.json": brief_captions(train),
@@ -124,10 +141,14 @@ def main() -> int:
         metavar="DIR",
         help="folder in which npm installed the packages (default: OUT/packages)",
     )
+    parser.add_argument(
+        "--train", type=int, metavar="N", help="pictures to train on, no two of a family (default: all)"
+    )
     arguments = parser.parse_args()
     destination: Path = arguments.out
+    packages: Path = arguments.packages or destination / "packages"
     try:
-        counts = make_pictures(arguments.packages or destination / "packages", destination)
+        counts = make_pictures(packages, destination, num_train=arguments.train)
     except CrocError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
