@@ -8,7 +8,7 @@ from PIL import Image
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.image import PathImage
 from croc_cli.data.sample import Sample, Turn
-from tests.smol.held_out import score
+from tests.smol.held_out import one_a_family, score
 from tests.tiny import make_tiny_llava
 
 
@@ -35,3 +35,12 @@ def test_a_blind_model_has_the_same_loss_with_any_picture(tmp_path: Path) -> Non
     found = score(model, make_samples(tmp_path))
     assert found.right == found.swapped
     assert found.better == 0.0
+
+
+def test_questions_are_spread_over_families_and_no_family_is_asked_twice() -> None:
+    keys = ["1f3c3", "1f3c3-1f3fb", "1f400", "1f401", "1f402", "1f403"]
+    samples = [Sample(f"{key}-name#{number}", (Turn("human", "?"),), ()) for number, key in enumerate(keys)]
+    assert [sample.id for sample in one_a_family(samples, count=9)] == [
+        *("1f3c3-name#0", "1f400-name#2", "1f401-name#3", "1f402-name#4", "1f403-name#5")
+    ]
+    assert [sample.id for sample in one_a_family(samples, count=2)] == ["1f3c3-name#0", "1f401-name#3"]

@@ -18,7 +18,14 @@ from tests.smol.conversations import (
     held_out_questions,
     picture_key,
 )
-from tests.smol.pictures import PICTURE_SIZE, emoji_of_table, flatten, make_pictures, read_emoji
+from tests.smol.pictures import (
+    PICTURE_SIZE,
+    emoji_of_table,
+    flatten,
+    make_pictures,
+    one_of_each_family,
+    read_emoji,
+)
 
 PACKAGES = Path(os.environ.get("SMOL_PACKAGES", "data/smol/packages"))
 
@@ -82,6 +89,16 @@ def test_a_tenth_of_the_families_is_held_out_with_all_variants() -> None:
 
     assert 0.05 < len(held_out) / len(emoji) < 0.15
     assert variant.is_test
+
+
+def test_fewer_pictures_to_train_on_are_of_different_families_and_always_the_same() -> None:
+    emoji = [*many_emoji(), Emoji("1f400-1f3fb", "1f400", "a variant", "odd", "things", ())]
+
+    chosen = one_of_each_family(emoji, count=40)
+
+    assert len({each.family for each in chosen}) == len(chosen) == 40
+    assert chosen == one_of_each_family(emoji, count=40)
+    assert set(chosen) < set(one_of_each_family(emoji, count=60))
 
 
 def test_a_brief_caption_is_the_label_under_one_picture() -> None:
