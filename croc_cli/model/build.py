@@ -1,11 +1,11 @@
 """A stock LLaVA out of a vision tower and an LLM, and the way back from a folder to the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,15 +15,16 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
-from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.model.find import ModelNotFound, find_model
+from croc_cli.model.projector import new_projector, num_whitening_pictures, whiten_for
 from croc_cli.model.stock_names import weights_to_write
 from croc_cli.model.vision_tower import (
     OPENING_ERRORS,
     load_tower,
     num_additional_tokens,
+    num_visual_tokens,
     open_whole,
     select_strategy,
 )
@@ -47,7 +48,7 @@ def assemble(
     chat_template: str | None,
     dtype: torch.dtype,
     prepare_tokenizer: Callable[[Any], None] | None = None,
-    projector_init_std: float | None = None,
+    pictures: Callable[[int], Iterable[Tensor]] | None = None,
 ) -> None:
     """Write a stock LLaVA checkpoint with a new projector (arXiv:2410.14332v3, section 3.1).
 
@@ -65,8 +66,9 @@ def assemble(
         chat_template: Jinja template to save with it; None keeps the tokenizer's own.
         dtype: Of all weights.
         prepare_tokenizer: Called with the LLM's tokenizer as it was opened, to change it before it is saved.
-        projector_init_std: Spread of the projector's first weights, its biases zero; None for torch's own first weights
-            of linear layers, as LLaVA's code has them.
+        pictures: Returns as many of the pictures to come as it is asked for, in batches [b, 3, H, W]; the projector's
+            first weights are then whitened for them. None for torch's own first weights of linear layers, as LLaVA's
+            code has them.
 
     Raises:
         UsageError: The parts do not fit into a LLaVA.
@@ -91,9 +93,12 @@ def assemble(
     with torch.device("meta"):
         llava = LlavaForConditionalGeneration(config)
     llava.model.vision_tower = tower
-    llava.model.multi_modal_projector = _new_projector(config, seed, projector_init_std).to(dtype)
+    llava.model.multi_modal_projector = new_projector(config, seed).to(dtype)
     llava.model.language_model = model.base_model
     llava.lm_head = model.get_output_embeddings()
+    if pictures is not None:
+        needed = num_whitening_pictures(tower.config.hidden_size, num_visual_tokens(config))
+        whiten_for(llava, pictures(needed), seed=seed)
     llava.generation_config = generation_config(tokenizer, model.generation_config.eos_token_id)
     _check_same_logits(llava, model, llm)
     llava.save_pretrained(destination, state_dict=weights_to_write(llava))
@@ -203,17 +208,3 @@ def _opened_tokenizer(llm: Path | str) -> Any:
             f"the LLM's tokenizer in {llm} cannot be opened: {first_line(error)}",
             hint="model.llm takes a folder with config.json, weights and tokenizer",
         ) from error
-
-
-def _new_projector(config: LlavaConfig, seed: int, init_std: float | None) -> nn.Module:
-    """Return a projector whose first weights follow from `seed`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        projector: nn.Module = LlavaMultiModalProjector(config)
-        if init_std is not None:
-            for parameter in projector.parameters():
-                if parameter.dim() > 1:
-                    nn.init.normal_(parameter, std=init_std)
-                else:
-                    nn.init.zeros_(parameter)
-    return projector

@@ -34,8 +34,9 @@ class ModelRecipe(Section):
     vision_tower_revision: str | None = Field(None, description="Hub revision of the tower")
     llm_revision: str | None = Field(None, description="Hub revision of the LLM")
     vision_feature_layer: int = Field(-2, description="Hidden state of the tower that is projected; -2 = penultimate")
-    projector_init_std: PositiveFloat | None = Field(
-        None, description="Spread of the projector's first weights; left out: torch's own for linear layers, as LLaVA"
+    projector_initialisation: Literal["torch", "whitened"] = Field(
+        "torch",
+        description="torch = its own for linear layers, as LLaVA; whitened = made for the tower's features of the data",
     )
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"

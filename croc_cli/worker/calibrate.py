@@ -1,11 +1,13 @@
-"""The calibration pass: real visual tokens of training pictures, from which the token pool starts."""
+"""The calibration passes: training pictures that the projector or the token pool is to start from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.sample import Sample
 from croc_cli.errors import RunError
@@ -31,7 +33,7 @@ def calibration_tokens(parts: StageParts, *, pool_size: int, device: str, genera
     with torch.no_grad(), gathered(list(model.llava.model.parameters())):
         llava_device = next(model.llava.parameters()).device
         model.llava.model.to(device)
-        for pixels in _pixel_batches(parts, needed):
+        for pixels in pixel_batches(_samples_in_order(parts), parts.processor.image_processor, needed):
             visual += list(model.encode_images(pixels.to(device)))
         model.llava.model.to(llava_device)
     if not visual:
@@ -39,10 +41,10 @@ def calibration_tokens(parts: StageParts, *, pool_size: int, device: str, genera
     return sample_visual_tokens(visual, generator=generator)
 
 
-def _pixel_batches(parts: StageParts, num_images: int) -> list[Tensor]:
-    """Return the first `num_images` pictures that open, in training order, as batches [b, 3, H, W]."""
+def pixel_batches(samples: Iterable[Sample], image_processor: Any, num_images: int) -> list[Tensor]:
+    """Return the first `num_images` pictures of some samples that open, in order, as batches [b, 3, H, W]."""
     pictures: list[Image.Image] = []
-    for sample in _samples_in_order(parts):
+    for sample in samples:
         for reference in sample.images:
             try:
                 pictures.append(open_image(reference))
@@ -51,7 +53,13 @@ def _pixel_batches(parts: StageParts, num_images: int) -> list[Tensor]:
         if len(pictures) >= num_images:
             break
     batches = (pictures[first : first + _BATCH_IMAGES] for first in range(0, len(pictures), _BATCH_IMAGES))
-    return [process_images(batch, parts.processor.image_processor) for batch in batches]
+    return [process_images(batch, image_processor) for batch in batches]
+
+
+def drawn_samples(dataset: Dataset, *, seed: int) -> Iterator[Sample]:
+    """Yield a data set's samples in an order drawn from `seed`: rows of one source often lie side by side."""
+    for index in torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)):
+        yield dataset[int(index)]
 
 
 def _samples_in_order(parts: StageParts) -> Iterator[Sample]:

@@ -14,6 +14,7 @@ from croc_cli.data.features import FeatureCache, picture_key
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import RunError, UsageError
+from croc_cli.model.projector import projector_inputs
 from croc_cli.train.collectives import barrier, gather_from_ranks, num_ranks, rank
 from croc_cli.train.weights import gathered
 from croc_cli.worker.build import StageParts
@@ -53,9 +54,9 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
         )
         todo = [pictures[key] for key in missing[0]]
         _check_space(cache, num_missing=len(todo), num_pictures=len(pictures), say=say)
-        _write(cache, None, _features(parts, parts.loader.collator.blank[None].to(device)))
+        _write(cache, None, projector_inputs(llava, parts.loader.collator.blank[None].to(device)))
         for images, pixels in _batches(todo[rank() :: num_ranks()], parts.processor.image_processor):
-            _write(cache, images, _features(parts, pixels.to(device)))
+            _write(cache, images, projector_inputs(llava, pixels.to(device)))
         llava.model.to(home)
     barrier()
     if todo:
@@ -136,19 +137,6 @@ def _check_space(cache: FeatureCache, *, num_missing: int, num_pictures: int, sa
 
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
-
-
-def _features(parts: StageParts, pixels: Tensor) -> Tensor:
-    """Return what enters the projector [I, n, D_v], caught on its way."""
-    llava = parts.module.model.llava
-    caught: list[Tensor] = []
-    projector = llava.model.multi_modal_projector
-    handle = projector.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
-    try:
-        parts.module.model.encode_images(pixels)
-    finally:
-        handle.remove()
-    return caught[0]
 
 
 def _write(cache: FeatureCache, images: list[ImageRef] | None, features: Tensor) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch.distributed as dist
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, weights_files
@@ -17,7 +18,8 @@ from croc_cli.names import StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
-from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, stage_section
+from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, build_dataset, stage_section
+from croc_cli.worker.calibrate import drawn_samples, pixel_batches
 
 
 def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: Path | None) -> Path:
@@ -47,6 +49,9 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
     """
     section = stage_section(recipe, stage)
     parts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
+    whitened = recipe.model.projector_initialisation == "whitened"
+    if whitened:
+        parts["pictures"] = getattr(recipe.data, stage).model_dump(mode="json")
     made_from = json.loads(json.dumps(parts))
     if (folder / METADATA_FILE).exists():
         if json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("made_from") == made_from:
@@ -54,6 +59,17 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
     tower = find_model(recipe.model.vision_tower, part="vision_tower", revision=recipe.model.vision_tower_revision)
     llm = find_model(recipe.model.llm, part="llm", revision=recipe.model.llm_revision)
+    image_processor = build_image_processor(tower, section.image_aspect)
+
+    def pictures(needed: int) -> list[Tensor]:
+        samples = drawn_samples(build_dataset(recipe, stage), seed=section.seed)
+        if not (batches := pixel_batches(samples, image_processor, needed)):
+            raise RunError(
+                f"no picture of data.{stage} opens, and model.projector_initialisation is whitened",
+                hint="mend the pictures, or leave model.projector_initialisation out",
+            )
+        return batches
+
     growing = folder.with_name(f".{folder.name}.tmp")
     assemble(
         tower,
@@ -61,11 +77,11 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         growing,
         seed=section.seed,
         vision_feature_layer=recipe.model.vision_feature_layer,
-        image_processor=build_image_processor(tower, section.image_aspect),
+        image_processor=image_processor,
         chat_template=chat_template_for(section.template),
         dtype=DTYPES[section.precision],
         prepare_tokenizer=repair_merges,
-        projector_init_std=recipe.model.projector_init_std,
+        pictures=pictures if whitened else None,
     )
     files = {file.name: sha256_of(file) for file in weights_files(growing)}
     CheckpointMetadata(

@@ -20,6 +20,8 @@ from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.sample import Turn
 from croc_cli.demo.evaluation import evaluation_image, evaluation_records
 from croc_cli.demo.pretrain_backbones import LLM, VISION_TOWER
+from croc_cli.demo.pretrain_tower import draw_pixels, normalise
+from croc_cli.demo.scenes import sample_scene
 from croc_cli.eval.predict import Answerer, answer_share, image_reference
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_batch, prepare_pictures
@@ -42,7 +44,7 @@ def untrained(folder: Path) -> Path:
         image_processor=AutoImageProcessor.from_pretrained(VISION_TOWER),
         chat_template=None,
         dtype=torch.float32,
-        projector_init_std=0.02,
+        pictures=lambda needed: [normalise(draw_pixels([sample_scene(3, "train", row) for row in range(needed)]))],
     )
     return folder
 

@@ -20,6 +20,8 @@ from transformers import (
 
 from croc_cli.errors import UsageError
 from croc_cli.model.build import ModelNotFound, assemble, load_llava
+from croc_cli.model.projector import num_whitening_pictures
+from croc_cli.model.vision_tower import num_visual_tokens
 from tests.tiny import make_tiny_parts, make_tiny_processor, tiny_vision_config
 
 
@@ -169,7 +171,20 @@ def test_a_folder_without_a_checkpoint_and_one_of_another_kind_are_refused(tmp_p
         open_llava(tmp_path)
 
 
-def test_the_projectors_first_weights_can_be_given_a_spread(parts: tuple[Path, Path], tmp_path: Path) -> None:
-    projector = open_llava(build(*parts, tmp_path, projector_init_std=0.5)).model.multi_modal_projector
-    assert projector.linear_2.weight.std().item() == pytest.approx(0.5, rel=0.1)
-    assert projector.linear_1.bias.abs().max().item() == 0.0
+def test_a_projector_is_whitened_for_the_pictures_to_come(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    def pictures(needed: int) -> list[torch.Tensor]:
+        size = tiny_vision_config().image_size
+        return list(torch.randn(needed, 3, size, size, generator=torch.Generator().manual_seed(1)).split(8))
+
+    def tokens_of(llava: Any) -> torch.Tensor:
+        batches = pictures(
+            num_whitening_pictures(llava.config.vision_config.hidden_size, num_visual_tokens(llava.config))
+        )
+        return torch.cat([torch.cat(list(llava.get_image_features(batch).pooler_output)) for batch in batches])
+
+    llava = open_llava(build(*parts, tmp_path, pictures=pictures))
+    words = llava.get_input_embeddings().weight
+    with torch.no_grad():
+        tokens = tokens_of(llava)
+    torch.testing.assert_close(tokens.mean(dim=0), torch.zeros_like(tokens[0]), rtol=0, atol=1e-4)
+    assert tokens.square().mean().item() == pytest.approx(words.square().mean().item(), rel=1e-3)

@@ -16,6 +16,8 @@ from transformers import AutoImageProcessor
 from croc_cli.benchmarks.predictions import answers_file, merge_shards, read_rows, shard_file
 from croc_cli.benchmarks.registry import benchmarks
 from croc_cli.demo.pretrain_backbones import LLM, VISION_TOWER
+from croc_cli.demo.pretrain_tower import draw_pixels, normalise
+from croc_cli.demo.scenes import sample_scene
 from croc_cli.model.build import assemble
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.run_dir import StageDir, read_jsonl, write_json
@@ -37,7 +39,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_processor=AutoImageProcessor.from_pretrained(VISION_TOWER),
         chat_template=None,
         dtype=torch.float32,
-        projector_init_std=0.02,
+        pictures=lambda needed: [normalise(draw_pixels([sample_scene(3, "train", row) for row in range(needed)]))],
     )
     return folder
 
