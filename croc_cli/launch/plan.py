@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -191,6 +192,9 @@ def launch_environment(layout: Layout, *, master_port: int | None) -> dict[str, 
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+    if layout.device == "cpu":
+        # Threads that wait by spinning take the core from those that they wait for, or from the one that loads samples.
+        environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
     if layout.kind == "slurm" and master_port is not None:
         environment["MASTER_PORT"] = str(master_port)
     return environment
