@@ -97,13 +97,16 @@ def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir
     folder.mkdir(parents=True, exist_ok=True)
     if benchmark.name.startswith("mmbench"):
         from openpyxl import Workbook
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
         book = Workbook()
         sheet = book.active
         assert sheet is not None
         sheet.append(list(rows[0]))
-        for row in rows:
-            sheet.append(list(row.values()))
+        for row in rows:  # a table takes no control characters, which a model may well answer
+            sheet.append(
+                [ILLEGAL_CHARACTERS_RE.sub("", cell) if isinstance(cell, str) else cell for cell in row.values()]
+            )
         file = folder / f"{benchmark.name}.xlsx"
         book.save(file)
         return file

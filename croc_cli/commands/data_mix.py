@@ -63,6 +63,7 @@ def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:
 def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run: bool = False) -> Path:
     """Make one stage's mix unless it is there as it should be, say what it holds, and return its folder."""
     from croc_cli.commands.console import result, say
+    from croc_cli.commands.data_lengths import count_lengths
     from croc_cli.commands.work_line import WorkLine
     from croc_cli.sources.manifest import read_manifest
     from croc_cli.sources.mix import build_mix, is_current
@@ -79,12 +80,14 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
         return folder
     if not force and is_current(spec, folder):
         say(f"{stage}: the mix {folder} is up to date (--force makes it again)")
+        count_lengths(recipe, stage, folder)
         result(describe_mix(read_manifest(folder), folder))
         return folder
     with WorkLine("rows") as line:
         manifest = build_mix(spec, folder, progress=line)
     for note in manifest.notes:
         say(f"note: {note}")
+    count_lengths(recipe, stage, folder)
     result(describe_mix(manifest, folder))
     return folder
 

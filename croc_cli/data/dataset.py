@@ -42,19 +42,27 @@ class MixDataset:
 
     Args:
         folder: As `croc data mix` made it.
-        lengths: [N] exact lengths in tokens, images included, where they are known.
+        lengths: [N] tokens of each row's text, where they were counted; left out: the index's estimates.
+        num_visual_tokens: Tokens of an image.
 
     Raises:
         UsageError: The folder holds no mix that can be read.
     """
 
-    def __init__(self, folder: Path | str, *, lengths: npt.NDArray[np.uint32] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        lengths: npt.NDArray[np.uint32] | None = None,
+        num_visual_tokens: int = HINT_TOKENS_PER_IMAGE,
+    ) -> None:
         self.mix = MixFolder(folder)
         self._index = self.mix.index
         self._sources, self._rows = self._index.source, self._index.row
         self._names = [source.name for source in self.mix.manifest.sources]
         self._roots = [str(root) for root in self.mix.image_roots]
-        self._lengths = lengths
+        self._lengths = self._index.tokens if lengths is None else lengths
+        self._num_visual_tokens = num_visual_tokens
 
     def __len__(self) -> int:
         return len(self._index)
@@ -69,10 +77,8 @@ class MixDataset:
         return Sample(name, tuple(turns), image_refs(row, self._roots[number]))
 
     def length_hint(self, index: int) -> int:
-        """Return how many tokens a sample has: exactly where that is known, else about."""
-        if self._lengths is not None:
-            return int(self._lengths[index])
-        return int(self._index.tokens[index]) + HINT_TOKENS_PER_IMAGE * int(self._index.images[index])
+        """Return how many tokens a sample has before it is cut: exactly where that was counted, else about."""
+        return int(self._lengths[index]) + self._num_visual_tokens * int(self._index.images[index])
 
     @property
     def shows_images(self) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """A conversation encoder from an LLM's tokenizer alone, for looking at data before any model is assembled."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from croc_cli.data.conversation import ConversationEncoder
 
@@ -21,13 +21,8 @@ def local_encoder(
         num_visual_tokens: Tokens of an image.
         max_length: Longest sequence in tokens.
     """
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(llm), revision=revision, local_files_only=True)
-    except (OSError, ValueError):
+    tokenizer = local_tokenizer(llm, revision=revision)
+    if tokenizer is None:
         return None
     return ConversationEncoder(
         tokenizer,
@@ -36,3 +31,15 @@ def local_encoder(
         num_visual_tokens=num_visual_tokens,
         max_length=max_length,
     )
+
+
+def local_tokenizer(llm: str | Path, *, revision: str | None) -> Any | None:
+    """Return an LLM's tokenizer, or None where it is not on this machine; asks no hub."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        return AutoTokenizer.from_pretrained(str(llm), revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None

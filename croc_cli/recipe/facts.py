@@ -147,6 +147,18 @@ def builtin_folder(name: str, part: str) -> Path | None:
     return Path(croc_cli.__file__).parent / folder / part if folder is not None else None
 
 
+def local_folder(name: str, part: str, revision: str | None) -> Path | None:
+    """Return the folder of a model on this machine: this package's, the one that is named, or in the hub's cache.
+
+    Args:
+        name: As the recipe gives it.
+        part: "vision_tower" or "llm".
+        revision: Of a hub id.
+    """
+    folders = (builtin_folder(name, part), Path(name).expanduser(), _cached(name, revision))
+    return next((folder for folder in folders if folder is not None and folder.is_dir()), None)
+
+
 def _config(name: str, part: str, revision: str | None) -> dict[str, Any] | None:
     """Return a config.json from a folder, from this package or from the hub's cache on this machine."""
     for folder in (builtin_folder(name, part), Path(name).expanduser(), _cached(name, revision)):

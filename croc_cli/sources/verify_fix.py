@@ -21,6 +21,7 @@ from croc_cli.sources.index import (
     order_hash,
     write_index,
 )
+from croc_cli.sources.lengths import keep_lengths
 from croc_cli.sources.manifest import MANIFEST_NAME
 
 
@@ -88,6 +89,7 @@ def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str]) -> tuple[
     arrays["offset"] = offsets[keep]
     write_index(unfinished, arrays)
     _write_manifest(unfinished, clean, mix, arrays, reasons, written)
+    keep_lengths(mix.folder, unfinished, keep)
     shutil.rmtree(clean, ignore_errors=True)
     unfinished.rename(clean)
     return clean, dropped

@@ -10,8 +10,9 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProc
 from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
-from croc_cli.data.dataset import Dataset, LlavaJsonDataset, MixDataset
+from croc_cli.data.dataset import HINT_TOKENS_PER_IMAGE, Dataset, LlavaJsonDataset, MixDataset
 from croc_cli.data.image import build_image_processor
+from croc_cli.data.lengths import tokenizer_key
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
@@ -23,6 +24,7 @@ from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
+from croc_cli.sources.lengths import find_lengths
 from croc_cli.sources.recipe_mix import mix_folder
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
@@ -59,8 +61,16 @@ def stage_section(recipe: Recipe, stage: StageName) -> StageRecipe:
     return section
 
 
-def build_dataset(recipe: Recipe, stage: StageName) -> Dataset:
+def build_dataset(
+    recipe: Recipe, stage: StageName, *, tokenizer: Any = None, num_visual_tokens: int = HINT_TOKENS_PER_IMAGE
+) -> Dataset:
     """Return the samples that a recipe's data section names for a stage.
+
+    Args:
+        recipe: The resolved recipe.
+        stage: Which stage.
+        tokenizer: The stage's; with it a mix tells the lengths that were counted with its like, else estimates.
+        num_visual_tokens: Tokens of an image.
 
     Raises:
         UsageError: It names none, or they are not what they should be.
@@ -74,7 +84,10 @@ def build_dataset(recipe: Recipe, stage: StageName) -> Dataset:
     if isinstance(source, LlavaJsonData):
         return LlavaJsonDataset(source.path, source.image_folder, num_samples=source.num_samples, seed=seed)
     if isinstance(source, MixData):
-        return MixDataset(mix_folder(recipe, stage))
+        folder = mix_folder(recipe, stage)
+        key = None if tokenizer is None else tokenizer_key(tokenizer, stage_section(recipe, stage).template)
+        lengths = None if key is None else find_lengths(folder, key)
+        return MixDataset(folder, lengths=lengths, num_visual_tokens=num_visual_tokens)
     return SceneDataset(
         source.task,
         num_samples=source.num_samples,
@@ -196,7 +209,7 @@ def build_stage(
     module = StageModule(build_model(recipe, stage, llava), build_objectives(section))
     n = num_visual_tokens(llava.config)
     processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
-    dataset = build_dataset(recipe, stage)
+    dataset = build_dataset(recipe, stage, tokenizer=processor.tokenizer, num_visual_tokens=n)
     sampler = StepSampler(
         len(dataset),
         global_size=section.batch.global_size,

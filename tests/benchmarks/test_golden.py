@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
 from croc_cli.benchmarks.base import Benchmark, Record, match_answers
 from croc_cli.benchmarks.judged import JudgedBenchmark
 from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.benchmarks.results import write_submission
 from croc_cli.benchmarks.score import Score
+from croc_cli.run_dir import StageDir
 from tests.benchmarks.golden_files import load, write_files
 
 JUDGED = ("llava_bench_wild", "mmvet")
@@ -146,6 +149,14 @@ def test_submission_files_are_the_reference_s(tmp_path: Path) -> None:
         table = golden["upload_xlsx"]
         assert list(rows[0]) == table["columns"]
         assert [list(row.values()) for row in rows] == table["rows"]
+
+
+def test_an_answer_with_control_characters_goes_into_the_table_without_them(tmp_path: Path) -> None:
+    benchmark, _, _, golden = matched("mmbench", tmp_path)
+    row = dict(zip(golden["upload_xlsx"]["columns"], golden["upload_xlsx"]["rows"][0], strict=True))
+    file = write_submission(benchmark, [row | {"prediction": "A\x00\x1b[0m\nB"}], StageDir(tmp_path / "benchmarks"))
+    [header, values] = openpyxl.load_workbook(file).active.iter_rows(values_only=True)
+    assert dict(zip(header, values, strict=True))["prediction"] == "A[0m\nB"
 
 
 @pytest.mark.parametrize("name", JUDGED)

@@ -18,6 +18,13 @@ data:
 """
 
 
+@pytest.fixture(autouse=True)
+def counted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave counting tokens out, whose process takes seconds to start, but where a test is about it."""
+    if "tokens" not in request.node.name:
+        monkeypatch.setattr("croc_cli.commands.data_lengths.count_lengths", lambda *_: None)
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
     small_spec(tmp_path / "data")
@@ -37,6 +44,20 @@ def test_a_mix_is_made_and_its_sources_are_listed(recipe: str, tmp_path: Path) -
     ]
     assert answer.out.splitlines()[4].startswith(f"{folder}  order ")
     assert (folder / "rows.jsonl").is_file()
+
+
+def test_tokens_are_counted_with_the_recipes_tokenizer_and_estimated_where_there_is_none(
+    recipe: str, tmp_path: Path
+) -> None:
+    assert croc("data", "mix", recipe).code == 0
+    [lengths] = (tmp_path / "data" / "mixes" / "mine-reconstruct" / "lengths").glob("[!.]*.npy")
+    counted = lengths.stat().st_mtime_ns
+    assert croc("data", "mix", recipe).code == 0
+    assert lengths.stat().st_mtime_ns == counted
+    answer = croc("data", "mix", recipe, "--force", "--set", "model.llm=some/llm-that-is-not-here")
+    assert answer.code == 0, answer.err
+    assert "the tokenizer of some/llm-that-is-not-here is not on this machine" in answer.err
+    assert "stay estimates" in answer.err
 
 
 def test_a_mix_that_is_there_already_is_not_made_again(recipe: str, tmp_path: Path) -> None:

@@ -139,8 +139,10 @@ def test_a_mix_gives_its_rows_as_samples_whose_pictures_open(tmp_path: Path) -> 
 
 
 def test_known_lengths_take_the_place_of_estimates(tmp_path: Path) -> None:
-    dataset = MixDataset(make_mix(tmp_path), lengths=np.arange(30, dtype=np.uint32))
-    assert dataset.length_hint(7) == 7
+    dataset = MixDataset(make_mix(tmp_path), lengths=np.arange(30, dtype=np.uint32), num_visual_tokens=36)
+    assert [dataset.length_hint(index) for index in range(30)] == [
+        index + 36 * len(dataset[index].images) for index in range(30)
+    ]
 
 
 def test_a_dataset_goes_to_other_processes_as_the_name_of_its_files(tmp_path: Path) -> None:
