@@ -76,10 +76,12 @@ def check_last_is_whole(stage_dir: StageDir, step: int) -> None:
 @pytest.mark.parametrize(
     "moment",
     [
-        "forward",  # before the first step: metrics find no room, and the first save
+        # before the first step: metrics find no room, and the first save
+        pytest.param("forward", marks=pytest.mark.slow),
         "/.step-00000003.tmp/resume",
-        "written half",  # the first save, half of DeepSpeed's own state written
-        "/.step-00000003.tmp/croc_training_state.safetensors",
+        # the first save, half of DeepSpeed's own state written
+        pytest.param("written half", marks=pytest.mark.slow),
+        pytest.param("/.step-00000003.tmp/croc_training_state.safetensors", marks=pytest.mark.slow),
     ],
 )
 def test_a_disk_that_fills_up_within_a_save_costs_nothing_but_time(
@@ -116,7 +118,7 @@ def test_a_folder_that_turns_read_only_stops_the_run_and_it_goes_on_when_it_is_n
     check_equal(run(home, recipe, tmp_path, codes=[0])[0], unbroken)
 
 
-@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_file_system_that_goes_away_is_waited_for_and_never_written_below(
     home: Path, recipe: Recipe, unbroken: StageDir, tmp_path: Path, comes_back: bool
 ) -> None:
