@@ -49,11 +49,11 @@ def load_for_inference(
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         llava, found = LlavaForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+            folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except OPENING_ERRORS as error:
         raise UsageError(f"{folder} cannot be opened: {first_line(error)}", hint=hint) from error
-    check_whole(folder, found)
+    check_whole(folder, found, llava.config)
     return _ready(LoadedModel(llava, processor, metadata, folder), device)
 
 

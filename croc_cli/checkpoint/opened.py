@@ -29,6 +29,7 @@ _SAVED_NAMES = (
 _NAMED = 3
 """Weights that a message names; the rest is counted."""
 _HINT = "the checkpoint is damaged or not a LLaVA; use another one"
+_PARTIAL_HINT = f"{_HINT}, or take what is there: croc convert SRC DST --allow-partial"
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,30 @@ def stock_model_name(name: str) -> str:
     return next((new + name[len(old) :] for old, new in _SAVED_NAMES if name.startswith(old)), name)
 
 
-def check_whole(folder: Path, found: dict[str, set[str]]) -> None:
-    """Raise UsageError where transformers reports weights that are missing, or that a LLaVA does not have."""
+def check_whole(folder: Path, found: dict[str, Any], config: LlavaConfig) -> None:
+    """Raise UsageError where transformers reports weights of another shape, missing ones, or such as a LLaVA has not.
+
+    Args:
+        folder: Where the weights are.
+        found: What `from_pretrained` reports, without its own refusal of shapes.
+        config: The model's, whose sizes are named.
+    """
+    if wrong := sorted(found["mismatched_keys"]):
+        name, saved, expected = wrong[0]
+        empty = "; a projector of no entries is what a broken save under ZeRO-3 leaves" if 0 in saved else ""
+        raise UsageError(
+            f"{folder}: {name} is {tuple(saved)}, expected {tuple(expected)} by config.json, whose vision tower is"
+            f" {config.vision_config.hidden_size} wide and whose LLM {config.text_config.hidden_size}{empty}",
+            hint="the weights belong to another config.json, or the checkpoint is damaged; use another one",
+        )
     if missing := found["missing_keys"]:
-        raise UsageError(f"{folder} is not whole: {_counted(missing)} missing, such as {min(missing)}", hint=_HINT)
+        raise UsageError(
+            f"{folder} is not whole: {_counted(missing)} missing, such as {min(missing)}", hint=_PARTIAL_HINT
+        )
     if unexpected := found["unexpected_keys"]:
         raise UsageError(
             f"{folder} is no LLaVA alone: {_counted(unexpected)} unexpected, such as {min(unexpected)}",
-            hint=_HINT,
+            hint=_PARTIAL_HINT,
         )
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -70,15 +71,28 @@ def test_weights_that_the_model_needs_and_the_file_lacks_are_named(tmp_path):
         load_for_inference(folder)
 
 
-def test_weights_of_another_shape_are_one_line_that_names_the_folder(tmp_path):
+def test_weights_of_another_shape_are_named_with_the_sizes_of_tower_and_llm(tmp_path):
     folder = make_tiny_llava(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
+    tower, llm = (config[part]["hidden_size"] for part in ("vision_config", "text_config"))
     config["text_config"]["hidden_size"] = 128
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="cannot be opened") as caught:
+    with pytest.raises(UsageError, match=rf"whose vision tower is {tower} wide and whose LLM 128") as caught:
         load_for_inference(folder)
-    assert str(folder) in caught.value.message
+    assert caught.value.message.startswith(f"{folder}: ")
+    assert re.search(rf"is \(.*{llm}.*\), expected \(.*128.*\) by config\.json", caught.value.message)
     assert "\n" not in caught.value.message
+
+
+def test_an_empty_projector_of_a_broken_save_is_called_that(tmp_path):
+    folder = make_tiny_llava(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "multi_modal_projector.linear_2.weight" in name)
+    save_file(weights | {name: torch.zeros(0)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        UsageError, match=r"linear_2\.weight is \(0,\), expected .* what a broken save under ZeRO-3 leaves"
+    ):
+        load_for_inference(folder)
 
 
 def test_a_broken_tokenizer_is_one_line_that_names_the_folder(tmp_path):
