@@ -12,6 +12,7 @@ from croc_cli.commands import convert as convert_command
 from croc_cli.commands import demo as demo_command
 from croc_cli.commands import doctor as doctor_command
 from croc_cli.commands import finetune as finetune_command
+from croc_cli.commands import plan as plan_command
 from croc_cli.commands import push as push_command
 from croc_cli.commands import reconstruct as reconstruct_command
 from croc_cli.commands import run as run_command
@@ -59,6 +60,7 @@ app.command(epilog=chat_command.EPILOG)(chat_command.chat)
 app.command(epilog=convert_command.EPILOG)(convert_command.convert)
 app.command(epilog=push_command.EPILOG)(push_command.push)
 app.add_typer(recipes_app, name="recipes")
+app.command(epilog=plan_command.EPILOG)(plan_command.plan)
 app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)
 
 

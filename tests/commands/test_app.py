@@ -18,7 +18,7 @@ def test_version_goes_to_stdout() -> None:
 def test_without_arguments_croc_shows_its_help() -> None:
     answer = croc()
     assert answer.code == 0
-    for command in ("demo", "run", "align", "reconstruct", "finetune", "chat", "recipes", "doctor"):
+    for command in ("demo", "run", "align", "reconstruct", "finetune", "chat", "recipes", "plan", "doctor"):
         assert f"  {command} " in answer.out
 
 

@@ -1,0 +1,163 @@
+"""`croc plan`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.names import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from croc_cli.launch.resources import Hardware, StageResources
+    from croc_cli.recipe.schema import Recipe
+
+EPILOG = "Example: croc plan croc-7b --gpus 8 --gpu-memory 80GB"
+_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
+_PLANNED_GPUS = 8
+_PLANNED_MEMORY = 80 * 10**9
+
+
+def plan(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, metavar="N", help="GPUs in all; left out: as it would run")
+    ] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Of one GPU, such as 80GB")
+    ] = None,
+    utilisation: Annotated[
+        float,
+        typer.Option("--utilisation", min=0.01, max=1.0, metavar="SHARE", help="Of the peak that training reaches"),
+    ] = 0.4,
+    assignments: SetOption = None,
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json")] = "text",
+) -> None:
+    """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
+    from json import dumps
+
+    from croc_cli.commands.console import result
+    from croc_cli.errors import UsageError
+    from croc_cli.launch.resources import recipe_resources
+    from croc_cli.recipe.load import load_recipe, with_overrides
+
+    if form not in ("text", "json"):
+        raise UsageError(f"--format {form}: there is no such form", hint="text or json")
+    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation)
+    stages = recipe_resources(loaded, hardware)
+    if form == "json":
+        result(dumps(as_json(stages, hardware), indent=2))
+        return
+    result("\n\n".join([describe_hardware(hardware), *(describe_stage(stage, hardware) for stage in stages)]))
+    result("\n" + describe_all(loaded, stages))
+
+
+def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | None, utilisation: float) -> "Hardware":
+    """Return what is planned for: what was asked for, else what the recipe would run on here, else eight GPUs."""
+    from croc_cli.launch.devices import inspect_machine
+    from croc_cli.launch.layout import resolve_layout
+    from croc_cli.launch.preflight import fits_cpu
+    from croc_cli.launch.resources import Hardware, parse_memory
+    from croc_cli.recipe.parameters import parameter_counts
+
+    machine = inspect_machine()
+    if gpus is not None or gpu_memory is not None:
+        here = machine.cuda[0].memory_bytes if machine.cuda else 0
+        memory = parse_memory(gpu_memory) if gpu_memory is not None else here or _PLANNED_MEMORY
+        return Hardware(gpus or len(machine.cuda) or _PLANNED_GPUS, True, memory, 1, utilisation)
+    layout = resolve_layout(
+        recipe.launch, machine, fits_cpu=fits_cpu(parameter_counts(recipe, "finetune")), planning=True
+    )
+    if layout.device == "cuda":
+        memory = machine.cuda[0].memory_bytes if machine.cuda else 0
+        return Hardware(layout.num_ranks, True, memory or _PLANNED_MEMORY, 1, utilisation)
+    memory = machine.memory_bytes // layout.ranks_per_node[0]
+    return Hardware(layout.num_ranks, False, memory, layout.threads_per_rank, utilisation)
+
+
+def describe_hardware(hardware: "Hardware") -> str:
+    """Return what the plan is made for, in a line or two."""
+    from croc_cli.launch.resources import GPU_RESERVE
+
+    ranks = f"{hardware.num_ranks} rank{'s' if hardware.num_ranks > 1 else ''}"
+    if hardware.on_gpu:
+        reserve = f"{GPU_RESERVE / 2**30:.0f} GiB of it left for CUDA"
+        peak = f"bf16 peak {hardware.peak_flops('bf16') / 1e12:.0f} TFLOP/s (A100)"
+        where = f"GPUs of {_size(hardware.memory_bytes)}, {reserve}"
+    else:
+        peak = f"peak {hardware.peak_flops('fp32') / 1e9:.0f} GFLOP/s a rank, an assumption"
+        where = f"the CPU, {_size(hardware.memory_bytes)} each"
+    return f"for {ranks} on {where}; {peak}, of which {hardware.utilisation:.0%} is reached"
+
+
+def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
+    """Return what a stage takes, as a table of memory by ZeRO stage and lines below it."""
+    own = stage.choices
+    rows = [["memory a rank", *_PARTS, "total", ""]]
+    for zero, parts in stage.memory.items():
+        sizes = [_size(getattr(parts, name)) for name in _PARTS]
+        note = "too much" if parts.total > hardware.usable_bytes else "fits"
+        rows.append([f"ZeRO-{zero}{' *' if zero == own.zero_stage else ''}", *sizes, _size(parts.total), note])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    known = "" if stage.samples_are_known else " (the paper's number; the data is not here)"
+    lines = [
+        f"{stage.stage}: {own.micro_size} samples of up to {stage.length:,} tokens at a time"
+        f"{', layers computed again' if own.checkpointing else ''}"
+        f"{f', offload {own.offload}' if own.offload != 'none' else ''}",
+        *(line.rstrip() for line in table),
+        f"steps {stage.steps:,} · samples {stage.samples:,}{known} · tokens about {stage.tokens:.3g}"
+        f" · {stage.flops:.2e} FLOPs · {_hours(stage.hours)}",
+        f"disk  {_size(stage.disk_bytes)} for checkpoints of {_size(stage.checkpoint_bytes)}"
+        + (f" · {_size(stage.feature_bytes)} for features" if stage.feature_bytes else ""),
+    ]
+    if not stage.fits:
+        if stage.changes is None:
+            lines.append("does not fit, and neither smaller batches, ZeRO-3 nor offload make it fit")
+        else:
+            lines.append("does not fit; this does: " + " ".join(f"--set {change}" for change in stage.changes))
+    return "\n".join(lines)
+
+
+def describe_all(recipe: "Recipe", stages: "list[StageResources]") -> str:
+    """Return hours and disk of all stages, beside the disk that is free."""
+    from pathlib import Path
+
+    from croc_cli.launch.resources import free_disk
+
+    free = free_disk(Path(recipe.runs_folder))
+    disk = sum(stage.disk_bytes for stage in stages) + max((stage.feature_bytes for stage in stages), default=0)
+    here = (
+        "" if free is None else f", {_size(free)} free in {recipe.runs_folder}{'' if free > disk else ': too little'}"
+    )
+    return (
+        f"all   {_hours(sum(stage.hours for stage in stages))}, without data and evaluation · disk {_size(disk)}{here}"
+    )
+
+
+def as_json(stages: "list[StageResources]", hardware: "Hardware") -> dict[str, Any]:
+    """Return the plan as plain values; bytes, operations and hours."""
+    from dataclasses import asdict
+
+    described = []
+    for stage in stages:
+        memory = {str(zero): asdict(parts) | {"total": parts.total} for zero, parts in stage.memory.items()}
+        described.append(asdict(stage) | {"memory": memory})
+    return {"hardware": asdict(hardware), "stages": described}
+
+
+def _size(number: float) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= scale:
+            return f"{number / scale:,.1f} {unit}"
+    return f"{number / 1e3:,.0f} kB" if number else "0"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{max(1, round(hours * 60))} minutes"

@@ -1,0 +1,198 @@
+"""What a training stage needs of a rank's memory, from sizes alone: pure arithmetic, nothing is loaded.
+
+Letters: B samples of a micro-batch, T tokens of the longest sequence, n visual tokens of an image, D hidden size of the
+LLM, I its intermediate size, L its layers, V its vocabulary, R ranks, e bytes of a number.
+
+State follows mixed-precision AdamW (Rajbhandari et al., ZeRO, arXiv:1910.02054, section 3.1); activations are what
+autograd keeps of transformers' Llama, counted operation by operation.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from croc_cli.names import StageName
+from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts
+from croc_cli.recipe.schema import Recipe, StageRecipe
+
+REDUCE_BUCKET = 500_000_000
+"""Numbers that DeepSpeed's gradient buckets hold (its default, which croc leaves)."""
+LIVE_PARAMETERS = 1_000_000_000
+"""Parameters that ZeRO-3 keeps gathered at most (DeepSpeed's default)."""
+_NUMBER = {"bf16": 2, "fp32": 4}
+_MASTER_AND_MOMENTS = 12
+"""Bytes a parameter: float32 weight and AdamW's two moments."""
+_MOMENTS = 8
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What decides a stage's memory beside the model.
+
+    Args:
+        zero_stage: 0 to 3.
+        num_ranks: R, of the whole run.
+        micro_size: B.
+        checkpointing: Whether layers are computed again in the backward pass.
+        offload: `none`, `optimizer` or `all`.
+        on_gpu: Whether ranks compute on GPUs: there DeepSpeed's buckets take their whole size at once.
+    """
+
+    zero_stage: int
+    num_ranks: int
+    micro_size: int
+    checkpointing: bool
+    offload: str
+    on_gpu: bool
+
+
+@dataclass(frozen=True)
+class MemoryParts:
+    """Bytes of one rank.
+
+    Args:
+        weights: Of all parts, trained and frozen.
+        gradients: Of trained weights.
+        optimizer: float32 copies and moments.
+        activations: What the longest micro-batch keeps for its backward pass, and works with.
+        logits: Of the tokens that are trained, with their softmax and gradient.
+        buffers: DeepSpeed's buckets, and gathered weights under ZeRO-3.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of the rank."""
+        return sum(asdict(self).values())
+
+
+def choices_of(section: StageRecipe, *, num_ranks: int, on_gpu: bool) -> Choices:
+    """Return what a recipe's stage chooses."""
+    return Choices(
+        zero_stage=section.zero_stage,
+        num_ranks=num_ranks,
+        micro_size=section.batch.micro_size,
+        checkpointing=section.gradient_checkpointing,
+        offload=section.offload,
+        on_gpu=on_gpu,
+    )
+
+
+def stage_memory(
+    recipe: Recipe, stage: StageName, facts: ModelFacts, counts: dict[str, int], choices: Choices, *, length: int
+) -> MemoryParts:
+    """Return a rank's memory at its peak, within a step.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        facts: Of its tower and LLM; both known.
+        counts: Parameters of each group.
+        choices: What else decides.
+        length: T.
+    """
+    section: StageRecipe = getattr(recipe, stage)
+    rates = section.learning_rate.model_dump()
+    trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
+    number = _NUMBER[section.precision]
+    weights, gradients, optimizer, buffers = _state(sum(counts.values()), trained, number, choices)
+    assert facts.llm is not None
+    assert facts.tower is not None
+    images = choices.micro_size
+    mixed = stage == "reconstruct" and recipe.reconstruct.attention != "causal"
+    activations = _llm_activations(
+        facts.llm,
+        rows=choices.micro_size,
+        length=length,
+        number=number,
+        trained=rates.get("llm", 0.0) > 0,
+        checkpointing=choices.checkpointing,
+        dense_mask=mixed,
+        eager=recipe.model.attention == "eager",
+    )
+    activations += _visual_activations(facts.tower, facts.llm, images=images, number=number)
+    if stage == "reconstruct":
+        masked = round(recipe.reconstruct.mask.ratio * facts.tower.num_visual_tokens)
+        activations += images * masked * recipe.reconstruct.pool.size * 4  # costs, float32
+    text = max(1, length - facts.tower.num_visual_tokens)
+    vocabulary = facts.llm.vocab_size or 0
+    return MemoryParts(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activations,
+        logits=choices.micro_size * text * vocabulary * (2 * number + 8),  # logits, their gradient; float32 twice
+        buffers=buffers,
+    )
+
+
+def _state(total: int, trained: int, number: int, choices: Choices) -> tuple[int, int, int, int]:
+    """Return the bytes of weights, gradients, optimizer and buffers."""
+    ranks, zero = choices.num_ranks, choices.zero_stage
+    master = _MASTER_AND_MOMENTS if number == 2 or zero >= 1 else _MOMENTS
+    weights = total * number // (ranks if zero == 3 else 1)
+    gradients = trained * number // (ranks if zero >= 2 else 1)
+    optimizer = trained * master // (ranks if zero >= 1 else 1)
+    buffers = 0
+    if zero >= 1:
+        whole = REDUCE_BUCKET * (2 if choices.on_gpu else 1)  # two with overlapped communication
+        buffers = (whole if choices.on_gpu else min(REDUCE_BUCKET, trained)) * number
+    if zero == 3 and ranks > 1:
+        buffers += min(LIVE_PARAMETERS, total) * number
+    if zero == 0 and number == 2:
+        optimizer += trained * 4  # gradients are added up in float32
+    if choices.on_gpu and choices.offload != "none":
+        optimizer = 0
+        if choices.offload == "all":
+            weights = 0
+            buffers += min(LIVE_PARAMETERS, total) * number
+    return weights, gradients, optimizer, buffers
+
+
+def _llm_activations(
+    llm: LlmFacts,
+    *,
+    rows: int,
+    length: int,
+    number: int,
+    trained: bool,
+    checkpointing: bool,
+    dense_mask: bool,
+    eager: bool,
+) -> int:
+    tokens = rows * length
+    hidden, inner, layers = llm.hidden_size or 0, llm.intermediate_size or 0, llm.num_layers or 0
+    heads, size = llm.num_heads or 0, llm.head_size or 0
+    queries, keys = heads * size, (llm.num_kv_heads or heads) * size
+    # of each layer: what two norms keep (float32), and with trained weights the inputs of its seven matrices
+    kept = 2 * 4 * hidden + number * (queries + 2 * keys + queries) + number * 3 * inner
+    if trained:
+        kept += number * (2 * hidden + hidden + queries + hidden + inner)
+    attention = 3 * number * heads * length if eager else 4 * heads  # of a token: its row of the matrix, or one sum
+    layer = tokens * (kept + attention)
+    working = tokens * number * (2 * inner + 2 * hidden)  # of the layer whose backward pass runs
+    whole = tokens * number * hidden * layers + layer if checkpointing else layers * layer
+    mask = rows * length * length * (1 + number) if dense_mask else 0
+    ends = tokens * number * hidden * 3 + tokens * 4 * hidden * 2  # embeddings with visual tokens put in; the last norm
+    return whole + working + mask + ends
+
+
+def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number: int) -> int:
+    """Return what the frozen tower works with, and what the projector keeps."""
+    patches = tower.num_visual_tokens
+    pixels = images * tower.num_channels * tower.image_size**2 * (4 + number)
+    working = images * (patches + 1) * number * (4 * tower.hidden_size + 2 * tower.intermediate_size)
+    states = (
+        images * (patches + 1) * number * tower.hidden_size * (tower.num_layers + 1)
+    )  # all hidden states are returned
+    kept = images * patches * number * (tower.hidden_size + 4 * (llm.hidden_size or 0))
+    return pixels + max(working, 0) + states + kept
+
+
+def with_changes(choices: Choices, **changes: object) -> Choices:
+    """Return choices with some of them changed."""
+    return replace(choices, **changes)  # type: ignore[arg-type]
