@@ -19,6 +19,8 @@ from croc_cli.sources.manifest import mix_rows
 from croc_cli.sources.recipe_mix import mix_folder
 
 WORKER = "croc_cli.worker"
+SPIN_TURNS = "5000"
+"""Turns that a waiting thread spins before it sleeps, some microseconds; libgomp's own default is sixty times that."""
 _READ_BYTES = 1 << 20
 
 
@@ -193,8 +195,9 @@ def launch_environment(layout: Layout, *, master_port: int | None) -> dict[str, 
         "PYTHONUNBUFFERED": "1",
     }
     if layout.device == "cpu":
-        # Threads that wait by spinning take the core from those that they wait for, or from the one that loads samples.
-        environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
+        # Threads that spin for long on a busy machine take the core from those that they wait for; threads that never
+        # spin wake up too late between a small model's short operations. torch's OpenMP is GNU's, which counts turns.
+        environment["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", SPIN_TURNS)
     if layout.kind == "slurm" and master_port is not None:
         environment["MASTER_PORT"] = str(master_port)
     return environment

@@ -75,13 +75,13 @@ def test_a_slurm_job_is_started_with_srun() -> None:
     assert plan.environment["MASTER_PORT"] == "29500"
 
 
-def test_threads_on_a_cpu_wait_without_taking_a_core_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+def test_threads_on_a_cpu_spin_for_a_moment_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     on_cpu = Layout("cpu", (1,), ("0",), 2)
-    assert plan_7b(on_cpu).environment["OMP_WAIT_POLICY"] == "passive"
-    assert "OMP_WAIT_POLICY" not in plan_7b(EIGHT).environment
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert plan_7b(on_cpu).environment["OMP_WAIT_POLICY"] == "active"
+    assert plan_7b(on_cpu).environment["GOMP_SPINCOUNT"] == "5000"
+    assert "GOMP_SPINCOUNT" not in plan_7b(EIGHT).environment
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert plan_7b(on_cpu).environment["GOMP_SPINCOUNT"] == "7"
 
 
 def test_the_figures_of_a_dry_run_are_in_its_text() -> None:
