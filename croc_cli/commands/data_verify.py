@@ -110,7 +110,7 @@ def _stages(recipe: "Recipe", stage: str | None) -> list[str]:
 
 def stage_target(recipe: "Recipe", stage: str, *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
     """Return a stage's data, its image folder where it is no mix, and what the stage makes of its rows."""
-    from croc_cli.launch.preflight import check_data
+    from croc_cli.launch.requirements import check_data
     from croc_cli.recipe.schema import LlavaJsonData
     from croc_cli.sources.recipe_mix import mix_folder
     from croc_cli.sources.verify import StageCheck

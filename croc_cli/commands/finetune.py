@@ -4,6 +4,8 @@ from croc_cli.commands.options import (
     DryRunOption,
     FreshOption,
     FromOption,
+    NoPreflightOption,
+    PreflightOption,
     RanksOption,
     RecipeArgument,
     RunDirOption,
@@ -26,6 +28,8 @@ def finetune(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    preflight: PreflightOption = False,
+    no_preflight: NoPreflightOption = False,
 ) -> None:
     """Tune projector and LLM on instructions (stage 2)."""
     from croc_cli.commands.stage import StageRequest, stage_command
@@ -35,10 +39,11 @@ def finetune(
         "launch.num_ranks": (ranks, "--gpus"),
         "finetune.max_steps": (steps, "--steps"),
         "finetune.seed": (seed, "--seed"),
+        "launch.preflight": ("never" if no_preflight else None, "--no-preflight"),
     }
     stage_command(
         "finetune",
         recipe,
         with_overrides(flags, assignments or ()),
-        StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh),
+        StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh, preflight_only=preflight),
     )

@@ -23,6 +23,12 @@ StepsOption = Annotated[int | None, typer.Option("--steps", min=1, metavar="N", 
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of data order and masks")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; touch nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; the old stage folder is renamed, not deleted")]
+PreflightOption = Annotated[
+    bool, typer.Option("--preflight", help="Rehearse the stage on its longest samples and end: save, resume, answer")
+]
+NoPreflightOption = Annotated[
+    bool, typer.Option("--no-preflight", help="Start without the rehearsal that runs of over ten minutes get")
+]
 PoolSizeOption = Annotated[int | None, typer.Option("--pool-size", min=1, metavar="N", help="Tokens in the token pool")]
 MaskOption = Annotated[
     float | None,

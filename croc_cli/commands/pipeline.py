@@ -18,7 +18,7 @@ from croc_cli.launch.joined import is_joined
 from croc_cli.launch.layout import Layout
 from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.plan import LaunchPlan, plan_eval
-from croc_cli.launch.preflight import check_data, check_machine
+from croc_cli.launch.requirements import check_data, check_machine
 from croc_cli.launch.stage_state import find_start, predecessor, stage_state
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.schema import Recipe
@@ -82,7 +82,7 @@ def run_pipeline(recipe: Recipe, request: StageRequest, *, until: str | None, re
         if plan is None:
             say(f"{stage}: finished already in {run_dir.stage(stage).root}")
         else:
-            launch_stage(recipe, plan, fresh=request.fresh)
+            launch_stage(recipe, plan, fresh=request.fresh, request=request)
     return run_dir
 
 

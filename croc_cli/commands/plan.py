@@ -56,7 +56,7 @@ def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | No
     """Return what is planned for: what was asked for, else what the recipe would run on here, else eight GPUs."""
     from croc_cli.launch.devices import inspect_machine
     from croc_cli.launch.layout import resolve_layout
-    from croc_cli.launch.preflight import fits_cpu
+    from croc_cli.launch.requirements import fits_cpu
     from croc_cli.launch.resources import Hardware, parse_memory
     from croc_cli.recipe.parameters import parameter_counts
 

@@ -6,7 +6,9 @@ from croc_cli.commands.options import (
     FromOption,
     MaskOption,
     MatchingOption,
+    NoPreflightOption,
     PoolSizeOption,
+    PreflightOption,
     RanksOption,
     RecipeArgument,
     RunDirOption,
@@ -32,6 +34,8 @@ def reconstruct(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    preflight: PreflightOption = False,
+    no_preflight: NoPreflightOption = False,
 ) -> None:
     """Pretrain by masked visual token reconstruction (stage 1.5)."""
     from croc_cli.commands.stage import StageRequest, stage_command
@@ -44,6 +48,7 @@ def reconstruct(
         "launch.num_ranks": (ranks, "--gpus"),
         "reconstruct.max_steps": (steps, "--steps"),
         "reconstruct.seed": (seed, "--seed"),
+        "launch.preflight": ("never" if no_preflight else None, "--no-preflight"),
     }
-    request = StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh)
+    request = StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh, preflight_only=preflight)
     stage_command("reconstruct", recipe, with_overrides(flags, assignments or ()), request)

@@ -7,6 +7,7 @@ import typer
 from croc_cli.commands.options import (
     DryRunOption,
     FreshOption,
+    NoPreflightOption,
     RanksOption,
     RecipeArgument,
     RunDirOption,
@@ -27,6 +28,7 @@ def run(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    no_preflight: NoPreflightOption = False,
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
     from croc_cli.commands.console import result, say
@@ -36,7 +38,10 @@ def run(
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.report.terminal import summarise
 
-    flags: dict[str, tuple[object | None, str]] = {"launch.num_ranks": (ranks, "--gpus")}
+    flags: dict[str, tuple[object | None, str]] = {
+        "launch.num_ranks": (ranks, "--gpus"),
+        "launch.preflight": ("never" if no_preflight else None, "--no-preflight"),
+    }
     flags |= {f"{stage}.seed": (seed, "--seed") for stage in STAGES}
     loaded = load_recipe(recipe, overrides=with_overrides(flags, assignments or ()))
     for note in loaded.notes:

@@ -12,15 +12,15 @@ from croc_cli.launch.joined import is_joined, join_launch
 from croc_cli.launch.layout import joined_layout, resolve_layout
 from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
-from croc_cli.launch.preflight import check_data, check_machine, features_note, fits_cpu
+from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
-from croc_cli.names import StageName
+from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
-from croc_cli.run_dir import RunDir
+from croc_cli.run_dir import RunDir, StageDir
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class StageRequest:
         fresh: Rename an old stage folder and start over.
         worker: Python module that is one rank.
         through_launcher: Start ranks with DeepSpeed's launcher.
+        preflight_only: Rehearse the stage and end.
     """
 
     start: Path | None = None
@@ -42,6 +43,7 @@ class StageRequest:
     fresh: bool = False
     worker: str = WORKER
     through_launcher: bool = True
+    preflight_only: bool = False
 
 
 def run_folder(recipe: Recipe, run_dir: Path | None) -> RunDir:
@@ -76,19 +78,71 @@ def stage_command(
         stage_dir = run_folder(recipe, request.run_dir).stage(stage)
         say(f"{stage} is finished already: {stage_dir.latest_checkpoint() or stage_dir.root} (--fresh starts over)")
         return
+    if request.preflight_only:
+        if is_joined():
+            raise UsageError("--preflight starts its ranks itself; here RANK and WORLD_SIZE are set already")
+        with RunLock(run_folder(recipe, request.run_dir), doing="preflight", say=say) as lock:
+            preflight(recipe, plan, request, lock=lock)
+        return
     if is_joined():
         join_launch(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, stage), fresh=request.fresh)
-    launch_stage(recipe, plan, fresh=request.fresh)
+    launch_stage(recipe, plan, fresh=request.fresh, request=request)
 
 
-def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool) -> float:
-    """Write a plan's files, launch it, show what it came to, and return the seconds that it took."""
+def preflight(recipe: Recipe, plan: LaunchPlan, request: StageRequest, *, lock: RunLock) -> None:
+    """Rehearse a stage, and say what was found.
+
+    Raises:
+        RunError: Something would have failed later.
+    """
+    from croc_cli.launch.live import open_progress
+    from croc_cli.launch.preflight import rehearsal_plan, run_preflight
+
+    stage = STAGES[STAGES.index(plan.stage)]
+
+    def rehearse(smaller: Recipe, stage_dir: StageDir, port: int) -> LaunchPlan:
+        made = plan_stage(
+            smaller,
+            stage,
+            stage_dir,
+            start=plan.start,
+            layout=plan.layout,
+            master_port=port,
+            counts=parameter_counts(smaller, stage),
+            worker=request.worker,
+            through_launcher=request.through_launcher,
+        )
+        return rehearsal_plan(smaller, made)
+
+    say(f"preflight of {stage}: steps on its longest samples, a save, more in fresh processes, one answer")
+    found = run_preflight(
+        recipe, plan, rehearse=rehearse, lock=lock, progress=lambda: open_progress(f"preflight of {stage}")
+    )
+    peak = found.get("peak_memory_bytes") or 0
+    say(
+        f"preflight of {stage}: passed in {found['seconds']:.0f} s; longest sample {found['longest']}; peak memory"
+        f" {peak / 1e9:.2f} GB a rank; a checkpoint takes {found['checkpoint_bytes'] / 1e9:.2f} GB"
+    )
+
+
+def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: StageRequest | None = None) -> float:
+    """Write a plan's files, launch it, show what it came to, and return the seconds that it took.
+
+    Args:
+        recipe: The recipe.
+        plan: Of a training stage, or of an evaluation.
+        fresh: Rename an old stage folder and start over.
+        request: The flags, with which a training stage is rehearsed first where that is due; None for no rehearsal.
+    """
+    from croc_cli.launch.preflight import is_due
     from croc_cli.report.terminal import format_stage_end
 
     run_dir = RunDir(plan.stage_dir.root.parent)
     with RunLock(run_dir, doing=plan.stage, say=say) as lock:
         if fresh and (aside := move_aside(plan.stage_dir)) is not None:
             say(f"the old {plan.stage} is now {aside}")
+        if request is not None and is_due(recipe, plan):
+            preflight(recipe, plan, request, lock=lock)
         try:
             write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage))
         except OSError as error:

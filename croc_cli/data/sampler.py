@@ -116,6 +116,24 @@ class StepSampler:
             yield next(ordered) if position < size else None
 
 
+class SameBatchSampler(StepSampler):
+    """Deals one and the same batch at every step, to ranks and micro-batches as another sampler deals its own."""
+
+    @classmethod
+    def like(cls, sampler: StepSampler, batch: list[int]) -> "SameBatchSampler":
+        """Return a sampler of `batch`, which has as many samples as the steps of `sampler`."""
+        same = cls.__new__(cls)
+        same.__dict__.update(sampler.__dict__)
+        same.batch = batch
+        return same
+
+    batch: list[int]
+
+    def global_batch(self, step: int) -> list[int]:  # noqa: ARG002
+        """Return the batch."""
+        return list(self.batch)
+
+
 def _spread(total: int, parts: int) -> list[int]:
     """Return sizes of parts that add up to the total and differ by one at most."""
     return [total // parts + (part < total % parts) for part in range(parts)]

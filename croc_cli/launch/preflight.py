@@ -1,156 +1,220 @@
-"""What must hold before anything is launched: the machine is large enough, the data is there."""
+"""A rehearsal of a stage in its real worker, so that what would fail after ten hours fails in the first minute.
 
+Two launches: three steps on the longest samples, the first one saved; then fresh processes that go on from there, take
+the other two again and answer a question. All of it happens in a folder of its own inside the run folder, and goes.
+"""
+
+import shutil
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from croc_cli.errors import CrocError, UsageError
-from croc_cli.launch.devices import Machine
-from croc_cli.launch.plan import count_samples
-from croc_cli.names import StageName
-from croc_cli.recipe.facts import model_facts
-from croc_cli.recipe.find import recipe_names
-from croc_cli.recipe.load import load_recipe
-from croc_cli.recipe.parameters import parameter_counts
-from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
-from croc_cli.sources.manifest import read_manifest
-from croc_cli.sources.recipe_mix import mix_folder, mix_spec
+from croc_cli.errors import CrocError, Interrupted, RunError
+from croc_cli.launch.deepspeed_config import deepspeed_config
+from croc_cli.launch.live import Progress
+from croc_cli.launch.plan import LaunchPlan
+from croc_cli.launch.resources import Hardware, free_disk, recipe_resources
+from croc_cli.launch.run import find_free_port, launch, write_launch_files
+from croc_cli.launch.run_lock import RunLock
+from croc_cli.launch.stage_state import fingerprint
+from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.load import dump_recipe
+from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 
-CPU_PARAMETERS = 1_000_000_000
-"""Parameters up to which training on a CPU is allowed: a step of 7B takes a CPU many minutes."""
-GPU_BYTES = 60e9
-"""What a GPU of 80 GB leaves for parameters, gradients and optimizer state once activations have theirs; a guess."""
-
-
-def fits_cpu(counts: dict[str, int]) -> bool:
-    """Tell whether a model of so many parameters may train on a CPU; one of unknown size may."""
-    return sum(counts.values()) <= CPU_PARAMETERS
-
-
-def state_bytes(section: StageRecipe, counts: dict[str, int]) -> int:
-    """Return the bytes of parameters, gradients and AdamW's state of one stage, over all ranks.
-
-    In bf16 a trained parameter takes 18 bytes (bf16 weight, float32 gradient, master weight and two moments) and a
-    frozen one 2; in fp32 it is 16 and 4.
-    """
-    rates = section.learning_rate.model_dump()
-    trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
-    frozen = sum(counts.values()) - trained
-    return trained * 18 + frozen * 2 if section.precision == "bf16" else trained * 16 + frozen * 4
+FOLDER = "preflight"
+NUM_STEPS = 3
+REPORT = "preflight.json"
+LONG_SECONDS = 600.0
+"""Planned seconds of a stage from which on it is rehearsed of itself."""
+STALL_SECONDS = 120.0
+"""How long ranks of a rehearsal may stand still: a few steps and a save."""
+_UTILISATION = 0.4
+_SAME = 1e-3
+"""Relative difference of losses up to which a step taken again is the same: GPU kernels add in any order."""
 
 
-def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command: str) -> None:
-    """Raise UsageError where the recipe needs GPUs that this machine does not have, or more memory than it has.
-
-    Args:
-        recipe: The recipe.
-        stage: The stage about to run.
-        machine: This machine.
-        command: The croc command that was typed, such as `reconstruct`, for the hint.
-    """
-    launch = recipe.launch
-    if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
-        return
-    if recipe.model.attention == "flex_attention":
-        raise UsageError(
-            "model.attention: flex_attention has no backward pass on a CPU (torch 2.13)",
-            hint="--set model.attention=sdpa, which gives the same numbers",
-        )
-    counts = parameter_counts(recipe, stage)
-    total = sum(counts.values())
-    needed = state_bytes(getattr(recipe, stage), counts)
-    model = f"a model of {total / 1e9:.1f}B parameters" if total >= 1e8 else f"a model of {total / 1e6:.1f}M parameters"
-    hint = nearest_recipe_hint(stage, machine, total=total, command=command, but=recipe.name)
-    if launch.device == "cuda" or (launch.device == "auto" and total > CPU_PARAMETERS):
-        gpus = max(1, -(-needed // int(GPU_BYTES)))
-        state = f" and about {needed / 1e9:.0f} GB for weights, gradients and optimizer state" if total else ""
-        size = f" ({gpus} or more of 80 GB)" if total else ""
-        raise UsageError(
-            f"recipe {recipe.name} needs CUDA GPUs{size}: {stage} trains {model}{state}."
-            f" This machine has {machine.describe()}",
-            hint=hint,
-        )
-    if machine.memory_bytes and needed > machine.memory_bytes:
-        raise UsageError(
-            f"recipe {recipe.name} needs about {needed / 1e9:.0f} GB of memory for {stage}, {model}."
-            f" This machine has {machine.describe()}",
-            hint=hint,
-        )
+def is_due(recipe: Recipe, plan: LaunchPlan) -> bool:
+    """Tell whether a stage is rehearsed first: as the recipe says, and where it has not begun or passed yet."""
+    wanted = recipe.launch.preflight
+    if wanted == "never" or plan.stage not in STAGES or plan.stage_dir.latest_checkpoint() is not None:
+        return False
+    seconds = planned_seconds(recipe, plan)
+    if wanted == "auto" and seconds is not None and seconds <= LONG_SECONDS:
+        return False
+    return not has_passed(recipe, plan)
 
 
-def features_note(recipe: Recipe, stage: StageName) -> str | None:
-    """Return what disk `data.cache_features` needs at most for a stage; None where it is off or sizes are unknown."""
-    tower, samples = model_facts(recipe.model).tower, count_samples(recipe, stage)
-    if recipe.data.cache_features is None or tower is None or samples is None:
+def planned_seconds(recipe: Recipe, plan: LaunchPlan) -> float | None:
+    """Return how long a stage is planned to take; None where the sizes of its model are not known."""
+    layout = plan.layout
+    hardware = Hardware(layout.num_ranks, layout.device == "cuda", 0, layout.threads_per_rank, _UTILISATION)
+    try:
+        stages = recipe_resources(recipe, hardware)
+    except CrocError:
         return None
-    size = 2 if getattr(recipe, stage).precision == "bf16" else 4
-    picture = tower.num_visual_tokens * tower.hidden_size * size
-    return (
-        f"features of up to {samples:,} pictures, {picture / 2**10:,.0f} KiB each, are kept in "
-        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
+    return next(stage.hours * 3600 for stage in stages if stage.stage == plan.stage)
+
+
+def has_passed(recipe: Recipe, plan: LaunchPlan) -> bool:
+    """Tell whether this very stage was rehearsed on this machine, by as many ranks, and nothing was wrong."""
+    noted = read_json(_report_file(plan)).get(plan.stage, {})
+    return bool(noted) and noted.get("for") == _identity(recipe, plan)
+
+
+def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Recipe:
+    """Return a recipe whose stage takes three steps of one micro-batch a rank, at full rates from the first on.
+
+    Of the two after the save, the first one's loss shows the weights that were saved, the second one's the optimizer.
+    """
+    section: StageRecipe = getattr(recipe, stage)
+    batch = section.batch.model_copy(update={"global_size": section.batch.micro_size * num_ranks})
+    optimizer = section.optimizer.model_copy(update={"warmup_ratio": 0.0})
+    changes: dict[str, Any] = {"batch": batch, "max_steps": NUM_STEPS, "save_every": 1, "optimizer": optimizer}
+    launch_changes = {"stall_timeout": min(recipe.launch.stall_timeout, STALL_SECONDS)}
+    return recipe.model_copy(
+        update={
+            stage: section.model_copy(update=changes),
+            "launch": recipe.launch.model_copy(update=launch_changes),
+            "monitor": type(recipe.monitor)(),
+        }
     )
 
 
-def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, command: str, but: str) -> str:
-    """Return the hint that names the largest shipped recipe that this machine can run, and how to look at the plan."""
-    fitting: list[tuple[int, str]] = []
-    for name in recipe_names():
-        if "/" in name or name == but:
-            continue
+def run_preflight(
+    recipe: Recipe,
+    plan: LaunchPlan,
+    *,
+    rehearse: Callable[[Recipe, StageDir, int], LaunchPlan],
+    lock: RunLock | None,
+    progress: Callable[[], Progress],
+) -> dict[str, Any]:
+    """Rehearse a stage and return what was found: seconds, peak memory, the size of a checkpoint, the longest sample.
+
+    Args:
+        recipe: The recipe of the run.
+        plan: The plan of the stage itself.
+        rehearse: Makes the plan of a recipe's stage in another folder, over a given port.
+        lock: The run folder's lock.
+        progress: Makes what shows the steps.
+
+    Raises:
+        RunError: What would have failed later; the run folder is as it was, but for the rehearsal's logs.
+    """
+    stage = STAGES[STAGES.index(plan.stage)]
+    folder = plan.stage_dir.root.parent / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    stage_dir = RunDir(folder).stage(stage)
+    smaller = rehearsal_recipe(recipe, stage, num_ranks=plan.layout.num_ranks)
+    seconds = 0.0
+    try:
+        seconds += _launch(smaller, rehearse(smaller, stage_dir, find_free_port()), lock=lock, progress=progress)
+        size = _size(stage_dir.checkpoint(1))
+        check_disk(recipe, stage, plan.stage_dir.root, checkpoint_bytes=size)
+        first = _losses(stage_dir)
+        stage_dir.summary_file.unlink()
         try:
-            recipe = load_recipe(name, environ={}).recipe
-        except CrocError:
-            continue
-        counts = parameter_counts(recipe, stage)
-        size = sum(counts.values())
-        enabled = getattr(recipe, stage).enabled
-        runs_here = recipe.launch.device != "cuda" and fits_cpu(counts)
-        enough = not machine.memory_bytes or state_bytes(getattr(recipe, stage), counts) <= machine.memory_bytes
-        if size and enabled and runs_here and enough and (not total or size < total):
-            fitting.append((size, name))
-    plan = "--dry-run prints the plan all the same"
-    if not fitting:
-        return plan
-    size, nearest = max(fitting)
-    text = f"the nearest recipe that fits is {nearest} ({size / 1e6:.0f}M parameters): `croc {command} {nearest}`"
-    if nearest != "nano" and any(name == "nano" for _, name in fitting):
-        text += "; `croc demo` runs nano, which needs no data"
-    return f"{text}; {plan}"
+            seconds += _launch(smaller, rehearse(smaller, stage_dir, find_free_port()), lock=lock, progress=progress)
+        except Interrupted:
+            raise
+        except CrocError as error:
+            raise RunError(f"what was saved cannot be gone on from: {error.message}", hint=error.hint) from error
+        if not read_json(stage_dir.root / REPORT).get("went_on"):
+            raise RunError("what was saved cannot be gone on from: it was not found again")
+        check_same(first, _losses(stage_dir))
+    except Interrupted:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except CrocError as error:
+        with suppress(OSError):
+            shutil.rmtree(stage_dir.checkpoints, ignore_errors=True)
+            shutil.rmtree(RunDir(folder).init, ignore_errors=True)
+        raise RunError(_named(error.message, stage_dir), hint=error.hint) from error
+    found = read_json(stage_dir.root / REPORT)
+    result = {
+        "for": _identity(recipe, plan),
+        "seconds": round(seconds, 1),
+        "checkpoint_bytes": size,
+        **{key: found.get(key) for key in ("longest", "peak_memory_bytes", "answer")},
+    }
+    write_json(_report_file(plan), {**read_json(_report_file(plan)), stage: result})
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
-def check_data(recipe: Recipe, stage: StageName) -> None:
-    """Raise UsageError where a stage's data is not there."""
-    source = getattr(recipe.data, stage)
-    if source is None:
-        raise UsageError(
-            f"recipe {recipe.name} has no data.{stage}", hint=f"--set data.{stage}.kind=… or a recipe with it"
-        )
-    if isinstance(source, MixData):
-        check_mix(recipe, stage)
-    if not isinstance(source, LlavaJsonData):
-        return
-    file, images = Path(source.path).expanduser(), Path(source.image_folder).expanduser()
-    if not file.is_file():
-        raise UsageError(
-            f"data.{stage}.path: {file} does not exist",
-            hint=f"--set data.{stage}.path=FILE names a LLaVA JSON or JSONL",
-        )
-    if not images.is_dir():
-        raise UsageError(
-            f"data.{stage}.image_folder: {images} is not a folder", hint=f"--set data.{stage}.image_folder=DIR names it"
+def check_disk(recipe: Recipe, stage: StageName, folder: Path, *, checkpoint_bytes: int) -> None:
+    """Raise RunError where the disk is too small for the checkpoints that a stage keeps, and the one being written."""
+    count = getattr(recipe, stage).keep_checkpoints + 1
+    needed, free = count * checkpoint_bytes, free_disk(folder)
+    if free is not None and free + checkpoint_bytes < needed:  # the rehearsal's own will be gone
+        raise RunError(
+            f"the disk of {folder} is too small for {stage}: {count} checkpoints of {checkpoint_bytes / 1e9:.2f} GB"
+            f" take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            hint=f"free some, keep fewer with {stage}.keep_checkpoints, or --run-dir DIR puts the run elsewhere",
         )
 
 
-def check_mix(recipe: Recipe, stage: StageName) -> None:
-    """Raise UsageError where a stage's mix is not there, or is not the one that the recipe describes."""
-    folder = mix_folder(recipe, stage)
-    command = f"`croc data mix {recipe.name} --stage {stage}`"
-    if not folder.exists():
-        raise UsageError(
-            f"data.{stage}: there is no mix {folder} yet",
-            hint=f"`croc data prepare {recipe.name}` fetches, mixes and checks; {command} mixes what is here",
+def check_same(first: list[float], again: list[float]) -> None:
+    """Raise RunError where steps that were taken again from the first one's save came to other losses."""
+    whole = len(first) == len(again) == NUM_STEPS
+    if not whole or any(abs(a - b) > _SAME * max(abs(a), 1e-6) for a, b in zip(first, again, strict=True)):
+        raise RunError(
+            f"going on from a save changes the run: the losses {first} became {again}",
+            hint="the save is incomplete, or the step depends on something that is not saved",
         )
-    manifest = read_manifest(folder)
-    if manifest.fingerprint != mix_spec(recipe, stage).fingerprint():
-        raise UsageError(
-            f"data.{stage}: mix {folder} was made of other sources, counts or seeds than the recipe says now",
-            hint=f"{command} makes it again",
-        )
+
+
+def _launch(recipe: Recipe, plan: LaunchPlan, *, lock: RunLock | None, progress: Callable[[], Progress]) -> float:
+    try:
+        write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=FOLDER)
+    except OSError as error:
+        raise RunError(
+            f"{plan.stage_dir.root} cannot be written: {error.strerror or error}",
+            hint="--run-dir DIR puts the run elsewhere",
+        ) from error
+    return launch(plan, progress=progress(), lock=lock)
+
+
+def rehearsal_plan(recipe: Recipe, plan: LaunchPlan) -> LaunchPlan:
+    """Return a stage's plan as that of a rehearsal: the worker is told, and DeepSpeed has the smaller batch."""
+    stage = STAGES[STAGES.index(plan.stage)]
+    config = deepspeed_config(
+        recipe,
+        stage,
+        num_ranks=plan.layout.num_ranks,
+        stage_folder=str(plan.stage_dir.root),
+        on_gpu=plan.layout.device == "cuda",
+    )
+    return replace(plan, command=(*plan.command, "--preflight"), deepspeed=config)
+
+
+def _named(message: str, stage_dir: StageDir) -> str:
+    """Add the longest sample to the message of a rank that was killed: memory most likely ran out on it."""
+    longest = read_json(stage_dir.root / REPORT).get("longest")
+    return f"{message}; the longest sample has {longest}" if longest and "killed by signal" in message else message
+
+
+def _losses(stage_dir: StageDir) -> list[float]:
+    return [float(row["loss"]) for row in read_jsonl(stage_dir.metrics_file)]
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _report_file(plan: LaunchPlan) -> Path:
+    return plan.stage_dir.root.parent / REPORT
+
+
+def _identity(recipe: Recipe, plan: LaunchPlan) -> dict[str, Any]:
+    """Return what a rehearsal holds for: settings, start, machine and layout."""
+    return {
+        "fingerprint": fingerprint(recipe, plan.stage),
+        "keep_checkpoints": getattr(recipe, plan.stage).keep_checkpoints,
+        "start": str(plan.start) if plan.start else None,
+        "host": socket.gethostname(),
+        "ranks": plan.layout.describe(),
+    }

@@ -13,7 +13,7 @@ from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.parameters import parameter_counts
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe, ScenesData, StageRecipe
 
 GPU_PEAK_FLOPS = {"bf16": 312e12, "fp32": 19.5e12}
 """An A100's, by NVIDIA's data sheet; float32 without TF32."""
@@ -23,6 +23,8 @@ GPU_RESERVE = 2 * 2**30
 """Bytes of a GPU for its context, its libraries and what fragments."""
 TEXT_TOKENS = 200
 """Text tokens of a sample where the data is not here: a detailed caption with its request."""
+SCENE_TEXT_TOKENS = 100
+"""The same of drawn scenes: between a brief caption and six questions."""
 PAPER_SAMPLES = {"align": 558_128, "reconstruct": 1_547_901, "finetune": 665_298}
 """Samples of each stage in the paper, for recipes whose data is not here."""
 _RESUME_BYTES = 16
@@ -132,7 +134,9 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
     steps = count_steps(section, known or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
-    sample_tokens = min(length, facts.tower.num_visual_tokens + TEXT_TOKENS)
+    drawn = isinstance(getattr(recipe.data, stage), ScenesData)
+    text_tokens = SCENE_TEXT_TOKENS if drawn else TEXT_TOKENS
+    sample_tokens = min(length, facts.tower.num_visual_tokens + text_tokens)
     flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)
     trained = sum(
         counts[group] for group, rate in section.learning_rate.model_dump().items() if rate and group in counts

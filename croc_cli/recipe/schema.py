@@ -320,6 +320,9 @@ class LaunchRecipe(Section):
     stall_timeout: PositiveFloat = Field(
         STALL_SECONDS, description="Seconds without any change of a rank's position after which the run is ended"
     )
+    preflight: Literal["auto", "always", "never"] = Field(
+        "auto", description="Rehearse a stage before it starts; auto = where it is planned to take over ten minutes"
+    )
 
 
 class Recipe(Section):

@@ -24,6 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stage", required=True, help="a training stage, eval, benchmarks, figures, attention")
     parser.add_argument("--start", type=Path, default=None, help="checkpoint to start from")
     parser.add_argument("--show-progress", action="store_true", help="print lines while training, on rank 0")
+    parser.add_argument("--preflight", action="store_true", help="take the longest samples and check as you go")
     return parser.parse_args()
 
 
@@ -86,7 +87,13 @@ def main() -> int:
         else:
             from croc_cli.worker.training import run_training
 
-            run_training(stage_dir, arguments.stage, start=arguments.start, show_progress=arguments.show_progress)
+            run_training(
+                stage_dir,
+                arguments.stage,
+                start=arguments.start,
+                show_progress=arguments.show_progress,
+                is_preflight=arguments.preflight,
+            )
     except BaseException as error:  # the process border: whatever it is, the parent must learn of it
         return report_failure(stage_dir, error, room=room)
     with suppress(OSError):

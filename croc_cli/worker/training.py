@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
+from croc_cli.worker.preflight import Preflight
 from croc_cli.worker.start import find_start
 
 
@@ -55,7 +57,14 @@ def set_up_ranks(device: str) -> None:
     deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
 
 
-def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, show_progress: bool = False) -> None:
+def run_training(
+    stage_dir: StageDir,
+    stage: StageName,
+    *,
+    start: Path | None,
+    show_progress: bool = False,
+    is_preflight: bool = False,
+) -> None:
     """Train a stage to its end, or to the request to stop.
 
     Args:
@@ -63,6 +72,7 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         stage: Which stage.
         start: Checkpoint to start from; None assembles one from the recipe's tower and LLM.
         show_progress: Print lines on rank 0's stderr: no parent watches a launch that croc only joined.
+        is_preflight: Take the longest samples, with the checks of `croc_cli.worker.preflight`.
     """
     recipe = load_resolved(stage_dir.recipe_file)
     section = stage_section(recipe, stage)
@@ -88,6 +98,7 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         chat_template=chat_template_for(section.template),
     )
     del partitioning
+    preflight = Preflight(recipe, stage, stage_dir, parts) if is_preflight else None
     POSITION.watch_modules(parts.module)
     POSITION.at("preparing pool, head and features")
     lines = PlainLines(stage, sys.stderr) if show_progress else None
@@ -95,6 +106,8 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
         stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
     )
     prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at, device=device)
+    if preflight is not None:
+        preflight.begin()
     if recipe.data.cache_features is not None:
         use_feature_cache(
             parts,
@@ -126,14 +139,19 @@ def run_training(stage_dir: StageDir, stage: StageName, *, start: Path | None, s
             warmup_ratio=section.optimizer.warmup_ratio,
         ),
         state=state,
-        save=saver.save,
+        save=preflight.saving(saver.save) if preflight else saver.save,
         metrics=metrics,
         events=events,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
     loader = build_data_loader(parts.loader, start_step=state.step, num_workers=recipe.data.num_workers)
-    last = trainer.run(loader)
+    with preflight.around(parts.module) if preflight else nullcontext():
+        last = trainer.run(loader)
+    if preflight is not None:
+        checkpoint = checkpoint_to_resume(stage_dir.checkpoints)
+        assert checkpoint is not None
+        preflight.finish(checkpoint=checkpoint, answers=stopped_at is not None)
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from croc_cli.errors import RecipeError, UsageError
-from croc_cli.launch.preflight import check_data
+from croc_cli.launch.requirements import check_data
 from croc_cli.names import StageName
 from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
 from croc_cli.recipe.schema import Recipe

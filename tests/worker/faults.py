@@ -32,7 +32,8 @@ class Fault:
         count_to: File that gets the rank's moments, one line each, as `RANK.txt` in this folder; None for none.
         seen_to: Folder that gets what each rank trained on, as JSON lines; None for none.
         at_step: (rank, step from 0, what): `hang` sleeps for ever before the step, `exit` ends the process without a
-            word, `nan_loss` makes the step's pictures not a number, `nan_gradient` one gradient alone; what begins with
+            word, `skip` leaves the projector's layers out, `allocate` asks for more memory than there is,
+            `nan_loss` makes the step's pictures not a number, `nan_gradient` one gradient alone; what begins with
             `$ ` is run by a shell.
         clock_jumps: `time.time()` jumps by up to a day, back and forth, at every call.
     """
@@ -153,6 +154,8 @@ class _Moments:
 
 def _do_at_steps(happening: dict[int, str]) -> None:
     """Do something to this rank when it begins certain steps."""
+    import torch
+
     from croc_cli.train.trainer import Trainer
 
     original = Trainer._step
@@ -165,6 +168,12 @@ def _do_at_steps(happening: dict[int, str]) -> None:
             subprocess.run(what[2:], shell=True, check=True)
         if what == "exit":
             os._exit(7)
+        if what == "skip":  # the projector's layers, as a rank without an image would in other trainers
+            projector = self.module.model.llava.model.multi_modal_projector
+            width = projector.linear_2.out_features
+            projector.forward = lambda features: features.new_zeros(*features.shape[:-1], width)
+        if what == "allocate":
+            self.module.register_forward_pre_hook(lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
         if what == "nan_loss":
             micro_batches[0].pixel_values.fill_(float("nan"))
         handle = None

@@ -55,6 +55,7 @@ def start_ranks(
     num_ranks: int = 1,
     fault: Fault = NO_FAULT,
     environment: dict[str, str] | None = None,
+    preflight: bool = False,
 ) -> tuple[StageDir, list[ForkServerProcess]]:
     """Write what a launch writes, and start every rank of it."""
     stage_dir = StageDir(root / stage)
@@ -74,7 +75,7 @@ def start_ranks(
     processes = []
     for rank in range(num_ranks):
         own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = _context.Process(target=_rank, args=(str(stage_dir.root), stage, start, own, fault))
+        process = _context.Process(target=_rank, args=(str(stage_dir.root), stage, start, own, fault, preflight))
         process.start()
         processes.append(process)
     return stage_dir, processes
@@ -123,7 +124,9 @@ def _log(stage_dir: StageDir, rank: int) -> Path:
     return stage_dir.logs / f"forked_rank{rank}.log"
 
 
-def _rank(root: str, stage: str, start: Path | None, environment: dict[str, str], fault: Fault) -> None:
+def _rank(
+    root: str, stage: str, start: Path | None, environment: dict[str, str], fault: Fault, preflight: bool
+) -> None:
     """Be one rank: the process's body."""
     import torch
 
@@ -139,6 +142,7 @@ def _rank(root: str, stage: str, start: Path | None, environment: dict[str, str]
     # All-reduce over gloo, which needs no compiler and does not spin. (`deepspeed.comm.torch` names torch itself.)
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
     sys.argv = ["worker", "--stage-dir", root, "--stage", stage, *(["--start", str(start)] if start else [])]
+    sys.argv += ["--preflight"] if preflight else []
     fault.install(rank, Path(root))
     code = main()
     sys.stdout.flush()

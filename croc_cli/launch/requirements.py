@@ -1,0 +1,156 @@
+"""What must hold before anything is launched: the machine is large enough, the data is there."""
+
+from pathlib import Path
+
+from croc_cli.errors import CrocError, UsageError
+from croc_cli.launch.devices import Machine
+from croc_cli.launch.plan import count_samples
+from croc_cli.names import StageName
+from croc_cli.recipe.facts import model_facts
+from croc_cli.recipe.find import recipe_names
+from croc_cli.recipe.load import load_recipe
+from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
+from croc_cli.sources.manifest import read_manifest
+from croc_cli.sources.recipe_mix import mix_folder, mix_spec
+
+CPU_PARAMETERS = 1_000_000_000
+"""Parameters up to which training on a CPU is allowed: a step of 7B takes a CPU many minutes."""
+GPU_BYTES = 60e9
+"""What a GPU of 80 GB leaves for parameters, gradients and optimizer state once activations have theirs; a guess."""
+
+
+def fits_cpu(counts: dict[str, int]) -> bool:
+    """Tell whether a model of so many parameters may train on a CPU; one of unknown size may."""
+    return sum(counts.values()) <= CPU_PARAMETERS
+
+
+def state_bytes(section: StageRecipe, counts: dict[str, int]) -> int:
+    """Return the bytes of parameters, gradients and AdamW's state of one stage, over all ranks.
+
+    In bf16 a trained parameter takes 18 bytes (bf16 weight, float32 gradient, master weight and two moments) and a
+    frozen one 2; in fp32 it is 16 and 4.
+    """
+    rates = section.learning_rate.model_dump()
+    trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
+    frozen = sum(counts.values()) - trained
+    return trained * 18 + frozen * 2 if section.precision == "bf16" else trained * 16 + frozen * 4
+
+
+def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command: str) -> None:
+    """Raise UsageError where the recipe needs GPUs that this machine does not have, or more memory than it has.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage about to run.
+        machine: This machine.
+        command: The croc command that was typed, such as `reconstruct`, for the hint.
+    """
+    launch = recipe.launch
+    if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
+        return
+    if recipe.model.attention == "flex_attention":
+        raise UsageError(
+            "model.attention: flex_attention has no backward pass on a CPU (torch 2.13)",
+            hint="--set model.attention=sdpa, which gives the same numbers",
+        )
+    counts = parameter_counts(recipe, stage)
+    total = sum(counts.values())
+    needed = state_bytes(getattr(recipe, stage), counts)
+    model = f"a model of {total / 1e9:.1f}B parameters" if total >= 1e8 else f"a model of {total / 1e6:.1f}M parameters"
+    hint = nearest_recipe_hint(stage, machine, total=total, command=command, but=recipe.name)
+    if launch.device == "cuda" or (launch.device == "auto" and total > CPU_PARAMETERS):
+        gpus = max(1, -(-needed // int(GPU_BYTES)))
+        state = f" and about {needed / 1e9:.0f} GB for weights, gradients and optimizer state" if total else ""
+        size = f" ({gpus} or more of 80 GB)" if total else ""
+        raise UsageError(
+            f"recipe {recipe.name} needs CUDA GPUs{size}: {stage} trains {model}{state}."
+            f" This machine has {machine.describe()}",
+            hint=hint,
+        )
+    if machine.memory_bytes and needed > machine.memory_bytes:
+        raise UsageError(
+            f"recipe {recipe.name} needs about {needed / 1e9:.0f} GB of memory for {stage}, {model}."
+            f" This machine has {machine.describe()}",
+            hint=hint,
+        )
+
+
+def features_note(recipe: Recipe, stage: StageName) -> str | None:
+    """Return what disk `data.cache_features` needs at most for a stage; None where it is off or sizes are unknown."""
+    tower, samples = model_facts(recipe.model).tower, count_samples(recipe, stage)
+    if recipe.data.cache_features is None or tower is None or samples is None:
+        return None
+    size = 2 if getattr(recipe, stage).precision == "bf16" else 4
+    picture = tower.num_visual_tokens * tower.hidden_size * size
+    return (
+        f"features of up to {samples:,} pictures, {picture / 2**10:,.0f} KiB each, are kept in "
+        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
+    )
+
+
+def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, command: str, but: str) -> str:
+    """Return the hint that names the largest shipped recipe that this machine can run, and how to look at the plan."""
+    fitting: list[tuple[int, str]] = []
+    for name in recipe_names():
+        if "/" in name or name == but:
+            continue
+        try:
+            recipe = load_recipe(name, environ={}).recipe
+        except CrocError:
+            continue
+        counts = parameter_counts(recipe, stage)
+        size = sum(counts.values())
+        enabled = getattr(recipe, stage).enabled
+        runs_here = recipe.launch.device != "cuda" and fits_cpu(counts)
+        enough = not machine.memory_bytes or state_bytes(getattr(recipe, stage), counts) <= machine.memory_bytes
+        if size and enabled and runs_here and enough and (not total or size < total):
+            fitting.append((size, name))
+    plan = "--dry-run prints the plan all the same"
+    if not fitting:
+        return plan
+    size, nearest = max(fitting)
+    text = f"the nearest recipe that fits is {nearest} ({size / 1e6:.0f}M parameters): `croc {command} {nearest}`"
+    if nearest != "nano" and any(name == "nano" for _, name in fitting):
+        text += "; `croc demo` runs nano, which needs no data"
+    return f"{text}; {plan}"
+
+
+def check_data(recipe: Recipe, stage: StageName) -> None:
+    """Raise UsageError where a stage's data is not there."""
+    source = getattr(recipe.data, stage)
+    if source is None:
+        raise UsageError(
+            f"recipe {recipe.name} has no data.{stage}", hint=f"--set data.{stage}.kind=… or a recipe with it"
+        )
+    if isinstance(source, MixData):
+        check_mix(recipe, stage)
+    if not isinstance(source, LlavaJsonData):
+        return
+    file, images = Path(source.path).expanduser(), Path(source.image_folder).expanduser()
+    if not file.is_file():
+        raise UsageError(
+            f"data.{stage}.path: {file} does not exist",
+            hint=f"--set data.{stage}.path=FILE names a LLaVA JSON or JSONL",
+        )
+    if not images.is_dir():
+        raise UsageError(
+            f"data.{stage}.image_folder: {images} is not a folder", hint=f"--set data.{stage}.image_folder=DIR names it"
+        )
+
+
+def check_mix(recipe: Recipe, stage: StageName) -> None:
+    """Raise UsageError where a stage's mix is not there, or is not the one that the recipe describes."""
+    folder = mix_folder(recipe, stage)
+    command = f"`croc data mix {recipe.name} --stage {stage}`"
+    if not folder.exists():
+        raise UsageError(
+            f"data.{stage}: there is no mix {folder} yet",
+            hint=f"`croc data prepare {recipe.name}` fetches, mixes and checks; {command} mixes what is here",
+        )
+    manifest = read_manifest(folder)
+    if manifest.fingerprint != mix_spec(recipe, stage).fingerprint():
+        raise UsageError(
+            f"data.{stage}: mix {folder} was made of other sources, counts or seeds than the recipe says now",
+            hint=f"{command} makes it again",
+        )

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from croc_cli.errors import UsageError
+from croc_cli.launch.devices import Machine
+from croc_cli.launch.requirements import check_data, check_machine, fits_cpu, state_bytes
+from tests.launch.make import TWO_CORES, gpus, recipe
+
+
+def test_a_7b_recipe_without_cuda_is_refused_with_what_is_needed_and_what_fits() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_machine(recipe("croc-7b"), "reconstruct", TWO_CORES, command="reconstruct")
+    assert "recipe croc-7b needs CUDA GPUs (3 or more of 80 GB)" in caught.value.message
+    assert "7.1B parameters" in caught.value.message
+    assert "2 CPU cores, 21 GB of memory, no CUDA device" in caught.value.message
+    assert "the nearest recipe that fits is " in (caught.value.hint or "")
+    assert "croc demo" in (caught.value.hint or "")
+    assert caught.value.exit_code == 2
+
+
+def test_device_auto_does_not_let_a_7b_model_onto_a_cpu() -> None:
+    with pytest.raises(UsageError, match="needs CUDA GPUs"):
+        check_machine(recipe("croc-7b", launch__device="auto"), "align", TWO_CORES, command="align")
+
+
+def test_a_model_larger_than_the_memory_is_refused_on_a_cpu_that_was_asked_for() -> None:
+    with pytest.raises(UsageError, match="needs about .* GB of memory for reconstruct"):
+        check_machine(recipe("croc-7b", launch__device="cpu"), "reconstruct", TWO_CORES, command="reconstruct")
+
+
+def test_recipes_that_fit_pass() -> None:
+    check_machine(recipe(), "reconstruct", TWO_CORES, command="reconstruct")
+    check_machine(recipe("croc-7b"), "reconstruct", gpus(*"01234567"), command="reconstruct")
+    check_machine(recipe(), "align", Machine((), 1, 0), command="align")
+
+
+def test_state_is_counted_by_what_trains_and_in_which_precision() -> None:
+    counts = {"vision_tower": 100, "projector": 10, "llm": 1000}
+    assert state_bytes(recipe("croc-7b").align, counts) == 10 * 18 + 1100 * 2
+    assert state_bytes(recipe().align, counts) == 10 * 16 + 1100 * 4
+    assert fits_cpu(counts)
+
+
+def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
+    changed = recipe("smol", data__align__path=str(tmp_path / "a.json"))
+    with pytest.raises(UsageError, match=r"data\.align\.path: .*a\.json does not exist"):
+        check_data(changed, "align")
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"data\.align\.image_folder"):
+        check_data(changed, "align")
+    check_data(recipe(), "align")
+
+
+def test_flex_attention_is_refused_on_a_cpu_which_cannot_train_with_it() -> None:
+    with pytest.raises(UsageError, match="flex_attention has no backward pass on a CPU") as caught:
+        check_machine(recipe("nano", model__attention="flex_attention"), "align", TWO_CORES, command="align")
+    assert "model.attention=sdpa" in (caught.value.hint or "")
