@@ -204,6 +204,8 @@ def build_stage(
     """
     section = stage_section(recipe, stage)
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention)
+    llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
+    llava.model.vision_tower.eval()
     if section.gradient_checkpointing:
         llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     module = StageModule(build_model(recipe, stage, llava), build_objectives(section))

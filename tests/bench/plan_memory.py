@@ -99,6 +99,8 @@ def settings_of(case: Case, home: Path) -> dict[str, Any]:
     source = {"kind": "llava_json", "path": str(home / "data.json"), "image_folder": str(home / "images")}
     values = {f"data.{case.stage}.{key}": value for key, value in source.items()}
     values |= {f"{case.stage}.{key}": value for key, value in case.settings.items()}
+    for other in {"align", "reconstruct", "finetune"} - {case.stage}:
+        values |= {f"{other}.batch.global_size": case.ranks, f"{other}.batch.micro_size": 1}
     values |= {f"{case.stage}.max_steps": 3, f"{case.stage}.template": "vicuna_v1", "data.num_workers": 0}
     values |= {"launch.num_ranks": case.ranks, "launch.threads_per_rank": 1, "launch.preflight": "never"}
     return values if case.name.startswith("nano") else values | {"model.llm": str(llm)}
