@@ -104,7 +104,10 @@ def stage_memory(
     assert facts.tower is not None
     images = choices.micro_size
     mixed = stage == "reconstruct" and recipe.reconstruct.attention != "causal"
-    activations = _llm_activations(
+    text = max(1, length - facts.tower.num_visual_tokens)
+    # logits, their softmax and gradient in float32; in bf16 the logits themselves and their gradient beside them
+    logits = choices.micro_size * text * (facts.llm.vocab_size or 0) * (12 if number == 4 else 12 + 2 * number)
+    kept, working = _llm_activations(
         facts.llm,
         rows=choices.micro_size,
         length=length,
@@ -114,18 +117,18 @@ def stage_memory(
         dense_mask=mixed,
         eager=recipe.model.attention == "eager",
     )
+    # logits are gone by the time the backward pass works on the last layer
+    activations = kept + max(0, working - logits)
     activations += _visual_activations(facts.tower, facts.llm, images=images, number=number)
     if stage == "reconstruct":
         masked = round(recipe.reconstruct.mask.ratio * facts.tower.num_visual_tokens)
         activations += images * masked * recipe.reconstruct.pool.size * 4  # costs, float32
-    text = max(1, length - facts.tower.num_visual_tokens)
-    vocabulary = facts.llm.vocab_size or 0
     return MemoryParts(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         activations=activations,
-        logits=choices.micro_size * text * vocabulary * (2 * number + 8),  # logits, their gradient; float32 twice
+        logits=logits,
         buffers=buffers,
     )
 
@@ -163,7 +166,8 @@ def _llm_activations(
     checkpointing: bool,
     dense_mask: bool,
     eager: bool,
-) -> int:
+) -> tuple[int, int]:
+    """Return what is kept for the backward pass, and what the backward pass of one layer works with."""
     tokens = rows * length
     hidden, inner, layers = llm.hidden_size or 0, llm.intermediate_size or 0, llm.num_layers or 0
     heads, size = llm.num_heads or 0, llm.head_size or 0
@@ -175,10 +179,10 @@ def _llm_activations(
     attention = 3 * number * heads * length if eager else 4 * heads  # of a token: its row of the matrix, or one sum
     layer = tokens * (kept + attention)
     working = tokens * number * (2 * inner + 2 * hidden)  # of the layer whose backward pass runs
-    whole = tokens * number * hidden * layers + layer if checkpointing else layers * layer
+    whole = tokens * number * hidden * layers if checkpointing else layers * layer
     mask = rows * length * length * (1 + number) if dense_mask else 0
     ends = tokens * number * hidden * 3 + tokens * 4 * hidden * 2  # embeddings with visual tokens put in; the last norm
-    return whole + working + mask + ends
+    return whole + mask + ends, working + (layer if checkpointing else 0)
 
 
 def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number: int) -> int:

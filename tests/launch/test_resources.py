@@ -45,7 +45,7 @@ def test_what_does_not_fit_comes_with_the_first_changes_that_do() -> None:
 
 
 def test_no_change_is_named_that_is_not_needed() -> None:
-    narrow = Hardware(num_ranks=8, on_gpu=True, memory_bytes=46 * 10**9, threads=1, utilisation=0.4)
+    narrow = Hardware(num_ranks=8, on_gpu=True, memory_bytes=42 * 10**9, threads=1, utilisation=0.4)
     finetune = recipe_resources(recipe(), narrow)[-1]
     assert finetune.changes == ("finetune.batch.micro_size=4",)
 
