@@ -50,7 +50,7 @@ class MemoryParts:
 
     Args:
         weights: Of all parts, trained and frozen.
-        gradients: Of trained weights.
+        gradients: Of trained weights, where they are kept beside activations.
         optimizer: float32 copies and moments.
         activations: What the longest micro-batch keeps for its backward pass, and works with.
         logits: Of the tokens that are trained, with their softmax and gradient.
@@ -123,6 +123,9 @@ def stage_memory(
     if stage == "reconstruct":
         masked = round(recipe.reconstruct.mask.ratio * facts.tower.num_visual_tokens)
         activations += images * masked * recipe.reconstruct.pool.size * 4  # costs, float32
+    if choices.zero_stage <= 1 and section.batch.global_size == choices.micro_size * choices.num_ranks:
+        # with one micro-batch a step, gradients grow into the place of activations that are done with
+        gradients = max(0, gradients - activations - logits)
     return MemoryParts(
         weights=weights,
         gradients=gradients,

@@ -47,14 +47,14 @@ CASES = (
     Case("nano, align", "align", settings=BATCH | {"batch.micro_size": 16}),
     Case("nano, reconstruct", "reconstruct", settings=BATCH | {"batch.micro_size": 16}),
     Case("nano, finetune", "finetune", settings=BATCH | {"batch.micro_size": 16}),
-    Case("27M, finetune", "finetune", 512, 8, settings=BATCH),
-    Case("27M, align", "align", 512, 8, settings=BATCH),
+    Case("27M, finetune", "finetune", 512, 8, settings=BATCH | {"batch.global_size": 8}),
+    Case("27M, align", "align", 512, 8, settings=BATCH | {"batch.global_size": 8}),
     Case("27M, finetune, checkpointing", "finetune", 512, 8, settings=BATCH | {"gradient_checkpointing": True}),
     Case("27M, finetune, ZeRO-2", "finetune", 512, 8, settings=BATCH | {"zero_stage": 2}),
     Case("27M, finetune, ZeRO-2, 2 ranks", "finetune", 512, 8, ranks=2, settings=BATCH | {"zero_stage": 2}),
     Case("27M, finetune, ZeRO-3, 2 ranks", "finetune", 512, 8, ranks=2, settings=BATCH | {"zero_stage": 3}),
-    Case("86M, finetune", "finetune", 768, 12, settings=BATCH | {"batch.micro_size": 4}),
-    Case("86M, reconstruct", "reconstruct", 768, 12, settings=BATCH | {"batch.micro_size": 4}),
+    Case("86M, finetune", "finetune", 768, 12, settings=BATCH | {"batch.global_size": 4, "batch.micro_size": 4}),
+    Case("86M, reconstruct", "reconstruct", 768, 12, settings=BATCH | {"batch.global_size": 4, "batch.micro_size": 4}),
 )
 SMALLEST = Case("baseline", "finetune", 32, 1, settings=BATCH | {"batch.micro_size": 1, "max_length": 64})
 
