@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "croc_cli"
 LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report", "ablation")
 HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
-INSIDE_FUNCTIONS = ("numpy", "PIL")
-"""Small enough for a light room's functions: scores need arrays, and whoever asks about a picture opens it."""
+INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
+"""Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
+seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ class Record:
     """One question of a benchmark.
 
     Attributes:
-        key: Unique within the benchmark; answers are matched by it.
+        key: Answers are matched by it; of two records that ask the same thing, the first has the first answer.
         question_id: As LLaVA's answer files hold it; not unique in some benchmarks.
         prompt: What the model is asked, without image placeholder and template.
         picture: The picture, or None for a question about text alone.
@@ -155,18 +156,18 @@ def match_answers(
     Raises:
         BenchmarkDataError: Answers are missing, repeated or unknown, with counts and the first ten.
     """
-    known = {record.key for record in records}
-    texts: dict[str, str] = {}
+    known = Counter(record.key for record in records)
+    texts: dict[str, list[str]] = {}
     repeated: list[str] = []
     unknown: list[str] = []
     for row in rows:
         key = benchmark.row_key(row)
         if key not in known:
             unknown.append(key)
-        elif key in texts:
+        elif len(texts.setdefault(key, [])) == known[key]:
             repeated.append(key)
         else:
-            texts[key] = str(row["text"])
+            texts[key].append(str(row["text"]))
     missing = [record.key for record in records if record.key not in texts]
     problems = {"missing": missing, "repeated": repeated, "unknown": unknown}
     found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items() if keys]
@@ -176,7 +177,9 @@ def match_answers(
             hint="answer the rest with the same croc eval command, or score what is there with --partial",
         )
     answered = [record for record in records if record.key in texts]
-    return answered, [texts[record.key] for record in answered]
+    waiting = {key: iter(said) for key, said in texts.items()}
+    # The same question has the same greedy answer, so one answer serves where it was asked once.
+    return answered, [next(waiting[record.key], texts[record.key][-1]) for record in answered]
 
 
 def _first(keys: Sequence[str]) -> str:

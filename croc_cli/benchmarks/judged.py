@@ -186,7 +186,8 @@ class MmVet(JudgedBenchmark):
     def score_replies(self, records: Sequence[Record], replies: Sequence[Sequence[str]]) -> Score:
         """See `JudgedBenchmark.score_replies`; after five unreadable replies an answer has 0."""
         judged = [(record, said) for record, said in zip(records, replies, strict=True) if said]
-        scores = [self._share(said) for _, said in judged]
+        shares = [self._share(said) for _, said in judged]
+        scores = [share or 0.0 for share in shares]
         capabilities: dict[str, list[float]] = defaultdict(list)
         integrations: dict[str, list[float]] = defaultdict(list)
         for (record, _), score in zip(judged, scores, strict=True):
@@ -198,16 +199,16 @@ class MmVet(JudgedBenchmark):
             Headline.mean(scores),
             scores,
             {"per_capability": _percents(capabilities), "per_integration": _percents(integrations)},
-            num_unparsable=sum(parse_share(said[-1]) is None for _, said in judged),
+            num_unparsable=shares.count(None),
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
         """Return the object that the online evaluator takes, in a list of one."""
         return [{f"v1_{record.key}": answer for record, answer in zip(records, answers, strict=True)}]
 
-    def _share(self, replies: Sequence[str]) -> float:
+    def _share(self, replies: Sequence[str]) -> float | None:
         readable = replies[: len(self._TEMPERATURES) - 1]  # a sixth reply is asked for and never read
-        return parse_share(readable[-1]) or 0.0
+        return parse_share(readable[-1])
 
 
 def _context(row: Mapping[str, Any], caption: str | Sequence[str], where: str) -> dict[str, str]:

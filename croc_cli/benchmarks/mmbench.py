@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,8 +26,11 @@ _ABILITIES = {
     "attribute_reasoning": "AR",
 }
 """Short names of the leaderboard."""
-_MISSING = {"", "nan", "NaN", "None", "NA", "N/A", "null", "NULL", "n/a", "<NA>", "#N/A", "-nan", "-NaN", "#NA"}
-"""Cells that pandas, which the reference reads the file with, takes for missing."""
+_MISSING = frozenset(
+    {"", "nan", "NaN", "-nan", "-NaN", "None", "NA", "<NA>", "N/A", "n/a", "null", "NULL", "#NA", "#N/A", "#N/A N/A"}
+    | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+)
+"""Cells that pandas, which the references read the file with, takes for missing."""
 
 
 class MmBench(Benchmark):
@@ -70,23 +74,20 @@ class MmBench(Benchmark):
         index = take(row, "index", where)
         if not str(index).isdigit():
             raise BenchmarkDataError(f"{where}: index {index!r} is not a number")
-        options: dict[str, str] = {}
-        for letter in _OPTIONS:
-            if (text := row.get(letter)) is None or text in _MISSING:
-                break
-            options[letter] = text
-        hint, question = row.get("hint") or "", take(row, "question", where)
-        stem = f"{hint}\n{question}" if hint not in _MISSING else question
-        lines = "".join(f"\n{letter}. {text}" for letter, text in options.items())
+        options = {letter: row[letter] for letter in _OPTIONS if not _is_missing(row.get(letter))}
+        shown = dict(takewhile(lambda option: not _is_unsaid(option[1]), ((name, row.get(name)) for name in _OPTIONS)))
+        hint, question = row.get("hint"), take(row, "question", where)
+        stem = question if _is_unsaid(hint) else f"{hint}\n{question}"
+        lines = "".join(f"\n{letter}. {text}" for letter, text in shown.items())
         cell = take(row, "image", where)
         picture = cell if isinstance(cell, Picture) else Picture.from_base64(f"picture of row {index}", cell)
-        answer = row.get("answer") if row.get("answer") not in _MISSING else None
+        answer = None if _is_missing(row.get("answer")) else row["answer"]
         kept = ("question", "hint", "category", "l2-category", "split", *_OPTIONS)
         extra = {name: row.get(name) or "" for name in kept} | {"options": options}
         extra["answer_fields"] = {
             "round_id": int(index) // _PASS,
-            "options": list(options.values()),
-            "option_char": list(options),
+            "options": list(shown.values()),
+            "option_char": list(shown),
         }
         return Record(str(index), int(index), stem + lines + self.suffix, picture, answer, extra)
 
@@ -137,6 +138,15 @@ class MmBenchCn(MmBench):
     files = ("mmbench_dev_cn_20231003.tsv",)
     test_files = ("mmbench_test_cn_20231003.tsv",)
     suffix = "\n请直接回答选项字母。"
+
+
+def _is_missing(cell: str | None) -> bool:
+    return cell is None or cell in _MISSING
+
+
+def _is_unsaid(cell: str | None) -> bool:
+    """Tell whether LLaVA's prompt ends its options before this one, or goes without this hint."""
+    return cell is None or cell in _MISSING or cell.lower() in ("nan", "none")
 
 
 def _by(first: Mapping[int, Record], circular: Mapping[int, bool], field: str) -> dict[str, float]:

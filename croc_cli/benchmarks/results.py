@@ -16,8 +16,10 @@ from croc_cli.benchmarks.judged import JudgedBenchmark
 from croc_cli.benchmarks.predictions import answers_file, questions_sha256, read_rows
 from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
-from croc_cli.run_dir import StageDir, read_json, write_json
+from croc_cli.run_dir import StageDir, read_json, write_json, write_whole
 
+Answered = tuple[Record, str]
+"""A question and what the model said."""
 Judge = Callable[[JudgedBenchmark, Sequence[Record], Sequence[str]], tuple[list[list[str]], dict[str, Any]]]
 """Returns the replies about each answer, none where judging failed, and what the result says of the judge."""
 
@@ -58,12 +60,13 @@ def score_benchmark(
     submission = benchmark.submission(answered, texts)
     if submission is not None:
         entry["submission"] = str(write_submission(benchmark, submission, stage_dir))
-    score = _score(benchmark, answered, texts, entry, judge)
+    score, scored = _score(benchmark, list(zip(answered, texts, strict=True)), entry, judge)
     if score is None:
         entry |= {"value": None, "note": "the labels are at the benchmark's server; upload the submission file"}
     else:
         score = benchmark.headline_of(score)
         interval = score.interval()
+        entry["items"] = str(write_items(benchmark, scored, score.per_item, stage_dir))
         entry |= {
             "metric": score.metric,
             "value": score.value,
@@ -80,15 +83,31 @@ def score_benchmark(
 
 
 def _score(
-    benchmark: Benchmark, records: Sequence[Record], texts: Sequence[str], entry: dict[str, Any], judge: Judge | None
-) -> Score | None:
+    benchmark: Benchmark, answered: Sequence[Answered], entry: dict[str, Any], judge: Judge | None
+) -> tuple[Score | None, Sequence[Answered]]:
+    """Return the score, None where labels are hidden, and the answers that are in it."""
+    records, texts = [record for record, _ in answered], [text for _, text in answered]
     if isinstance(benchmark, JudgedBenchmark) and judge is not None:
         replies, about = judge(benchmark, records, texts)
         entry["judge"] = about
-        return benchmark.score_replies(records, replies)
+        judged = [one for one, said in zip(answered, replies, strict=True) if said]
+        return benchmark.score_replies(records, replies), judged
     if any(record.answer is None for record in records):
-        return None
-    return benchmark.score(records, texts)
+        return None, ()
+    return benchmark.score(records, texts), answered
+
+
+def write_items(
+    benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float], stage_dir: StageDir
+) -> Path:
+    """Write each answer with its own score, in the order of the questions."""
+    file = stage_dir.root / "items" / f"{benchmark.name}.jsonl"
+    rows = (
+        {"question_id": record.question_id, "prompt": record.prompt, "text": text, "score": score}
+        for (record, text), score in zip(scored, per_item, strict=True)
+    )
+    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return file
 
 
 def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir: StageDir) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ class TextVqa(Benchmark):
             answers = take(row, "answers", where)
             extra = {"has_ocr_tokens": key in prompts}
             records.append(Record(key, image_id, prompt, picture, answers, extra))
-        return records
+        return _with_last_answers(records)
 
     def _read_hub(self, rows: list[dict[str, Any]], folder: Path) -> list[Record]:
         records = []
@@ -59,7 +60,7 @@ class TextVqa(Benchmark):
             extra = {"has_ocr_tokens": tokens is not None}
             answers = take(row, "answers", where)
             records.append(Record(_key(image_id, question), image_id, prompt, picture, answers, extra))
-        return records
+        return _with_last_answers(records)
 
     def row_key(self, row: Mapping[str, Any]) -> str:
         """Match by picture and question: LLaVA's question ids are the pictures'."""
@@ -81,6 +82,12 @@ def textvqa_prompt(question: str, ocr_tokens: Sequence[str] | None) -> str:
     """Return LLaVA's prompt; its line of OCR tokens is there even when there is none to name."""
     line = "" if ocr_tokens is None else f"\nReference OCR token: {', '.join(ocr_tokens)}"
     return question.capitalize() + line + SHORT_ANSWER
+
+
+def _with_last_answers(records: list[Record]) -> list[Record]:
+    """Give records of the same question about the same picture the last one's answers, as LLaVA's scorer has them."""
+    last = {record.key: record.answer for record in records}
+    return [replace(record, answer=last[record.key]) for record in records]
 
 
 def _key(image_id: str, prompt: str) -> str:

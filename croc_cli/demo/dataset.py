@@ -23,7 +23,9 @@ _PURPOSE = 2  # of the random draws, see `scene_generator`
 _BRIEF_REQUEST = "Give a brief description of the picture."  # the plain template leaves it out
 _QUESTIONS_PER_SCENE = 6
 _REMEMBERED = 1024  # samples: more than any batch of the demo
-_CAPTION_SHARE = 0.35  # of the question conversations that end with a request for a detailed caption
+_CAPTION_SHARE = 0.4
+"""Of the question conversations that ask for a detailed caption: half of them at the end, half of them for it alone, as
+a model that only ever described pictures after questions about them does not learn to begin with it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class SceneDataset:
     Args:
         kind: "brief_captions" for align: every object with one attribute; "detailed_captions" for reconstruct: every
             object with all attributes; "questions" for finetune: several questions a scene, some with a request for a
-            detailed caption at the end.
+            detailed caption at the end, and some requests for a detailed caption alone.
         num_samples: Length, in samples.
         seed: Of scenes and words.
         split: "train" or "test"; see `croc_cli.demo.scenes.SPLITS`.
@@ -118,8 +120,11 @@ class SceneDataset:
             return [(_BRIEF_REQUEST, brief_caption(scene, BRIEF_FORMS[int(rng.integers(len(BRIEF_FORMS)))]))]
         if self.kind == "detailed_captions":
             return [description]
+        draw = rng.random()
+        if draw < _CAPTION_SHARE / 2:
+            return [description]
         questions = self._questions(scene, rng)
-        return [*questions, description] if rng.random() < _CAPTION_SHARE else questions
+        return [*questions, description] if draw < _CAPTION_SHARE else questions
 
     def _questions(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
         return _draw_questions(scene, rng, held_out="preferred" if self.split == "test" else "never")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from croc_cli.errors import UsageError
+from croc_cli.launch.model_files import check_model_files
 from croc_cli.recipe.facts import BUILTIN_FOLDERS, BUILTIN_PREFIX, builtin_folder
 from croc_cli.recipe.schema import ModelRecipe
 
@@ -41,7 +42,7 @@ def check_models(model: ModelRecipe) -> None:
 
 
 def check_model(name: str, *, part: str, revision: str | None = None) -> None:
-    """Raise UsageError unless a vision tower or an LLM can be had.
+    """Raise UsageError unless a vision tower or an LLM can be had; one in a folder must be whole.
 
     Args:
         name: Folder, hub id or `builtin:…`.
@@ -65,6 +66,7 @@ def check_model(name: str, *, part: str, revision: str | None = None) -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"model.{part}: the folder {name} holds no config.json", hint=hint)
+        check_model_files(folder, part=part)
         return
     if looks_like_path(name):
         raise UsageError(f"model.{part}: the {label}'s folder {name} does not exist", hint=hint)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,13 +17,12 @@ from transformers import (
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.model.find import ModelNotFound, find_model
-from croc_cli.model.projector import new_projector, num_whitening_pictures, whiten_for
+from croc_cli.model.projector import CaptionedPictures, fit_to_captions, new_projector, num_fitting_pictures
 from croc_cli.model.stock_names import weights_to_write
 from croc_cli.model.vision_tower import (
     OPENING_ERRORS,
     load_tower,
     num_additional_tokens,
-    num_visual_tokens,
     open_whole,
     select_strategy,
 )
@@ -48,7 +46,7 @@ def assemble(
     chat_template: str | None,
     dtype: torch.dtype,
     prepare_tokenizer: Callable[[Any], None] | None = None,
-    pictures: Callable[[int], Iterable[Tensor]] | None = None,
+    pictures: Callable[[int, Any], Iterable[CaptionedPictures]] | None = None,
 ) -> None:
     """Write a stock LLaVA checkpoint with a new projector (arXiv:2410.14332v3, section 3.1).
 
@@ -66,9 +64,9 @@ def assemble(
         chat_template: Jinja template to save with it; None keeps the tokenizer's own.
         dtype: Of all weights.
         prepare_tokenizer: Called with the LLM's tokenizer as it was opened, to change it before it is saved.
-        pictures: Returns as many of the pictures to come as it is asked for, in batches [b, 3, H, W]; the projector's
-            first weights are then whitened for them. None for torch's own first weights of linear layers, as LLaVA's
-            code has them.
+        pictures: Returns as many of the pictures to come as it is asked for, with captions in tokens of the tokenizer
+            that it is given; the projector's first weights are then fitted to them. None for torch's own first weights
+            of linear layers, as LLaVA's code has them.
 
     Raises:
         UsageError: The parts do not fit into a LLaVA.
@@ -97,8 +95,8 @@ def assemble(
     llava.model.language_model = model.base_model
     llava.lm_head = model.get_output_embeddings()
     if pictures is not None:
-        needed = num_whitening_pictures(tower.config.hidden_size, num_visual_tokens(config))
-        whiten_for(llava, pictures(needed), seed=seed)
+        needed = num_fitting_pictures(llava.model.multi_modal_projector)
+        fit_to_captions(llava, pictures(needed, tokenizer), seed=seed)
     llava.generation_config = generation_config(tokenizer, model.generation_config.eos_token_id)
     _check_same_logits(llava, model, llm)
     llava.save_pretrained(destination, state_dict=weights_to_write(llava))

@@ -34,9 +34,9 @@ class ModelRecipe(Section):
     vision_tower_revision: str | None = Field(None, description="Hub revision of the tower")
     llm_revision: str | None = Field(None, description="Hub revision of the LLM")
     vision_feature_layer: int = Field(-2, description="Hidden state of the tower that is projected; -2 = penultimate")
-    projector_initialisation: Literal["torch", "whitened"] = Field(
+    projector_initialisation: Literal["torch", "captions"] = Field(
         "torch",
-        description="torch = its own for linear layers, as LLaVA; whitened = made for the tower's features of the data",
+        description="torch = its own for linear layers, as LLaVA; captions = a closed-form fit to those of the data",
     )
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"

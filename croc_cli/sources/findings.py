@@ -16,6 +16,7 @@ DATA_DEFECTS: Final[dict[str, DefectKind]] = {
     "id-mixed": DefectKind("note", "ids of which some are text and some are numbers; never used as keys"),
     "id-repeated": DefectKind("note", "an id that another row has too; never used as a key"),
     "eval-overlap": DefectKind("warning", "an image that an evaluation set has too"),
+    "eval-unreadable": DefectKind("note", "an evaluation file that does not open, so its images were not compared"),
     "no-trained-token": DefectKind("error", "a row that nothing is left to train of once it is cut to max_length"),
     "truncated": DefectKind("warning", "a row that is cut to max_length"),
     "not-a-caption": DefectKind("error", "a row that is no image and its caption, which the template plain takes"),

@@ -113,6 +113,8 @@ def verify_mix(
         findings.list_file.unlink(missing_ok=True)
     folder = eval_folder if eval_folder is not None else data.data_root / EVAL_FOLDER
     overlaps = eval_images(folder, contents=deep, cache=ImageCache() if deep else None, progress=progress)
+    for unreadable in overlaps.unreadable:
+        findings.add("eval-unreadable", unreadable)
     images = ImagePass(
         findings, deep=deep, workers=workers, perceptual=perceptual, eval_images=overlaps, progress=progress
     )

@@ -11,11 +11,12 @@ from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.sample import Sample
 from croc_cli.errors import RunError
+from croc_cli.model.projector import CaptionedPictures
 from croc_cli.train.calibration import num_calibration_images, sample_visual_tokens
 from croc_cli.train.weights import gathered
 from croc_cli.worker.build import StageParts
 
-_BATCH_IMAGES = 8
+_BATCH_IMAGES = 16
 
 
 def calibration_tokens(parts: StageParts, *, pool_size: int, device: str, generator: torch.Generator) -> Tensor:
@@ -54,6 +55,36 @@ def pixel_batches(samples: Iterable[Sample], image_processor: Any, num_images: i
             break
     batches = (pictures[first : first + _BATCH_IMAGES] for first in range(0, len(pictures), _BATCH_IMAGES))
     return [process_images(batch, image_processor) for batch in batches]
+
+
+def captioned_batches(
+    samples: Iterable[Sample], image_processor: Any, tokenizer: Any, num_images: int
+) -> Iterator[CaptionedPictures]:
+    """Yield the first `num_images` pictures that open, of samples with one picture, with all that answers say of it."""
+    taken = 0
+    batch: list[tuple[Image.Image, list[int]]] = []
+    for sample in samples:
+        if len(sample.images) != 1:
+            continue
+        try:
+            picture = open_image(sample.images[0])
+        except BadImageError:
+            continue
+        said = " ".join(turn.text for turn in sample.turns if turn.role == "gpt")
+        batch.append((picture, tokenizer(said, add_special_tokens=False)["input_ids"]))
+        taken += 1
+        if len(batch) == _BATCH_IMAGES or taken == num_images:
+            yield _captioned(batch, image_processor)
+            batch = []
+        if taken == num_images:
+            return
+    if batch:
+        yield _captioned(batch, image_processor)
+
+
+def _captioned(batch: list[tuple[Image.Image, list[int]]], image_processor: Any) -> CaptionedPictures:
+    pictures, captions = zip(*batch, strict=True)
+    return CaptionedPictures(process_images(pictures, image_processor), captions)
 
 
 def drawn_samples(dataset: Dataset, *, seed: int) -> Iterator[Sample]:

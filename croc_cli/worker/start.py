@@ -2,24 +2,27 @@
 
 import json
 import time
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor
 from transformers import AutoTokenizer
 
 from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, weights_files
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
-from croc_cli.errors import RunError
+from croc_cli.errors import CrocError, RunError
 from croc_cli.model.build import assemble, find_model
+from croc_cli.model.projector import CaptionedPictures
 from croc_cli.names import StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
 from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, build_dataset, stage_section
-from croc_cli.worker.calibrate import drawn_samples, pixel_batches
+from croc_cli.worker.calibrate import captioned_batches, drawn_samples
 
 
 def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: Path | None) -> Path:
@@ -36,7 +39,7 @@ def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: 
         try:
             ensure_assembled(recipe, stage, folder)
         except Exception as error:  # the other ranks wait below, and must hear of it
-            failure = f"{type(error).__name__}: {error}"
+            failure = error.message if isinstance(error, CrocError) else f"{type(error).__name__}: {error}"
     if message := next((text for text in gather_from_ranks(failure) if text), None):
         raise RunError(f"the model could not be assembled from tower and LLM: {message}")
     return folder
@@ -49,8 +52,8 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
     """
     section = stage_section(recipe, stage)
     parts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
-    whitened = recipe.model.projector_initialisation == "whitened"
-    if whitened:
+    fitted = recipe.model.projector_initialisation == "captions"
+    if fitted:
         parts["pictures"] = getattr(recipe.data, stage).model_dump(mode="json")
     made_from = json.loads(json.dumps(parts))
     if (folder / METADATA_FILE).exists():
@@ -61,14 +64,15 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
     llm = find_model(recipe.model.llm, part="llm", revision=recipe.model.llm_revision)
     image_processor = build_image_processor(tower, section.image_aspect)
 
-    def pictures(needed: int) -> list[Tensor]:
+    def captioned_pictures(needed: int, tokenizer: Any) -> Iterator[CaptionedPictures]:
         samples = drawn_samples(build_dataset(recipe, stage), seed=section.seed)
-        if not (batches := pixel_batches(samples, image_processor, needed)):
+        batches = captioned_batches(samples, image_processor, tokenizer, needed)
+        if (first := next(batches, None)) is None:
             raise RunError(
-                f"no picture of data.{stage} opens, and model.projector_initialisation is whitened",
+                f"no picture of data.{stage} opens, and model.projector_initialisation is captions",
                 hint="mend the pictures, or leave model.projector_initialisation out",
             )
-        return batches
+        return chain([first], batches)
 
     growing = folder.with_name(f".{folder.name}.tmp")
     assemble(
@@ -81,7 +85,7 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
         chat_template=chat_template_for(section.template),
         dtype=DTYPES[section.precision],
         prepare_tokenizer=repair_merges,
-        pictures=pictures if whitened else None,
+        pictures=captioned_pictures if fitted else None,
     )
     files = {file.name: sha256_of(file) for file in weights_files(growing)}
     CheckpointMetadata(

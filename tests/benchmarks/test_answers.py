@@ -57,6 +57,53 @@ def test_a_partial_score_says_what_share_it_is_of(tmp_path: Path) -> None:
     entry = score_benchmark(GQA, stage_dir, root, partial=True)
     assert entry["share_scored"] == pytest.approx(9 / 27)
     assert entry["num_answered"] == 9
+    items = [json.loads(line) for line in Path(entry["items"]).read_text().splitlines()]
+    assert [item["question_id"] for item in items] == [row["question_id"] for row in rows]
+    assert sum(item["score"] for item in items) / 9 == pytest.approx(entry["value"] / 100)
+
+
+def test_a_question_that_the_data_ask_twice_takes_two_answers_or_one(tmp_path: Path) -> None:
+    root = write_files("textvqa", tmp_path)
+    file = root / "textvqa" / "TextVQA_0.5.1_val.json"
+    content = json.loads(file.read_text())
+    first = content["data"][0]
+    content["data"].append(first | {"question": first["question"].upper(), "answers": ["a lamp"] * 10})
+    file.write_text(json.dumps(content))
+    benchmark = benchmarks()["textvqa"]
+    records = benchmark.read(root)
+    assert records[0].answer == records[-1].answer == ["a lamp"] * 10  # LLaVA's scorer keeps the last record
+
+    prompt = records[0].prompt
+    rows = [{"question_id": first["image_id"], "prompt": prompt, "text": text} for text in ("a lamp", "no", "more")]
+    answered, texts = match_answers(benchmark, records, rows[:2], partial=True)
+    assert [record.answer for record in answered] == [["a lamp"] * 10] * 2
+    assert texts == ["a lamp", "no"]
+    assert match_answers(benchmark, records, rows[:1], partial=True)[1] == ["a lamp", "a lamp"]
+    with pytest.raises(BenchmarkDataError, match="1 repeated"):
+        match_answers(benchmark, records, rows)
+
+
+@pytest.mark.parametrize(
+    ("cells", "shown", "read"),
+    [
+        (["lamp", "NA", "chair", "table"], ["A"], ["A", "C", "D"]),
+        (["lamp", "none", "chair", "#N/A N/A"], ["A"], ["A", "B", "C"]),
+        (["lamp", "Nan", "", ""], ["A"], ["A", "B"]),
+    ],
+)
+def test_mmbench_shows_and_reads_the_options_that_the_references_do(
+    cells: list[str], shown: list[str], read: list[str], tmp_path: Path
+) -> None:
+    root = write_files("mmbench", tmp_path)
+    file = root / "mmbench" / "mmbench_dev_20230712.tsv"
+    header, row = file.read_text().splitlines()[:2]
+    values = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    values |= dict(zip("ABCD", cells, strict=True)) | {"hint": "None", "question": "What stands there?"}
+    file.write_text(f"{header}\n" + "\t".join(values.values()) + "\n")
+    [record] = benchmarks()["mmbench"].read(root)
+    assert list(record.extra["options"]) == read
+    assert record.extra["answer_fields"]["option_char"] == shown
+    assert record.prompt.startswith("What stands there?\nA. lamp\nAnswer")
 
 
 def test_a_line_that_a_crash_cut_is_dropped_and_its_question_stays_open(tmp_path: Path) -> None:

@@ -202,6 +202,15 @@ def test_mmvet_s_requests_are_the_reference_s(tmp_path: Path) -> None:
             assert again.messages[0]["content"].endswith(item["retry_user_message"].removeprefix("<HEADER>"))
 
 
+def test_mmvet_reads_five_replies_and_counts_as_unreadable_what_they_left(tmp_path: Path) -> None:
+    benchmark, records, _, _ = matched("mmvet", tmp_path)
+    assert isinstance(benchmark, JudgedBenchmark)
+    replies = [["?"] * 5 + ["1.0"], ["?"] * 4 + ["0.5"]]
+    result = benchmark.score_replies(records[:2], replies)
+    assert list(result.per_item) == [0.0, 0.5]
+    assert result.num_unparsable == 1
+
+
 def test_prompts_in_the_template_are_those_of_llava_s_scripts(tmp_path: Path) -> None:
     checked = 0
     for name in NAMES:

@@ -43,7 +43,17 @@ def test_a_picture_opens_and_a_question_is_asked_once() -> None:
     assert data[0].images[0].open().size == (72, 72)
     for sample in (data[index] for index in range(30)):
         asked = [turn.text.removeprefix(f"{IMAGE_TOKEN}\n") for turn in sample.turns if turn.role == "human"]
-        assert len(set(asked)) == len(asked) >= 6
+        assert len(set(asked)) == len(asked)
+        assert len(asked) in (1, 6, 7)
+
+
+def test_detailed_captions_are_asked_for_alone_and_after_questions() -> None:
+    data = SceneDataset("questions", num_samples=300, seed=0)
+    kinds = [(len(data[i].turns) // 2, data[i].turns[-1].text.startswith("There are")) for i in range(300)]
+    shares = {kind: kinds.count(kind) / 300 for kind in set(kinds)}
+    assert set(shares) == {(1, True), (6, False), (7, True)}
+    assert shares[1, True] == pytest.approx(0.2, abs=0.05)
+    assert shares[7, True] == pytest.approx(0.2, abs=0.05)
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -14,7 +14,8 @@ def test_a_local_folder_needs_a_config(tmp_path: Path) -> None:
         check_model(str(tmp_path), part="llm")
     assert "--set model.llm=DIR" in (caught.value.hint or "")
     (tmp_path / "config.json").write_text("{}")
-    check_model(str(tmp_path), part="llm")
+    with pytest.raises(UsageError, match="names no model_type"):
+        check_model(str(tmp_path), part="llm")
 
 
 def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:

@@ -20,9 +20,8 @@ from transformers import (
 
 from croc_cli.errors import UsageError
 from croc_cli.model.build import ModelNotFound, assemble, load_llava
-from croc_cli.model.projector import num_whitening_pictures
-from croc_cli.model.vision_tower import num_visual_tokens
-from tests.tiny import make_tiny_parts, make_tiny_processor, tiny_vision_config
+from croc_cli.model.projector import CaptionedPictures
+from tests.tiny import LLM_WIDTH, make_tiny_parts, make_tiny_processor, tiny_vision_config
 
 
 def build(tower: Path, llm: Path, out: Path, **options: Any) -> Path:
@@ -171,20 +170,22 @@ def test_a_folder_without_a_checkpoint_and_one_of_another_kind_are_refused(tmp_p
         open_llava(tmp_path)
 
 
-def test_a_projector_is_whitened_for_the_pictures_to_come(parts: tuple[Path, Path], tmp_path: Path) -> None:
-    def pictures(needed: int) -> list[torch.Tensor]:
-        size = tiny_vision_config().image_size
-        return list(torch.randn(needed, 3, size, size, generator=torch.Generator().manual_seed(1)).split(8))
+def test_a_projector_is_fitted_to_the_pictures_to_come(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    asked = []
 
-    def tokens_of(llava: Any) -> torch.Tensor:
-        batches = pictures(
-            num_whitening_pictures(llava.config.vision_config.hidden_size, num_visual_tokens(llava.config))
-        )
-        return torch.cat([torch.cat(list(llava.get_image_features(batch).pooler_output)) for batch in batches])
+    def pictures(needed: int, tokenizer: Any) -> list[CaptionedPictures]:
+        asked.append((needed, len(tokenizer)))
+        size = tiny_vision_config().image_size
+        pixels = torch.randn(64, 3, size, size, generator=torch.Generator().manual_seed(1))
+        return [CaptionedPictures(pixels, [[index] for index in range(64)])]
 
     llava = open_llava(build(*parts, tmp_path, pictures=pictures))
     words = llava.get_input_embeddings().weight
     with torch.no_grad():
-        tokens = tokens_of(llava)
+        (pixels,) = (batch.pixel_values for batch in pictures(0, []))
+        tokens = torch.cat(list(llava.get_image_features(pixels).pooler_output))
     torch.testing.assert_close(tokens.mean(dim=0), torch.zeros_like(tokens[0]), rtol=0, atol=1e-4)
-    assert tokens.square().mean().item() == pytest.approx(words.square().mean().item(), rel=1e-3)
+    assert tokens.square().mean().item() == pytest.approx(words.square().mean().item() / 4, rel=1e-3)
+    needed, num_words = asked[0]
+    assert needed == 20 * LLM_WIDTH
+    assert num_words > 64

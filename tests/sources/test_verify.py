@@ -1,11 +1,14 @@
+import base64
 import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from croc_cli.errors import UsageError
 from croc_cli.sources import image_pass
@@ -205,6 +208,41 @@ def test_images_of_the_evaluation_sets_are_reported_before_anyone_trains_on_them
     [finding] = deep.findings
     assert finding.hint == "1 of MME, 1 of pope"
     assert deep.ok
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_images_of_the_evaluation_sets_are_found_in_tables_too(tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", 3)
+    for number in (42, 43):
+        (images / f"{number:012}.jpg").write_bytes(encoded(picture(number)))
+    evaluation = tmp_path / "eval"
+    named = [{"bytes": encoded(picture(7)), "path": "COCO_val2014_000000000042.jpg"}]
+    held = [[{"bytes": (images / "00001.jpg").read_bytes(), "path": None}]]
+    for folder, columns in {
+        "textvqa": {"image": named},
+        "pope": {"image": [encoded(picture(8))], "image_source": ["COCO_val2014_000000000043"]},
+        "seed_bench": {"image": held},
+    }.items():
+        (evaluation / folder).mkdir(parents=True)
+        parquet.write_table(pa.table(columns), evaluation / folder / "test-00000-of-00001.parquet")
+    (evaluation / "mmbench").mkdir()
+    cell = base64.b64encode((images / "00002.jpg").read_bytes()).decode()
+    (evaluation / "mmbench" / "mmbench_dev_20230712.tsv").write_text(f"index\timage\n1\t{cell}\n2\t1\n")
+    (evaluation / "textvqa" / "broken.parquet").write_bytes(b"PAR1, cut short")
+    rows = [image_row(n) for n in range(3)] + [image_row(n, image=f"{n:012}.jpg") for n in (42, 43)]
+    path = write_json(tmp_path / "rows.json", rows)
+
+    shallow = verify_mix(path, image_folder=images, eval_folder=evaluation)
+    assert set(examples(shallow, "eval-overlap")) == {"000000000042.jpg: textvqa", "000000000043.jpg: pope"}
+    deep = verify_mix(path, image_folder=images, eval_folder=evaluation, deep=True)
+    assert set(examples(deep, "eval-overlap")) == {
+        "000000000042.jpg: textvqa",
+        "000000000043.jpg: pope",
+        "00001.jpg: seed_bench",
+        "00002.jpg: mmbench",
+    }
+    [unreadable] = examples(deep, "eval-unreadable")
+    assert unreadable.startswith(f"{evaluation / 'textvqa' / 'broken.parquet'}: ")
 
 
 @pytest.mark.usefixtures("in_this_process")

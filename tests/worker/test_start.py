@@ -1,4 +1,4 @@
-"""Where align starts: assembled from the recipe's parts, its projector whitened where the recipe asks for it."""
+"""Where align starts: assembled from the parts, its projector fitted to the data where the recipe asks for it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from croc_cli.worker.start import ensure_assembled
 from tests.tiny import make_tiny_parts
 from tests.worker import harness
 
-WHITENED = {"projector_initialisation": "whitened"}
+FITTED = {"projector_initialisation": "captions"}
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.no_grad()
-def test_a_whitened_projector_takes_out_what_the_stages_pictures_share(home: Path, tmp_path: Path) -> None:
+def test_a_fitted_projector_takes_out_what_the_stages_pictures_share(home: Path, tmp_path: Path) -> None:
     from transformers import AutoImageProcessor
 
     from croc_cli.model.build import load_llava
     from croc_cli.worker.build import build_dataset
 
-    recipe = harness.make_recipe(home, model=WHITENED)
+    recipe = harness.make_recipe(home, model=FITTED)
     ensure_assembled(recipe, "align", tmp_path / "init")
 
     llava: Any = load_llava(tmp_path / "init", dtype=torch.float32, attention="sdpa")
@@ -45,7 +45,7 @@ def test_a_whitened_projector_takes_out_what_the_stages_pictures_share(home: Pat
 
 
 def test_other_pictures_make_another_start_and_the_same_ones_keep_it(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home, model=WHITENED)
+    recipe = harness.make_recipe(home, model=FITTED)
     ensure_assembled(recipe, "align", tmp_path / "init")
     kept = (tmp_path / "init" / "model.safetensors").stat().st_mtime_ns
     ensure_assembled(recipe, "align", tmp_path / "init")
@@ -55,18 +55,18 @@ def test_other_pictures_make_another_start_and_the_same_ones_keep_it(home: Path,
     fewer = home / "fewer.json"
     fewer.write_text(json.dumps(rows[:4]))
     source = {"kind": "llava_json", "path": str(fewer), "image_folder": str(home / "images")}
-    ensure_assembled(harness.make_recipe(home, model=WHITENED, data={"align": source}), "align", tmp_path / "init")
+    ensure_assembled(harness.make_recipe(home, model=FITTED, data={"align": source}), "align", tmp_path / "init")
     assert (tmp_path / "init" / "model.safetensors").stat().st_mtime_ns != kept
     assert len(list(tmp_path.glob("init-*"))) == 1
 
 
-def test_whitening_without_pictures_is_refused(home: Path, tmp_path: Path) -> None:
+def test_a_fit_without_pictures_is_refused(home: Path, tmp_path: Path) -> None:
     texts = home / "texts.json"
     texts.write_text(json.dumps([harness.row("one", [("human", "Say a number."), ("gpt", "1")])]))
     source = {"kind": "llava_json", "path": str(texts), "image_folder": str(home / "images")}
-    recipe = harness.make_recipe(home, model=WHITENED, data={"align": source})
+    recipe = harness.make_recipe(home, model=FITTED, data={"align": source})
     with pytest.raises(
-        RunError, match=r"no picture of data.align opens, and model.projector_initialisation is whitened"
+        RunError, match=r"no picture of data.align opens, and model.projector_initialisation is captions"
     ):
         ensure_assembled(recipe, "align", tmp_path / "init")
     assert not (tmp_path / "init").exists()

@@ -1,0 +1,91 @@
+"""Looks into a model's folder before any launch: are config, tokenizer and weights there, and whole?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from croc_cli.errors import UsageError, first_line
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""What transformers looks for, alone or as an index of shards, the better form first."""
+_TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
+_LFS_START = b"version https://git-lfs"
+
+
+def check_model_files(folder: Path, *, part: str) -> None:
+    """Raise UsageError unless a folder holds a whole vision tower or LLM in Hugging Face's form.
+
+    Reads configs and the headers of weights, not the weights; takes milliseconds.
+
+    Args:
+        folder: With config.json.
+        part: The recipe key, "vision_tower" or "llm".
+
+    Raises:
+        UsageError: What is missing or damaged, and how to mend it.
+    """
+    where = f"model.{part}"
+    config = _read_object(folder / "config.json", where)
+    if not config.get("model_type"):
+        raise UsageError(
+            f"{where}: {folder / 'config.json'} names no model_type, so nobody can tell what model it is",
+            hint='such as "model_type": "llama"; take the config.json that belongs to these weights',
+        )
+    if part == "llm" and not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
+        raise UsageError(
+            f"{where}: {folder} holds no tokenizer", hint="copy tokenizer.json (or tokenizer.model) beside the weights"
+        )
+    for file in _weight_files(folder, where):
+        _check_whole(file, where)
+
+
+def _weight_files(folder: Path, where: str) -> list[Path]:
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if not index.is_file():
+            continue
+        shards = sorted(set(_read_object(index, where).get("weight_map", {}).values()))
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            raise UsageError(
+                f"{where}: {folder} lacks {len(missing)} of {len(shards)} shards: {shown}", hint="copy or fetch them"
+            )
+        return [folder / shard for shard in shards]
+    raise UsageError(
+        f"{where}: {folder} holds no weights: neither {' nor '.join(_WEIGHTS)}, nor an index of shards",
+        hint="croc reads Hugging Face's form; adapters (LoRA) must be merged first",
+    )
+
+
+def _check_whole(file: Path, where: str) -> None:
+    with file.open("rb") as stream:
+        start = stream.read(len(_LFS_START))
+    if start == _LFS_START:
+        raise UsageError(f"{where}: {file} is a git-lfs pointer, not the weights", hint="git lfs pull fetches them")
+    if not start:
+        raise UsageError(f"{where}: {file} is empty", hint="fetch it again")
+    if file.suffix != ".safetensors":
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np"):
+            return
+    except SafetensorError as error:
+        reason = first_line(error).removeprefix("Error while deserializing header: ")
+        raise UsageError(
+            f"{where}: {file} is damaged or cut short ({reason}; {file.stat().st_size:,} bytes)", hint="fetch it again"
+        ) from error
+
+
+def _read_object(file: Path, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{where}: {file} is not JSON: {first_line(error)}", hint="fetch it again") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: {file} is not a JSON object", hint="fetch it again")
+    return value
