@@ -47,7 +47,7 @@ def load_for_inference(
     metadata = read_metadata(folder)
     hint = "the checkpoint is damaged or not a LLaVA; use another one"
     try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
         llava, found = LlavaForConditionalGeneration.from_pretrained(
             folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )

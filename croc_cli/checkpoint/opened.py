@@ -86,7 +86,7 @@ def open_stock(
     weights = {stock_model_name(name): tensor for name, tensor in read_model(folder).items()}
     metadata = read_metadata(folder)
     try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
         config = LlavaConfig.from_pretrained(folder)
         generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
     except OPENING_ERRORS as error:

@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor
 
 from croc_cli.checkpoint.load import load_for_inference, load_training_state
 from croc_cli.checkpoint.metadata import CheckpointMetadata
+from croc_cli.checkpoint.opened import open_stock
 from croc_cli.errors import UsageError
 from tests.tiny import make_tiny_llava
 
@@ -30,6 +32,21 @@ def test_a_stock_folder_opens_ready_to_answer(stock):
     assert not model.llava.training
     assert not any(parameter.requires_grad for parameter in model.llava.parameters())
     assert torch.isfinite(logits_of(model).logits).all()
+
+
+def test_pictures_are_prepared_by_pil_whatever_is_installed(stock, monkeypatch):
+    """With torchvision, transformers would choose a processor whose pixels differ from those of training."""
+    asked = []
+    original = AutoProcessor.from_pretrained
+
+    def from_pretrained(folder, **options):
+        asked.append(options)
+        return original(folder, **options)
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", from_pretrained)
+    load_for_inference(stock)
+    open_stock(stock)
+    assert [options.get("backend") for options in asked] == ["pil", "pil"]
 
 
 def test_the_dtype_is_the_checkpoints_own_unless_given(stock):
