@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,17 @@ from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, build_dataset, stage
 from croc_cli.worker.calibrate import captioned_batches, drawn_samples
 
 
-def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: Path | None) -> Path:
+def find_start(
+    recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: Path | None, say: Callable[[str], None]
+) -> Path:
     """Return the stock checkpoint folder that a stage starts from; rank 0 assembles it where there is none yet.
+
+    Args:
+        recipe: Of the run.
+        stage_dir: The stage's folder.
+        stage: Which one.
+        start: A checkpoint that was given or that the stage before made; None to assemble one.
+        say: Told of what takes time.
 
     Raises:
         RunError: On every rank, where it could not be assembled.
@@ -37,7 +46,7 @@ def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: 
     failure = None
     if dist.get_rank() == 0:
         try:
-            ensure_assembled(recipe, stage, folder)
+            ensure_assembled(recipe, stage, folder, say=say)
         except Exception as error:  # the other ranks wait below, and must hear of it
             failure = error.message if isinstance(error, CrocError) else f"{type(error).__name__}: {error}"
     if message := next((text for text in gather_from_ranks(failure) if text), None):
@@ -45,7 +54,9 @@ def find_start(recipe: Recipe, stage_dir: StageDir, stage: StageName, *, start: 
     return folder
 
 
-def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
+def ensure_assembled(
+    recipe: Recipe, stage: StageName, folder: Path, *, say: Callable[[str], None] = lambda _: None
+) -> None:
     """Make the stock LLaVA that training starts from, unless `folder` holds it for the same parts and seed.
 
     One for other parts is renamed, not deleted. The folder appears complete or not at all.
@@ -65,6 +76,7 @@ def ensure_assembled(recipe: Recipe, stage: StageName, folder: Path) -> None:
     image_processor = build_image_processor(tower, section.image_aspect)
 
     def captioned_pictures(needed: int, tokenizer: Any) -> Iterator[CaptionedPictures]:
+        say(f"the projector's first weights are fitted to {needed:,} pictures of data.{stage} and their captions")
         samples = drawn_samples(build_dataset(recipe, stage), seed=section.seed)
         batches = captioned_batches(samples, image_processor, tokenizer, needed)
         if (first := next(batches, None)) is None:

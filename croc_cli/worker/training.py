@@ -84,7 +84,15 @@ def run_training(
     if on_main:
         remove_leftovers(stage_dir.checkpoints)  # and put back a checkpoint that a killed save was replacing
     barrier()
-    start_folder = find_start(recipe, stage_dir, stage, start=start)
+    lines = PlainLines(stage, sys.stderr) if show_progress else None
+    events = JsonLines(
+        stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
+    )
+
+    def say(message: str) -> None:
+        events.write(time=time.time(), level="info", message=message)
+
+    start_folder = find_start(recipe, stage_dir, stage, start=start, say=say)
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
     partitioning = HfDeepSpeedConfig(deepspeed_config) if section.zero_stage == 3 else None
@@ -101,20 +109,11 @@ def run_training(
     preflight = Preflight(recipe, stage, stage_dir, parts) if is_preflight else None
     POSITION.watch_modules(parts.module)
     POSITION.at("preparing pool, head and features")
-    lines = PlainLines(stage, sys.stderr) if show_progress else None
-    events = JsonLines(
-        stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
-    )
     prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at, device=device)
     if preflight is not None:
         preflight.begin()
     if recipe.data.cache_features is not None:
-        use_feature_cache(
-            parts,
-            Path(recipe.data.cache_features),
-            device=device,
-            say=lambda message: events.write(time=time.time(), level="info", message=message),
-        )
+        use_feature_cache(parts, Path(recipe.data.cache_features), device=device, say=say)
     POSITION.at("making the engine")
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()

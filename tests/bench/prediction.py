@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor
 
 from croc_cli.benchmarks.base import Record
 from croc_cli.benchmarks.files import Picture
@@ -19,34 +18,15 @@ from croc_cli.checkpoint.load import LoadedModel, load_for_inference
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.sample import Turn
 from croc_cli.demo.evaluation import evaluation_image, evaluation_records
-from croc_cli.demo.pretrain_backbones import LLM, VISION_TOWER
-from croc_cli.demo.pretrain_tower import draw_pixels, normalise
-from croc_cli.demo.scenes import sample_scene
 from croc_cli.eval.predict import Answerer, answer_share, image_reference
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_batch, prepare_pictures
-from croc_cli.model.build import assemble
 from croc_cli.names import IMAGE_TOKEN
+from tests.nano import assemble_nano
 
 NUM_SCENES = 40
 BATCH_SIZE = 64
 MAX_NEW_TOKENS = 32
-
-
-def untrained(folder: Path) -> Path:
-    """Assemble the nano model, and return where."""
-    assemble(
-        VISION_TOWER,
-        LLM,
-        folder,
-        seed=3,
-        vision_feature_layer=-2,
-        image_processor=AutoImageProcessor.from_pretrained(VISION_TOWER),
-        chat_template=None,
-        dtype=torch.float32,
-        pictures=lambda needed: [normalise(draw_pixels([sample_scene(3, "train", row) for row in range(needed)]))],
-    )
-    return folder
 
 
 def records() -> list[Record]:
@@ -92,7 +72,7 @@ def batched(answerer: Answerer, asked: list[Record]) -> dict[str, str]:
 def main(checkpoint: Path | None = None) -> None:
     """Print questions a second both ways, their ratio, and how many answers differ."""
     with tempfile.TemporaryDirectory() as folder:
-        model = load_for_inference(checkpoint or untrained(Path(folder) / "model"), device="cpu")
+        model = load_for_inference(checkpoint or assemble_nano(Path(folder) / "model"), device="cpu")
     encoder = evaluation_encoder(model)
     asked = records()
     batched(Answerer(model, encoder, BATCH_SIZE, ""), asked[:BATCH_SIZE])  # warms up

@@ -53,7 +53,7 @@ def captioned(num_batches: int, words: dict[int, int]) -> Iterator[CaptionedPict
 def test_a_token_is_nearest_to_the_word_for_what_it_shows_and_half_as_long() -> None:
     llava: Any = make_tiny_model()
     words = {0: 20, 1: 21, 2: 22}
-    fit_to_captions(llava, captioned(30, words), seed=3)
+    fit_to_captions(llava, captioned(6, words), seed=3)
 
     embeddings = llava.get_input_embeddings().weight
     projector = llava.model.multi_modal_projector
@@ -62,7 +62,7 @@ def test_a_token_is_nearest_to_the_word_for_what_it_shows_and_half_as_long() -> 
         likeness = torch.cosine_similarity(tokens.mean(dim=0)[None], embeddings[[20, 21, 22, 90]])
         assert int(likeness.argmax()) == word - 20
 
-    tokens = projector(torch.cat([projector_inputs(llava, batch.pixel_values) for batch in captioned(30, words)]))
+    tokens = projector(torch.cat([projector_inputs(llava, batch.pixel_values) for batch in captioned(6, words)]))
     assert tokens.mean(dim=(0, 1)).abs().max() < 1e-3
     assert tokens.square().mean().sqrt().item() == pytest.approx(embeddings.square().mean().sqrt().item() / 2, rel=0.01)
 

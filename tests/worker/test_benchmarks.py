@@ -10,38 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoImageProcessor
 
 from croc_cli.benchmarks.predictions import answers_file, merge_shards, read_rows, shard_file
 from croc_cli.benchmarks.registry import benchmarks
-from croc_cli.demo.pretrain_backbones import LLM, VISION_TOWER
-from croc_cli.demo.pretrain_tower import draw_pixels, normalise
-from croc_cli.demo.scenes import sample_scene
-from croc_cli.model.build import assemble
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.run_dir import StageDir, read_jsonl, write_json
 from croc_cli.worker.benchmarks import run_benchmarks
 from tests.benchmarks.golden_files import draw_pictures, write_files
+from tests.nano import assemble_nano
 
 NAMES = ("pope", "scienceqa")
 
 
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nano") / "model"
-    assemble(
-        VISION_TOWER,
-        LLM,
-        folder,
-        seed=3,
-        vision_feature_layer=-2,
-        image_processor=AutoImageProcessor.from_pretrained(VISION_TOWER),
-        chat_template=None,
-        dtype=torch.float32,
-        pictures=lambda needed: [normalise(draw_pixels([sample_scene(3, "train", row) for row in range(needed)]))],
-    )
-    return folder
+    return assemble_nano(tmp_path_factory.mktemp("nano") / "model")
 
 
 @pytest.fixture(scope="module")
