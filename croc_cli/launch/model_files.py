@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError, first_line
+from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What transformers looks for, alone or as an index of shards, the better form first."""
@@ -30,6 +31,11 @@ def check_model_files(folder: Path, *, part: str) -> None:
         raise UsageError(
             f"{where}: {folder / 'config.json'} names no model_type, so nobody can tell what model it is",
             hint='such as "model_type": "llama"; take the config.json that belongs to these weights',
+        )
+    if part == "vision_tower" and config["model_type"] not in CLIP_TYPES + SIGLIP_TYPES:
+        raise UsageError(
+            f"{where}: {folder} is of type {config['model_type']!r}, expected a CLIP or SigLIP vision tower",
+            hint="such as openai/clip-vit-large-patch14-336 or google/siglip-so400m-patch14-384",
         )
     if part == "llm" and not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
         raise UsageError(

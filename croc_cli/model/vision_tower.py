@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, CLIPVisionModel, SiglipVisionModel
 
 from croc_cli.errors import UsageError, first_line
+from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
 
-_CLIP, _SIGLIP = ("clip", "clip_vision_model"), ("siglip", "siglip_vision_model")
 OPENING_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 """What transformers raises on folders that it cannot open."""
 
@@ -25,12 +25,12 @@ def load_tower(folder: Path | str, dtype: torch.dtype) -> Any:
         UsageError: It is of another kind, not whole, or damaged.
     """
     kind = _model_type(folder)
-    if kind not in _CLIP + _SIGLIP:
+    if kind not in CLIP_TYPES + SIGLIP_TYPES:
         raise UsageError(
             f"the vision tower in {folder} is of type {kind!r}, expected a CLIP or SigLIP vision tower",
             hint="such as openai/clip-vit-large-patch14-336 or google/siglip-so400m-patch14-384",
         )
-    tower_class = CLIPVisionModel if kind in _CLIP else SiglipVisionModel
+    tower_class = CLIPVisionModel if kind in CLIP_TYPES else SiglipVisionModel
     return open_whole(tower_class, folder, what="vision tower", dtype=dtype)
 
 
@@ -63,7 +63,7 @@ def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: An
 
 def has_class_token(vision_config: Any) -> bool:
     """Tell whether the tower puts a class token before its patches, as CLIP does and SigLIP does not."""
-    return vision_config.model_type in _CLIP
+    return vision_config.model_type in CLIP_TYPES
 
 
 def select_strategy(vision_config: Any) -> str:

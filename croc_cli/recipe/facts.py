@@ -71,8 +71,9 @@ _KNOWN_LLMS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the hu
 _SIGLIP_DEFAULTS: Final[dict[str, Any]] = _CLIP_DEFAULTS | {"patch_size": 16}  # of transformers.SiglipVisionConfig
 _SIZES: Final = ("image_size", "patch_size", "hidden_size", "num_layers", "intermediate_size", "num_channels")
 """Fields of TowerFacts that hold the values of the keys above, in their order."""
-_CLIP_TYPES: Final = ("clip_vision_model", "clip")
-_SIGLIP_TYPES: Final = ("siglip_vision_model", "siglip")
+CLIP_TYPES: Final = ("clip_vision_model", "clip")
+SIGLIP_TYPES: Final = ("siglip_vision_model", "siglip")
+"""Names of vision towers in configs, alone and within a whole CLIP or SigLIP."""
 _LLM_TYPES: Final = ("llama", "mistral", "qwen2")
 """Architectures whose parameters are counted: all have Llama's blocks, qwen2 with biases on query, key and value."""
 
@@ -190,15 +191,15 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 def _tower_facts(config: Mapping[str, Any] | None) -> TowerFacts | None:
     kind = "clip" if config is None else config.get("model_type", "clip")
-    if config is None or kind not in _CLIP_TYPES + _SIGLIP_TYPES:
+    if config is None or kind not in CLIP_TYPES + SIGLIP_TYPES:
         return None
     nested = config.get("vision_config")
-    defaults = _CLIP_DEFAULTS if kind in _CLIP_TYPES else _SIGLIP_DEFAULTS
+    defaults = _CLIP_DEFAULTS if kind in CLIP_TYPES else _SIGLIP_DEFAULTS
     values = {**defaults, **(nested if isinstance(nested, dict) else config)}
     sizes = [values[key] for key in defaults]
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return None
-    return TowerFacts(**dict(zip(_SIZES, sizes, strict=True)), has_class_token=kind in _CLIP_TYPES)
+    return TowerFacts(**dict(zip(_SIZES, sizes, strict=True)), has_class_token=kind in CLIP_TYPES)
 
 
 def _llm_facts(config: Mapping[str, Any] | None) -> LlmFacts | None:

@@ -66,6 +66,11 @@ def test_what_is_missing_or_damaged_is_named(damage: str, llm: Path, tmp_path: P
     assert caught.value.hint
 
 
+def test_a_tower_of_another_kind_is_refused(llm: Path) -> None:
+    with pytest.raises(UsageError, match="is of type 'llama', expected a CLIP or SigLIP vision tower"):
+        check_model(str(llm), part="vision_tower")
+
+
 def test_shards_that_are_all_there_and_pickled_weights_pass(llm: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(llm, tmp_path / "llm"))
     shards(folder)
