@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -236,14 +238,23 @@ def trickle(seconds: float) -> Callable[[Handler], None]:
     return step
 
 
+class PatientServer(ThreadingHTTPServer):
+    """Says nothing of clients that went away, as clients that are killed or that give up do here on purpose."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Web:
     """A running server; a context manager."""
 
     def __init__(self, site: Site | None = None) -> None:
         self.site = site or Site()
         handler = type("BoundHandler", (Handler,), {"site": self.site})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
+        self.server = PatientServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self.site.url = self.url
 
