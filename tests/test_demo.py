@@ -23,6 +23,7 @@ def test_the_demo_sees_what_is_in_pictures_it_was_never_trained_on(tmp_path: Pat
     assert scores["mean_accuracy"] >= 0.8
     for kind, accuracy in scores["accuracy"].items():
         assert accuracy >= scores["best_blind"][kind] + 0.15, kind
+    assert scores["caption_recall"] >= 0.8
     health = read_json(run.stage("reconstruct").summary_file)["health"]
     assert health["explained_share"] > 0
     assert health["pool_window_share"] >= 0.9
