@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import orjson
+
 from croc_cli.errors import UsageError
 
 BLOCK_BYTES = 4 << 20
@@ -93,8 +95,16 @@ def read_row(file: BinaryIO, start: int, end: int) -> Any:
 
 
 def parse_row(content: bytes) -> Any:
-    """Return the value of a row that is known to be JSON, in two thirds of the time that `json.loads` takes."""
-    return _scan(content.decode(), 0)[0]
+    """Return the value of a row, in half the time that `json.loads` takes.
+
+    Raises:
+        json.JSONDecodeError: It is not JSON.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:  # what orjson is stricter about, such as NaN, and the standard library's messages
+        return json.loads(content.decode())
 
 
 def _line_rows(file: BinaryIO) -> Iterator[JsonRow]:
@@ -105,20 +115,10 @@ def _line_rows(file: BinaryIO) -> Iterator[JsonRow]:
             line, start = line[3:], 3
         value: Any
         try:
-            text = line.decode()
-            value, stop = _scan(text, 0)
-            if text[stop:].strip():
-                raise json.JSONDecodeError("Extra data", text, stop)
-        except StopIteration as error:
-            text = text.lstrip()
-            if not text:
-                continue
-            try:  # white space before the row, or nothing that JSON knows
-                value = json.loads(text)
-            except json.JSONDecodeError as failure:
-                value = failure
-            del error
+            value = parse_row(line)
         except json.JSONDecodeError as error:
+            if not line.strip():
+                continue
             value = error
         except UnicodeDecodeError as error:
             value = json.JSONDecodeError(f"byte {error.start} of the line is not UTF-8", "", 0)
