@@ -76,7 +76,7 @@ def ensure_assembled(
     image_processor = build_image_processor(tower, section.image_aspect)
 
     def captioned_pictures(needed: int, tokenizer: Any) -> Iterator[CaptionedPictures]:
-        say(f"the projector's first weights are fitted to {needed:,} pictures of data.{stage} and their captions")
+        say(f"the projector's first weights are fitted to up to {needed:,} pictures of data.{stage} and their captions")
         samples = drawn_samples(build_dataset(recipe, stage), seed=section.seed)
         batches = captioned_batches(samples, image_processor, tokenizer, needed)
         if (first := next(batches, None)) is None:

@@ -35,7 +35,7 @@ def test_a_fitted_projector_takes_out_what_the_stages_pictures_share(home: Path,
     recipe = harness.make_recipe(home, model=FITTED)
     said: list[str] = []
     ensure_assembled(recipe, "align", tmp_path / "init", say=said.append)
-    assert said == ["the projector's first weights are fitted to 1,280 pictures of data.align and their captions"]
+    assert said == ["the projector's first weights are fitted to up to 1,280 pictures of data.align and their captions"]
 
     llava: Any = load_llava(tmp_path / "init", dtype=torch.float32, attention="sdpa")
     samples = drawn_samples(build_dataset(recipe, "align"), seed=0)
