@@ -213,10 +213,15 @@ def _paper_says(claim: Claim, above: Row, below: Row) -> str:
 
 def format_difference(difference: Mean, unit: str) -> str:
     """Return a difference such as `+2.1 points [0.3, 3.9] over 3 seeds`."""
+    value = _without_rounding_errors(difference.value)
     if difference.half is None:
-        return f"{difference.value:+.2g}{unit} with one seed, which has no interval"
-    low, high = difference.value - difference.half, difference.value + difference.half
-    return f"{difference.value:+.2g}{unit}, 95 % interval [{low:.2g}, {high:.2g}] over {difference.num_seeds} seeds"
+        return f"{value:+.2g}{unit} with one seed, which has no interval"
+    low, high = (_without_rounding_errors(value + sign * difference.half) for sign in (-1, 1))
+    return f"{value:+.2g}{unit}, 95 % interval [{low:.2g}, {high:.2g}] over {difference.num_seeds} seeds"
+
+
+def _without_rounding_errors(value: float) -> float:
+    return round(value, 9) + 0.0  # the sum makes 0 of -0
 
 
 def mean_of(values: Mapping[int, float]) -> Mean | None:

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from croc_cli.ablation.layout import as_json, our_rows, paper_rows, text, write_ablation
-from croc_cli.ablation.results import TableResult, claim_sentence, collect, unmatched
+from croc_cli.ablation.results import TableResult, claim_sentence, collect, format_difference, unmatched
 from croc_cli.ablation.stages import StageStore
+from croc_cli.ablation.statistics import Mean
 from croc_cli.ablation.tables import TABLES, Claim
 from tests.ablation.runs import finish_row, row_run
 
@@ -114,3 +115,11 @@ def test_the_terminal_has_both_halves_and_the_sentences(result: TableResult) -> 
     assert lines[0] == "Table 4c: how masked tokens get their pool tokens"
     assert any(line.startswith("paper, 7B: ") for line in lines)
     assert sum("in the paper" in line for line in lines) >= 1
+
+
+def test_a_difference_that_rounding_alone_made_is_none() -> None:
+    assert format_difference(Mean(1.4e-14, 1e-15, 2), " points") == "+0 points, 95 % interval [0, 0] over 2 seeds"
+    assert format_difference(Mean(-1e-14, None, 1), " points") == "+0 points with one seed, which has no interval"
+    assert format_difference(Mean(-0.00078, 0.022, 2), " nats").startswith(
+        "-0.00078 nats, 95 % interval [-0.023, 0.021]"
+    )
