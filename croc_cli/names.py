@@ -5,6 +5,16 @@ from typing import Final, Literal, get_args
 StageName = Literal["align", "reconstruct", "finetune"]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
+
+def stage_name(text: str) -> StageName:
+    """Return the training stage of a name.
+
+    Raises:
+        ValueError: There is no such stage.
+    """
+    return STAGES[STAGES.index(text)]
+
+
 IMAGE_TOKEN: Final = "<image>"
 """The placeholder that an image's visual tokens replace, as LLaVA's data files write it."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PREFLIGHT_NAME = "preflight.json"
 STEP_DIGITS = 8
 """Digits of a step in a checkpoint's name, so that names sort as steps do."""
 
@@ -55,6 +56,11 @@ class StageDir:
     def summary_file(self) -> Path:
         """Health figures, written when the stage ends; `finished` tells whether it reached its last step."""
         return self.root / "summary.json"
+
+    @property
+    def preflight_file(self) -> Path:
+        """How far a rehearsal of the stage got; of a preflight's folder only."""
+        return self.root / PREFLIGHT_NAME
 
     @property
     def results_file(self) -> Path:
@@ -149,6 +155,11 @@ class RunDir:
     def recipe_file(self) -> Path:
         """The resolved recipe of the last command."""
         return self.root / "recipe.yaml"
+
+    @property
+    def preflight_file(self) -> Path:
+        """The rehearsals that stages passed, by stage."""
+        return self.root / PREFLIGHT_NAME
 
     @property
     def lock_file(self) -> Path:

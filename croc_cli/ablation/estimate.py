@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from croc_cli.ablation.stages import ChainLink, RowRun, StageStore, open_links
 from croc_cli.launch.plan import count_samples, count_steps
-from croc_cli.names import STAGES
+from croc_cli.launch.resources import GPU_PEAK_FLOPS, PAPER_SAMPLES, TEXT_TOKENS
+from croc_cli.names import STAGES, stage_name
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe, StageRecipe
@@ -15,13 +16,9 @@ from croc_cli.run_dir import read_json
 MEASURED = {"align": 111 / 6_400, "reconstruct": 109 / 2_560, "finetune": 171 / 3_840, "eval": 40.0}
 """Seconds a sample of the recipe nano on two cores (an AMD EPYC), start-up included; of the evaluation, in all."""
 _BUILTIN = "builtin:nano"
-_PEAK_FLOPS = 312e12 * 0.4
+_FLOPS = GPU_PEAK_FLOPS["bf16"] * 0.4
 """What an A100 does in bf16 at best (NVIDIA's data sheet), and the share of it that training of this kind reaches."""
 _PLANNED_GPUS = 8
-_PAPER_SAMPLES = {"align": 558_128, "reconstruct": 1_547_901, "finetune": 665_298}
-"""Samples of each stage (README: the method), for a guess where the data is not here."""
-_TEXT_TOKENS = 200
-"""Text tokens of a sample, for a guess: a detailed caption with its request."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +93,20 @@ def steps_of_stage(recipe: Recipe, stage: str) -> int | None:
     """Return the optimizer steps of a stage, 1 for an evaluation; None where the data is not here."""
     if stage not in STAGES:
         return 1
-    training = STAGES[STAGES.index(stage)]
+    training = stage_name(stage)
     return count_steps(getattr(recipe, training), count_samples(recipe, training))
 
 
 def _steps_for_a_guess(recipe: Recipe, stage: str) -> int:
     """Return the steps of a stage, with the paper's number of samples where the data is not here."""
     known = steps_of_stage(recipe, stage)
-    return known or count_steps(getattr(recipe, stage), _PAPER_SAMPLES[stage]) or 0
+    return known or count_steps(getattr(recipe, stage), PAPER_SAMPLES[stage]) or 0
 
 
 def _guess(recipe: Recipe, stage: str) -> float:
     """Return seconds a step from the model's size: 6 operations a parameter and token, 4 where the LLM rests."""
     section: StageRecipe = getattr(recipe, stage)
-    counts = parameter_counts(recipe, STAGES[STAGES.index(stage)])
-    tokens = section.batch.global_size * ((model_facts(recipe.model).num_visual_tokens or 0) + _TEXT_TOKENS)
+    counts = parameter_counts(recipe, stage_name(stage))
+    tokens = section.batch.global_size * ((model_facts(recipe.model).num_visual_tokens or 0) + TEXT_TOKENS)
     passes = 6 if section.learning_rate.llm > 0 else 4
-    return passes * sum(counts.values()) * tokens / (_PEAK_FLOPS * _PLANNED_GPUS)
+    return passes * sum(counts.values()) * tokens / (_FLOPS * _PLANNED_GPUS)

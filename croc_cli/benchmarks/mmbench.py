@@ -146,7 +146,7 @@ def _is_missing(cell: str | None) -> bool:
 
 def _is_unsaid(cell: str | None) -> bool:
     """Tell whether LLaVA's prompt ends its options before this one, or goes without this hint."""
-    return cell is None or cell in _MISSING or cell.lower() in ("nan", "none")
+    return cell is None or _is_missing(cell) or cell.lower() in ("nan", "none")
 
 
 def _by(first: Mapping[int, Record], circular: Mapping[int, bool], field: str) -> dict[str, float]:

@@ -60,7 +60,7 @@ def score_benchmark(
     submission = benchmark.submission(answered, texts)
     if submission is not None:
         entry["submission"] = str(write_submission(benchmark, submission, stage_dir))
-    score, scored = _score(benchmark, list(zip(answered, texts, strict=True)), entry, judge)
+    score, scored = _score(benchmark, answered, texts, entry, judge)
     if score is None:
         entry |= {"value": None, "note": "the labels are at the benchmark's server; upload the submission file"}
     else:
@@ -83,10 +83,10 @@ def score_benchmark(
 
 
 def _score(
-    benchmark: Benchmark, answered: Sequence[Answered], entry: dict[str, Any], judge: Judge | None
+    benchmark: Benchmark, records: Sequence[Record], texts: Sequence[str], entry: dict[str, Any], judge: Judge | None
 ) -> tuple[Score | None, Sequence[Answered]]:
     """Return the score, None where labels are hidden, and the answers that are in it."""
-    records, texts = [record for record, _ in answered], [text for _, text in answered]
+    answered = list(zip(records, texts, strict=True))
     if isinstance(benchmark, JudgedBenchmark) and judge is not None:
         replies, about = judge(benchmark, records, texts)
         entry["judge"] = about

@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _SAFE_WEIGHTS, _TORCH_WEIGHTS = ["*.safetensors"], ["*.bin"]
 _INDEX_FILE = "model.safetensors.index.json"
-_HINT = "give a folder that `croc` or transformers saved, such as runs/NAME/finetune/checkpoints/step-XXXXXXXX"
+_HINT = "give a folder that `croc` or transformers saved, such as runs/NAME/finetune/checkpoints/step-00000240"
 _MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 
 

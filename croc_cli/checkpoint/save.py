@@ -206,7 +206,7 @@ def save_checkpoint(
     """Save a checkpoint; every rank calls it at the same point.
 
     Args:
-        destination: <stage>/checkpoints/step-XXXXXXXX, on a disk that all ranks share.
+        destination: <stage>/checkpoints/step-NNNNNNNN, on a disk that all ranks share.
         llava: See `write_main`, as the next five; they are used on rank 0 only.
         processor: The model's processor.
         metadata: Everything but the hashes and the version.

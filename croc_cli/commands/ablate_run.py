@@ -15,7 +15,7 @@ from croc_cli.errors import CrocError, Interrupted, RunError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined
 from croc_cli.launch.plan import plan_eval
-from croc_cli.names import RUNS_FOLDER, STAGES
+from croc_cli.names import RUNS_FOLDER, STAGES, stage_name
 from croc_cli.recipe.schema import Recipe
 
 PAGE_FOLDER = "report"
@@ -151,7 +151,7 @@ def _run_stage(link: ChainLink, run: RowRun, store: StageStore, request: StageRe
     asked = StageRequest(
         start=start, run_dir=home.root, worker=request.worker, through_launcher=request.through_launcher
     )
-    stage = STAGES[STAGES.index(link.stage)]
+    stage = stage_name(link.stage)
     plan_or_none = prepare_stage(run.recipe, stage, asked, machine, recipe_argument=run.recipe.name)
     if plan_or_none is not None:
         launch_stage(run.recipe, plan_or_none, fresh=False)

@@ -22,6 +22,7 @@ from croc_cli.run_dir import RunDir, StageDir, sha256_of, write_json
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
+    from croc_cli.benchmarks.compare import TableFormat
     from croc_cli.benchmarks.judge import Judge
 
 STAGE = "benchmarks"
@@ -50,7 +51,7 @@ class EvalRequest:
     batch_size: int | None = None
     partial: bool = False
     dry_run: bool = False
-    form: str = "text"
+    form: "TableFormat" = "text"
 
 
 def data_root(given: Path | None) -> Path:
@@ -180,7 +181,7 @@ def score_all(
     model: Mapping[str, Any],
     partial: bool,
     judge: "Judge | None",
-    form: str,
+    form: "TableFormat",
 ) -> None:
     """Score the saved answers, write results.json and print the table.
 
@@ -213,7 +214,7 @@ def score_all(
     kept = {name: model[name] for name in ("model", "model_sha256") if name in model}
     file = write_results(stage_dir, entries, model=kept)
     if entries:
-        result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))  # type: ignore[arg-type]
+        result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))
         say(f"scores with their parts are in {file}")
     if failed:
         raise RunError(

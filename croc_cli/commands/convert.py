@@ -58,7 +58,7 @@ def convert(
     request = ConvertRequest(
         source=source,
         destination=destination,
-        to=to,  # type: ignore[arg-type]
+        to=to,  # type: ignore[arg-type]  # one of the forms, as was checked above
         original=OriginalOptions(base, vision_tower, allow_partial, trust_remote_code),
         allow_loss=allow_loss,
         gguf=GgufOptions(llama_cpp, converter_python),

@@ -8,6 +8,7 @@ import typer
 from croc_cli.commands.options import SetOption
 
 if TYPE_CHECKING:
+    from croc_cli.names import StageName
     from croc_cli.recipe.schema import Recipe
     from croc_cli.sources.verify import StageCheck, VerifyReport
 
@@ -99,7 +100,7 @@ def targets(
     return found
 
 
-def _stages(recipe: "Recipe", stage: str | None) -> list[str]:
+def _stages(recipe: "Recipe", stage: str | None) -> "list[StageName]":
     from croc_cli.errors import UsageError
     from croc_cli.names import STAGES
 
@@ -108,14 +109,14 @@ def _stages(recipe: "Recipe", stage: str | None) -> list[str]:
     return [name for name in STAGES if (getattr(recipe, name).enabled if stage is None else name == stage)]
 
 
-def stage_target(recipe: "Recipe", stage: str, *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
+def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
     """Return a stage's data, its image folder where it is no mix, and what the stage makes of its rows."""
     from croc_cli.launch.requirements import check_data
     from croc_cli.recipe.schema import LlavaJsonData
     from croc_cli.sources.recipe_mix import mix_folder
     from croc_cli.sources.verify import StageCheck
 
-    check_data(recipe, stage)  # type: ignore[arg-type]
+    check_data(recipe, stage)
     section, source = getattr(recipe, stage), getattr(recipe.data, stage)
     tokens = None
     if deep:
@@ -125,7 +126,7 @@ def stage_target(recipe: "Recipe", stage: str, *, deep: bool) -> "tuple[Path, Pa
     check = StageCheck(section.template, section.image_aspect, section.max_length, tokens)
     if isinstance(source, LlavaJsonData):
         return Path(source.path).expanduser(), Path(source.image_folder).expanduser(), check
-    return mix_folder(recipe, stage), None, check  # type: ignore[arg-type]
+    return mix_folder(recipe, stage), None, check
 
 
 def describe_report(report: "VerifyReport", *, deep: bool) -> str:

@@ -10,6 +10,7 @@ from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
+    from croc_cli.benchmarks.compare import TableFormat
     from croc_cli.benchmarks.judge import Judge
     from croc_cli.recipe.schema import JudgeRecipe
 
@@ -53,7 +54,7 @@ JudgeUrlOption = Annotated[
 ]
 JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
 RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder")]
-FORMS = ("text", "md", "json", "csv")
+FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 
 @eval_app.command(_DEFAULT, hidden=True)
@@ -85,7 +86,7 @@ def predict(
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import LaunchRecipe
 
-    _check_form(form)
+    table = _checked_form(form)
     name = recipe or DEFAULT_RECIPE
     flags = {
         "launch.num_ranks": (ranks, "--gpus"),
@@ -97,7 +98,7 @@ def predict(
     # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
     folder = run_folder_of(model, run_dir).stage(STAGE).root if model else Path(loaded.recipe.runs_folder)
-    request = EvalRequest(model, data, run_dir, batch_size, partial, dry_run, form)
+    request = EvalRequest(model, data, run_dir, batch_size, partial, dry_run, table)
     judge = _judge(loaded.recipe.judge, folder)
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
 
@@ -121,7 +122,7 @@ def score(
     from croc_cli.errors import UsageError
     from croc_cli.run_dir import RunDir, read_json
 
-    _check_form(form)
+    table = _checked_form(form)
     stage_dir = RunDir(run_dir).stage(STAGE)
     answered = [name for name in NAMES if (stage_dir.predictions / f"{name}.jsonl").exists()]
     if not answered:
@@ -132,7 +133,7 @@ def score(
     changes = {"base_url": judge_url, "model": judge_model}
     settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
     judge = _judge(settings, stage_dir.root)
-    score_all(chosen, stage_dir, data_root(data), model=model, partial=partial, judge=judge, form=form)
+    score_all(chosen, stage_dir, data_root(data), model=model, partial=partial, judge=judge, form=table)
 
 
 @eval_app.command("list", epilog="Example: croc eval list --data data/eval")
@@ -143,7 +144,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
     from croc_cli.commands.benchmark_run import DATA_ROOTS
     from croc_cli.commands.console import result
 
-    _check_form(form)
+    table = _checked_form(form)
     root = data or next((folder for folder in DATA_ROOTS if folder.is_dir()), DATA_ROOTS[0])
     rows = [["name", "benchmark", "split", "questions", "metric", "scored by", "variants", "files"]]
     for one in benchmarks().values():
@@ -161,7 +162,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
                 "here" if folder.is_dir() else f"croc data fetch eval:{one.name}",
             ]
         )
-    result(format_rows(rows, form))  # type: ignore[arg-type]
+    result(format_rows(rows, table))
 
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
@@ -174,18 +175,19 @@ def compare(
     from croc_cli.benchmarks.compare import comparison_rows, format_rows, read_scores, warnings
     from croc_cli.commands.console import result, say
 
-    _check_form(form)
+    table = _checked_form(form)
     runs = {str(folder): read_scores(folder) for folder in run_dirs}
     for warning in warnings(runs):
         say(f"warning: {warning}")
-    result(format_rows(comparison_rows(runs, paper=paper), form))  # type: ignore[arg-type]
+    result(format_rows(comparison_rows(runs, paper=paper), table))
 
 
-def _check_form(form: str) -> None:
+def _checked_form(form: str) -> "TableFormat":
     from croc_cli.errors import UsageError
 
     if form not in FORMS:
         raise UsageError(f"--format {form}: there is no such form", hint=f"one of {', '.join(FORMS)}")
+    return FORMS[FORMS.index(form)]
 
 
 def _variants(assignments: list[str] | None) -> dict[str, str]:

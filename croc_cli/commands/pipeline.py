@@ -20,7 +20,7 @@ from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.plan import LaunchPlan, plan_eval
 from croc_cli.launch.requirements import check_data, check_machine
 from croc_cli.launch.stage_state import find_start, predecessor, stage_state
-from croc_cli.names import STAGES, StageName
+from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir
 
@@ -77,7 +77,7 @@ def run_pipeline(recipe: Recipe, request: StageRequest, *, until: str | None, re
         if step == "eval":
             run_eval(recipe, run_dir, machine, request=request, recipe_argument=recipe_argument)
             continue
-        stage = STAGES[STAGES.index(step)]
+        stage = stage_name(step)
         plan = prepare_stage(recipe, stage, request, machine, recipe_argument=recipe_argument)
         if plan is None:
             say(f"{stage}: finished already in {run_dir.stage(stage).root}")
@@ -95,7 +95,7 @@ def check_pipeline(
     for step in steps:
         if step == "eval":
             continue
-        stage: StageName = STAGES[STAGES.index(step)]
+        stage: StageName = stage_name(step)
         check_machine(recipe, stage, machine, command="run")
         make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument, planning=True)
         state = "new" if request.fresh else stage_state(recipe, run_dir.stage(stage), None)
@@ -164,7 +164,7 @@ def print_pipeline(
                 continue
             result(describe_plan(plan))
             continue
-        stage: StageName = STAGES[STAGES.index(step)]
+        stage: StageName = stage_name(step)
         quiet = replace(request, start=None)
         print_plan(recipe, stage, quiet, machine, recipe_argument=recipe_argument, in_pipeline=step != steps[0])
 

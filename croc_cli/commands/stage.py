@@ -16,7 +16,7 @@ from croc_cli.launch.requirements import check_data, check_machine, features_not
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
-from croc_cli.names import STAGES, StageName
+from croc_cli.names import StageName, stage_name
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
@@ -98,7 +98,7 @@ def preflight(recipe: Recipe, plan: LaunchPlan, request: StageRequest, *, lock: 
     from croc_cli.launch.live import open_progress
     from croc_cli.launch.preflight import rehearsal_plan, run_preflight
 
-    stage = STAGES[STAGES.index(plan.stage)]
+    stage = stage_name(plan.stage)
 
     def rehearse(smaller: Recipe, stage_dir: StageDir, port: int) -> LaunchPlan:
         made = plan_stage(
@@ -112,7 +112,7 @@ def preflight(recipe: Recipe, plan: LaunchPlan, request: StageRequest, *, lock: 
             worker=request.worker,
             through_launcher=request.through_launcher,
         )
-        return rehearsal_plan(smaller, made)
+        return rehearsal_plan(made)
 
     say(f"preflight of {stage}: steps on its longest samples, a save, more in fresh processes, one answer")
     found = run_preflight(

@@ -129,7 +129,7 @@ class SameBatchSampler(StepSampler):
 
     batch: list[int]
 
-    def global_batch(self, step: int) -> list[int]:  # noqa: ARG002
+    def global_batch(self, step: int) -> list[int]:  # noqa: ARG002  (all steps are alike)
         """Return the batch."""
         return list(self.batch)
 

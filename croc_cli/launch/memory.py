@@ -8,6 +8,7 @@ autograd keeps of transformers' Llama, counted operation by operation.
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts
@@ -200,6 +201,6 @@ def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number
     return pixels + max(working, 0) + states + kept
 
 
-def with_changes(choices: Choices, **changes: object) -> Choices:
+def with_changes(choices: Choices, **changes: Any) -> Choices:
     """Return choices with some of them changed."""
-    return replace(choices, **changes)  # type: ignore[arg-type]
+    return replace(choices, **changes)

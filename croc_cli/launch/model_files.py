@@ -6,11 +6,11 @@ from typing import Any
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
+from croc_cli.sources.content import LFS_START
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What transformers looks for, alone or as an index of shards, the better form first."""
 _TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
-_LFS_START = b"version https://git-lfs"
 
 
 def check_model_files(folder: Path, *, part: str) -> None:
@@ -68,8 +68,8 @@ def _weight_files(folder: Path, where: str) -> list[Path]:
 
 def _check_whole(file: Path, where: str) -> None:
     with file.open("rb") as stream:
-        start = stream.read(len(_LFS_START))
-    if start == _LFS_START:
+        start = stream.read(len(LFS_START))
+    if start == LFS_START:
         raise UsageError(f"{where}: {file} is a git-lfs pointer, not the weights", hint="git lfs pull fetches them")
     if not start:
         raise UsageError(f"{where}: {file} is empty", hint="fetch it again")

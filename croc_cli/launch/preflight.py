@@ -7,27 +7,24 @@ the other two again and answer a question. All of it happens in a folder of its 
 import shutil
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import CrocError, Interrupted, RunError
-from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.live import Progress
 from croc_cli.launch.plan import LaunchPlan
 from croc_cli.launch.resources import Hardware, free_disk, recipe_resources
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import fingerprint
-from croc_cli.names import STAGES, StageName
+from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe, StageRecipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 
 FOLDER = "preflight"
 NUM_STEPS = 3
-REPORT = "preflight.json"
 LONG_SECONDS = 600.0
 """Planned seconds of a stage from which on it is rehearsed of itself."""
 STALL_SECONDS = 120.0
@@ -104,7 +101,7 @@ def run_preflight(
     Raises:
         RunError: What would have failed later; the run folder is as it was, but for the rehearsal's logs.
     """
-    stage = STAGES[STAGES.index(plan.stage)]
+    stage = stage_name(plan.stage)
     folder = plan.stage_dir.root.parent / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     stage_dir = RunDir(folder).stage(stage)
@@ -122,18 +119,17 @@ def run_preflight(
             raise
         except CrocError as error:
             raise RunError(f"what was saved cannot be gone on from: {error.message}", hint=error.hint) from error
-        if not read_json(stage_dir.root / REPORT).get("went_on"):
+        if not read_json(stage_dir.preflight_file).get("went_on"):
             raise RunError("what was saved cannot be gone on from: it was not found again")
         check_same(first, _losses(stage_dir))
     except Interrupted:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except CrocError as error:
-        with suppress(OSError):
-            shutil.rmtree(stage_dir.checkpoints, ignore_errors=True)
-            shutil.rmtree(RunDir(folder).init, ignore_errors=True)
+        shutil.rmtree(stage_dir.checkpoints, ignore_errors=True)
+        shutil.rmtree(RunDir(folder).init, ignore_errors=True)
         raise RunError(_named(error.message, stage_dir), hint=error.hint) from error
-    found = read_json(stage_dir.root / REPORT)
+    found = read_json(stage_dir.preflight_file)
     result = {
         "for": _identity(recipe, plan),
         "seconds": round(seconds, 1),
@@ -178,22 +174,14 @@ def _launch(recipe: Recipe, plan: LaunchPlan, *, lock: RunLock | None, progress:
     return launch(plan, progress=progress(), lock=lock)
 
 
-def rehearsal_plan(recipe: Recipe, plan: LaunchPlan) -> LaunchPlan:
-    """Return a stage's plan as that of a rehearsal: the worker is told, and DeepSpeed has the smaller batch."""
-    stage = STAGES[STAGES.index(plan.stage)]
-    config = deepspeed_config(
-        recipe,
-        stage,
-        num_ranks=plan.layout.num_ranks,
-        stage_folder=str(plan.stage_dir.root),
-        on_gpu=plan.layout.device == "cuda",
-    )
-    return replace(plan, command=(*plan.command, "--preflight"), deepspeed=config)
+def rehearsal_plan(plan: LaunchPlan) -> LaunchPlan:
+    """Return the plan of a rehearsal's recipe as one whose worker is told that it is a rehearsal."""
+    return replace(plan, command=(*plan.command, "--preflight"))
 
 
 def _named(message: str, stage_dir: StageDir) -> str:
     """Add the longest sample to the message of a rank that was killed: memory most likely ran out on it."""
-    longest = read_json(stage_dir.root / REPORT).get("longest")
+    longest = read_json(stage_dir.preflight_file).get("longest")
     return f"{message}; the longest sample has {longest}" if longest and "killed by signal" in message else message
 
 
@@ -206,7 +194,7 @@ def _size(folder: Path) -> int:
 
 
 def _report_file(plan: LaunchPlan) -> Path:
-    return plan.stage_dir.root.parent / REPORT
+    return RunDir(plan.stage_dir.root.parent).preflight_file
 
 
 def _identity(recipe: Recipe, plan: LaunchPlan) -> dict[str, Any]:

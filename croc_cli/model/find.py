@@ -74,7 +74,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     """Return the hub's snapshot of a model: texts and one form of weights; from the cache where the hub is silent."""
     try:
         info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
-    except Exception:
+    except Exception:  # hub, network and cache have no error class in common
         if cached := _find_cached(name, revision):
             return cached
         raise

@@ -100,15 +100,17 @@ def fit_to_captions(llava: Any, batches: Iterable[CaptionedPictures], *, seed: i
         if sum(features.shape[0] * features.shape[1] for features, _ in seen) >= needed:
             break
     whiten(projector, torch.cat([features.flatten(0, 1) for features, _ in seen]), seed=seed)
-    each, sums = _Moments(), _Moments()
+    each, sums, towards_words = _Moments(), _Moments(), _Moments()
     for features, captions in chain(seen, described):
         inner = projector.act(projector.linear_1(features)).double()
+        shown, said = inner.sum(dim=1), torch.stack([words[list(ids)].sum(dim=0) for ids in captions])
         each.add(inner.flatten(0, 1), inner.flatten(0, 1))
-        sums.add(inner.sum(dim=1), torch.stack([words[list(ids)].sum(dim=0) for ids in captions]))
-    variance, towards_words = sums.covariance
+        sums.add(shown, shown)
+        towards_words.add(shown, said)
+    variance = sums.covariance
     ridge = _RIDGE * variance.diagonal().mean() * torch.eye(len(variance), dtype=torch.float64)
-    weight = torch.linalg.solve(variance + ridge, towards_words).T
-    length = (weight * (weight @ each.covariance[0])).sum().div(len(weight)).sqrt()
+    weight = torch.linalg.solve(variance + ridge, towards_words.covariance).T
+    length = (weight * (weight @ each.covariance)).sum().div(len(weight)).sqrt()
     if not float(length / words.square().mean().sqrt()) > _NO_LENGTH:
         raise ValueError("the captions do not vary with the pictures")
     weight *= _LENGTH * words.square().mean().sqrt() / length
@@ -143,7 +145,7 @@ def whiten(projector: Any, features: Tensor, *, seed: int) -> None:
 
 
 class _Moments:
-    """Means and covariances of pairs of vectors that come in batches, none of which is kept."""
+    """Mean and covariance of pairs of vectors that come in batches, none of which is kept."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -151,7 +153,7 @@ class _Moments:
 
     def add(self, left: Tensor, right: Tensor) -> None:
         """Take in pairs [N, A] and [N, B] float64."""
-        new = [left.sum(dim=0), right.sum(dim=0), left.T @ left, left.T @ right]
+        new = [left.sum(dim=0), right.sum(dim=0), left.T @ right]
         self._sums = new if self._sums is None else [old + more for old, more in zip(self._sums, new, strict=True)]
         self._count += len(left)
 
@@ -162,11 +164,11 @@ class _Moments:
         return self._sums[0] / self._count
 
     @property
-    def covariance(self) -> tuple[Tensor, Tensor]:
-        """Of the left vectors with each other, [A, A], and with the right ones, [A, B]."""
+    def covariance(self) -> Tensor:
+        """Of the left vectors with the right ones, [A, B]."""
         assert self._sums is not None
-        left, right, squares, products = (total / self._count for total in self._sums)
-        return squares - torch.outer(left, left), products - torch.outer(left, right)
+        left, right, products = (total / self._count for total in self._sums)
+        return products - torch.outer(left, right)
 
 
 def _set(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:

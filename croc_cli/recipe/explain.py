@@ -118,8 +118,8 @@ def _locate(loc: Sequence[int | str], values: Any) -> tuple[KeyPath, type[Sectio
         holder = section if field is None else _section(field, inside)
         if holder is None or not isinstance(part, str):
             break
-        is_tag = field is not None and isinstance(inside, dict) and part == inside.get("kind") and index < len(loc) - 1
-        if is_tag and len(list(_sections(field.annotation))) > 1:  # type: ignore[union-attr]
+        is_tag = isinstance(inside, dict) and part == inside.get("kind") and index < len(loc) - 1
+        if field is not None and is_tag and len(list(_sections(field.annotation))) > 1:
             continue
         path = (*path, part)
         if field is not None and _is_named(field) and not is_named:

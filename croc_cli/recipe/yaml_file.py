@@ -11,7 +11,7 @@ from croc_cli.errors import RecipeError
 from croc_cli.recipe.issues import InvalidRecipe, Issue, KeyPath
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is not everywhere
     """YAML 1.2's reading of plain values: `1e-3` is a number, `no` is a word, and `12:00:00` is not 43200."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (PyYAML's own protocol)

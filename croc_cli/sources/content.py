@@ -8,7 +8,8 @@ HEAD_BYTES = 1024
 """Enough for every mark that is looked for; a tar's stands at byte 257."""
 
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
-_LFS_START = b"version https://git-lfs"
+LFS_START = b"version https://git-lfs"
+"""What a git-lfs pointer begins with."""
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _MARKS: dict[str, tuple[tuple[int, bytes], ...]] = {
     ".zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
@@ -46,7 +47,7 @@ def check_head(head: bytes, name: str, *, origin: str) -> None:
     """
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     suffix = Path(name.lower()).suffix
-    if start.startswith(_LFS_START):
+    if start.startswith(LFS_START):
         raise WrongContentError(
             f"{origin} gave a git-lfs pointer in place of {name}",
             hint="the address shows the repository's text, not its data; a hub address must have /resolve/ in it",

@@ -107,4 +107,4 @@ def _open_list(file: Path) -> TextIO:
     except OSError:  # beside data that may not be written to
         return tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", prefix=f"{file.stem}-", suffix=".txt", delete=False
-        ).file  # type: ignore[return-value]
+        ).file  # type: ignore[return-value]  # of mode "w", which typeshed does not follow

@@ -89,7 +89,7 @@ def end_with_parent() -> None:
 
 def run(settings_file: Path) -> None:
     """Run img2dataset with the settings of a JSON file."""
-    from img2dataset import download  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from img2dataset import download  # type: ignore[import-not-found, import-untyped, unused-ignore]  # untyped
 
     download(**json.loads(settings_file.read_text(encoding="utf-8")))
 
@@ -98,7 +98,7 @@ if __name__ in ("__main__", "__mp_main__"):
     install_opener()
     # webdataset, which img2dataset imports, takes torch where it is there, and needs it for nothing here: two seconds
     # and 200 MB for each process.
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None makes the import fail (Python: import system)
 if __name__ == "__main__":
     end_with_parent()
     run(Path(sys.argv[1]))

@@ -85,7 +85,7 @@ class MixFolder:
         return {"folder": self.folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+        self.__init__(state["folder"])  # type: ignore[misc]  # a worker process opens the files anew
 
     def __del__(self) -> None:
         if getattr(self, "_file", -1) >= 0:

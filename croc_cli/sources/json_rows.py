@@ -9,12 +9,13 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from croc_cli.errors import UsageError
+from croc_cli.sources.content import LFS_START
 
 BLOCK_BYTES = 4 << 20
 LONGEST_ROW = 256 << 20
 """Characters after which a row without end is taken for broken JSON."""
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # set in __init__, not in typeshed
 _SPACE = " \t\r\n"
 
 
@@ -61,7 +62,7 @@ def check_file_kind(path: Path) -> None:
             f"{path}, line 1: not JSON: a web page in place of the data file",
             hint="this is a web page; download the file itself, from /resolve/ and not /blob/ on the hub",
         )
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_START):
         raise DataError(
             f"{path}, line 1: not JSON: a Git LFS pointer in place of the data file",
             hint="this is a Git LFS pointer; `git lfs pull`, or download the file itself",

@@ -125,8 +125,10 @@ def _parquet_images(path: Path, *, contents: bool) -> Iterator[tuple[str, str]]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as table:
-        names = [field.name for field in table.schema_arrow if _holds_images(field.type)] if contents else []
-        names += [f"{field.name}.path" for field in table.schema_arrow if _names_images(field.type)]
+        if contents:
+            names = [field.name for field in table.schema_arrow if _holds_images(field.type)]
+        else:
+            names = [f"{field.name}.path" for field in table.schema_arrow if _names_images(field.type)]
         names += [name for name in table.schema_arrow.names if name in _NAMING_COLUMNS]
         if not names:
             return

@@ -1,6 +1,7 @@
 """The calibration passes: training pictures that the projector or the token pool is to start from."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -61,30 +62,22 @@ def captioned_batches(
     samples: Iterable[Sample], image_processor: Any, tokenizer: Any, num_images: int
 ) -> Iterator[CaptionedPictures]:
     """Yield the first `num_images` pictures that open, of samples with one picture, with all that answers say of it."""
-    taken = 0
-    batch: list[tuple[Image.Image, list[int]]] = []
+    described = islice(_described_pictures(samples, tokenizer), num_images)
+    while batch := list(islice(described, _BATCH_IMAGES)):
+        pictures, captions = zip(*batch, strict=True)
+        yield CaptionedPictures(process_images(pictures, image_processor), captions)
+
+
+def _described_pictures(samples: Iterable[Sample], tokenizer: Any) -> Iterator[tuple[Image.Image, list[int]]]:
     for sample in samples:
         if len(sample.images) != 1:
             continue
         try:
             picture = open_image(sample.images[0])
         except BadImageError:
-            continue
+            continue  # the training loop names and counts it when its turn comes
         said = " ".join(turn.text for turn in sample.turns if turn.role == "gpt")
-        batch.append((picture, tokenizer(said, add_special_tokens=False)["input_ids"]))
-        taken += 1
-        if len(batch) == _BATCH_IMAGES or taken == num_images:
-            yield _captioned(batch, image_processor)
-            batch = []
-        if taken == num_images:
-            return
-    if batch:
-        yield _captioned(batch, image_processor)
-
-
-def _captioned(batch: list[tuple[Image.Image, list[int]]], image_processor: Any) -> CaptionedPictures:
-    pictures, captions = zip(*batch, strict=True)
-    return CaptionedPictures(process_images(pictures, image_processor), captions)
+        yield picture, tokenizer(said, add_special_tokens=False)["input_ids"]
 
 
 def drawn_samples(dataset: Dataset, *, seed: int) -> Iterator[Sample]:

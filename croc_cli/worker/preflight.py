@@ -23,14 +23,13 @@ from croc_cli.eval.runner import Question, answer_questions, end_tokens
 from croc_cli.names import IGNORE_INDEX, StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
-from croc_cli.train.collectives import gather_from_ranks, rank
+from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
 from croc_cli.train.trainer import TrainerState
 from croc_cli.worker.build import StageParts, stage_section
 
 Save = Callable[[TrainerState, dict[str, Any]], Path]
 
-REPORT = "preflight.json"
 ANSWER_TOKENS = 16
 _DRAWN = 500
 """Drawn samples that are looked at: each has to be made before its length is known."""
@@ -48,16 +47,19 @@ class Preflight:
         stage: The stage.
         stage_dir: Its folder; `preflight.json` says how far it got, for a parent whose ranks are killed.
         parts: The stage's parts, whose loader is given the longest samples.
+        device: Where the rank computes.
     """
 
-    def __init__(self, recipe: Recipe, stage: StageName, stage_dir: StageDir, parts: StageParts) -> None:
+    def __init__(
+        self, recipe: Recipe, stage: StageName, stage_dir: StageDir, parts: StageParts, *, device: str
+    ) -> None:
         self.section = stage_section(recipe, stage)
         self.stage = stage
         self.stage_dir = stage_dir
         self.parts = parts
         self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
         self.saved = stage_dir.checkpoints
-        self.device_is_gpu = torch.cuda.is_available()
+        self.device = device
 
     def begin(self) -> None:
         """Check what can be checked of the data, and give the loader the longest samples.
@@ -105,15 +107,15 @@ class Preflight:
         answer = None
         if answers and rank() == 0:
             gc.collect()
-            if self.device_is_gpu:
+            if self.device == "cuda":
                 torch.cuda.empty_cache()
             answer = self._answer(checkpoint)
-        gather_from_ranks(0)
+        barrier()
         self._note(peak_memory_bytes=peak, answer=answer, went_on=answers)
 
     def _answer(self, checkpoint: Path) -> str:
         try:
-            model = load_for_inference(checkpoint, device="cuda" if self.device_is_gpu else "cpu")
+            model = load_for_inference(checkpoint, device=self.device)
             dataset = self.parts.loader.dataset
             samples = (dataset[index] for index in _spread(len(dataset), _LOOKED_AT))
             sample = min(samples, key=lambda one: sum(len(turn.text) for turn in one.turns))
@@ -141,7 +143,7 @@ class Preflight:
 
     def _note(self, **values: Any) -> None:
         if rank() == 0:
-            file = self.stage_dir.root / REPORT
+            file = self.stage_dir.preflight_file
             write_json(file, {**read_json(file), **values})
 
 

@@ -106,7 +106,7 @@ def run_training(
         chat_template=chat_template_for(section.template),
     )
     del partitioning
-    preflight = Preflight(recipe, stage, stage_dir, parts) if is_preflight else None
+    preflight = Preflight(recipe, stage, stage_dir, parts, device=device) if is_preflight else None
     POSITION.watch_modules(parts.module)
     POSITION.at("preparing pool, head and features")
     prepare_pool_and_head(parts, recipe, stage, stopped_at=stopped_at, device=device)

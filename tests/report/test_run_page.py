@@ -79,6 +79,6 @@ def test_a_folder_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> Non
 
 def test_labels_are_as_short_as_telling_runs_apart_allows() -> None:
     assert labels([Path("/runs/nano"), Path("/runs/smol")]) == ["nano", "smol"]
-    assert labels([Path("/tmp/s0/run"), Path("/tmp/s1/run")]) == ["s0", "s1"]
+    assert labels([Path("runs/s0/run"), Path("runs/s1/run")]) == ["s0", "s1"]
     assert labels([Path("/a/x/run"), Path("/b/x/other")]) == ["run", "other"]
     assert labels([Path("/runs/nano"), Path("/runs/nano")]) == ["1: nano", "2: nano"]

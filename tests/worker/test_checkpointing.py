@@ -2,22 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from croc_cli.train.trainer import model_inputs
 from croc_cli.worker.build import StageParts, build_stage
-from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpointing")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 def build(home: Path, *, checkpointing: bool) -> StageParts:

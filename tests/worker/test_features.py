@@ -10,17 +10,7 @@ import torch
 from croc_cli.errors import RunError, UsageError
 from croc_cli.recipe.checks import cross_check
 from croc_cli.worker import features
-from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("features")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 def recipe_with(home: Path, cache: Path | None, **changes: Any) -> Any:

@@ -10,22 +10,12 @@ import torch
 
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir
-from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
 from tests.worker.faults import Fault
 from tests.worker.ranks import run_ranks
 
 STAGES = ("align", "reconstruct", "finetune")
 NUM_STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("killed")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 def recipe_of(home: Path, stage: str, zero_stage: int) -> Recipe:

@@ -6,7 +6,6 @@ import pytest
 
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir
-from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
 from tests.worker.faults import Fault
 from tests.worker.ranks import run_ranks
@@ -14,15 +13,6 @@ from tests.worker.test_killed import seen
 
 NUM_STEPS = 5
 KILLED_BEFORE = 3
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rank_counts")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 def recipe_of(home: Path, zero_stage: int) -> Recipe:

@@ -2,25 +2,13 @@
 
 from pathlib import Path
 
-import pytest
-
 from croc_cli.launch.failure import explain_failure
 from croc_cli.launch.rank_watch import RankWatch, innermost_calls, read_report
-from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
 from tests.worker.faults import Fault
 from tests.worker.ranks import run_ranks
 
 STALL_SECONDS = 6.0
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stalls")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 def test_a_rank_that_hangs_is_named_with_its_place_and_the_others_are_in_a_collective(

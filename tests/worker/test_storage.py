@@ -12,7 +12,6 @@ from croc_cli.checkpoint.save import resume_folder
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir
 from tests.mounts import mounted, small_disk, unmount
-from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
 from tests.worker.faults import Fault
 from tests.worker.ranks import Ended, run_ranks
@@ -21,15 +20,6 @@ STAGE = "reconstruct"
 NUM_STEPS = 4
 DISK_MEBIBYTES = 24
 STALL_SECONDS = 20.0
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("storage")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,8 @@ from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.recipe.schema import MonitorRecipe
 from croc_cli.train.trainer import Trainer
-from tests.tiny import make_tiny_llava, make_tiny_parts
+from tests.tiny import make_tiny_parts
 from tests.worker import harness
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, parts and a start checkpoint."""
-    folder = tmp_path_factory.mktemp("worker")
-    harness.make_data(folder)
-    make_tiny_parts(folder)
-    make_tiny_llava(folder / "start")
-    return folder
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -99,9 +99,9 @@ def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 def mean_by(groups: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
     """Return the mean score in percent of each group, groups in order of appearance."""
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     for group, score in zip(groups, scores, strict=True):
-        totals[group] += score  # type: ignore[assignment]
+        totals[group] += score
     sizes = Counter(groups)
     return {group: 100.0 * totals[group] / sizes[group] for group in sizes}
 
