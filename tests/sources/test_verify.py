@@ -15,6 +15,7 @@ from croc_cli.sources import image_pass
 from croc_cli.sources.image_cache import ImageCache
 from croc_cli.sources.index import MixFolder
 from croc_cli.sources.mix import build_mix
+from croc_cli.sources.overlap import eval_images
 from croc_cli.sources.verify import StageCheck, VerifyReport, verify_mix
 from tests.sources.data import (
     encoded,
@@ -241,6 +242,9 @@ def test_images_of_the_evaluation_sets_are_found_in_tables_too(tmp_path: Path) -
         "00001.jpg: seed_bench",
         "00002.jpg: mmbench",
     }
+    listed = eval_images(evaluation, contents=False)
+    assert set(listed.coco) == {42, 43}
+    assert not listed.sha256
     [unreadable] = examples(deep, "eval-unreadable")
     assert unreadable.startswith(f"{evaluation / 'textvqa' / 'broken.parquet'}: ")
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from croc_cli.errors import RunError
+from croc_cli.errors import RunError, UsageError
 from croc_cli.model.projector import projector_inputs
+from croc_cli.run_dir import RunDir
+from croc_cli.worker import start
 from croc_cli.worker.calibrate import drawn_samples, pixel_batches
 from croc_cli.worker.start import ensure_assembled
 from tests.tiny import make_tiny_parts
@@ -72,3 +74,17 @@ def test_a_fit_without_pictures_is_refused(home: Path, tmp_path: Path) -> None:
     ):
         ensure_assembled(recipe, "align", tmp_path / "init")
     assert not (tmp_path / "init").exists()
+
+
+def test_what_is_wrong_with_the_parts_is_said_without_the_names_of_classes(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise UsageError("the LLM is cut short")
+
+    monkeypatch.setattr(start, "ensure_assembled", fail)
+    monkeypatch.setattr(start.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(start, "gather_from_ranks", lambda value: [value])
+    stage_dir = RunDir(tmp_path).stage("align")
+    with pytest.raises(RunError, match="assembled from tower and LLM: the LLM is cut short$"):
+        start.find_start(harness.make_recipe(home), stage_dir, "align", start=None, say=lambda _: None)
