@@ -13,7 +13,7 @@ from croc_cli.report.charts import Bars, Line, bar_chart, line_chart
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import Figure
-from croc_cli.run_dir import write_json
+from croc_cli.run_dir import write_json, write_whole
 
 Table = list[list[str]]
 NONE = "–"
@@ -24,13 +24,13 @@ def title(result: TableResult) -> str:
     return f"{result.table.number}: {result.table.title}"
 
 
-def caption(result: TableResult) -> str:
-    """Return what the numbers are."""
+def caption(result: TableResult, *, ours: str = "Left", theirs: str = "Right: the paper's own numbers,") -> str:
+    """Return what the numbers are; ours, theirs: where the reader finds each."""
     seeds = ", ".join(map(str, result.seeds))
     interval = ", ± half of the 95 % interval over seeds" if len(result.seeds) > 1 else "; one seed, no interval"
     return (
-        f"Left: {result.base}, percent, mean over seed{'s' if len(result.seeds) > 1 else ''} {seeds}{interval}."
-        " Right: the paper's own numbers, of its 7B model on other benchmarks. Steps and samples: stages 1 / 1.5 / 2."
+        f"{ours}: {result.base}, percent, mean over seed{'s' if len(result.seeds) > 1 else ''} {seeds}{interval}."
+        f" {theirs} of its 7B model on other benchmarks. Steps and samples: stages 1 / 1.5 / 2."
     )
 
 
@@ -39,7 +39,7 @@ def our_rows(result: TableResult) -> Table:
     rows = [[result.table.title, *result.columns, "steps", "samples"]]
     for one in result.rows:
         scores = [format_mean(mean_of(one.scores.get(kind, {}))) for kind in result.columns]
-        rows.append([one.row.label, *scores, _by_stage(one.steps), _by_stage(one.samples)])
+        rows.append([one.label, *scores, _by_stage(one.steps), _by_stage(one.samples)])
     return rows
 
 
@@ -86,13 +86,29 @@ def text(result: TableResult) -> str:
         format_rows(our_rows(result), "text"),
         format_rows(paper_rows(result), "text"),
         "\n".join([*claim_sentences(result), *unmatched(result)]),
-        caption(result).replace("Left:", "First:").replace("Right:", "Second:"),
+        caption(result, ours="First", theirs="Second: the paper's own numbers,"),
     ]
     return "\n\n".join(parts)
 
 
+def markdown(result: TableResult) -> str:
+    """Return a table as Markdown: ours with the mean of the paper's numbers as its last column, then the claims."""
+    from croc_cli.benchmarks.compare import format_rows
+
+    head, *rows = our_rows(result)
+    means = [_number(one.row.paper_mean) for one in result.rows]
+    rows = [[*head, "paper, 7B"], *([*row, mean] for row, mean in zip(rows, means, strict=True))]
+    parts = [
+        f"**{title(result)}**",
+        format_rows(rows, "md"),
+        "\n".join(f"- {line}" for line in [*claim_sentences(result), *unmatched(result)]),
+        caption(result, ours="Scores", theirs="Last column: the mean of the paper's numbers,"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def write_ablation(results: Sequence[TableResult], folder: Path) -> Path:
-    """Write the page of tables, and each table as JSON beside it; return the page."""
+    """Write the page of tables, and each table as JSON and Markdown beside it; return the page."""
     sections = [section for result in results for section in _sections(result)]
     names = " · ".join(result.table.number for result in results)
     base, seeds = results[0].base, results[0].seeds
@@ -107,6 +123,7 @@ def write_ablation(results: Sequence[TableResult], folder: Path) -> Path:
     written = write_page(page, folder)
     for result in results:
         write_json(folder / f"{result.table.name}.json", as_json(result))
+        write_whole(folder / f"{result.table.name}.md", markdown(result))
     return written
 
 
@@ -169,7 +186,7 @@ def _figures(result: TableResult) -> list[Figure]:
     figures = [_scores_chart(result)]
     for key, (heading, unit, share) in lines.items():
         curves = [(index, one, _mean_curve(one, key)) for index, one in enumerate(result.rows)]
-        drawn = [Line(one.row.label, curve, index, smooth=True, band=True) for index, one, curve in curves if curve]
+        drawn = [Line(one.label, curve, index, smooth=True, band=True) for index, one, curve in curves if curve]
         figures.append(
             line_chart(f"{prefix}-{key}".replace("_", "-"), heading, drawn, unit=unit, percent=share, whole=share)
         )
@@ -181,7 +198,7 @@ def _scores_chart(result: TableResult) -> Figure | None:
     for index, one in enumerate(result.rows):
         means = {kind: mean for kind in result.columns if (mean := mean_of(one.scores.get(kind, {}))) is not None}
         errors = {kind: mean.half for kind, mean in means.items() if mean.half is not None}
-        bars.append(Bars(one.row.label, {kind: mean.value for kind, mean in means.items()}, errors or None, index))
+        bars.append(Bars(one.label, {kind: mean.value for kind, mean in means.items()}, errors or None, index))
     return bar_chart(
         f"{result.table.name}-scores", "scores by row", bars, categories=result.columns, unit="score", wide=True
     )

@@ -13,6 +13,7 @@ from croc_cli.report.run_data import RunData, read_run
 
 MEAN = "mean"
 CAPTIONS = "captions"
+_POOL_SIZE = "pool-size"
 _LAST_SHARE = 10
 """The loss at the end of a stage is the mean over the last tenth of its points."""
 _VERDICTS: dict[Verdict, str] = {
@@ -35,6 +36,7 @@ class RowResult:
 
     Args:
         row: The row.
+        label: As the table calls it; where a pool has another size here than in the paper, with that.
         runs: Seed → what was read of its run; seeds that have not run are missing.
         scores: Column → seed → value, as a share.
         measures: Measure → seed → value.
@@ -43,6 +45,7 @@ class RowResult:
     """
 
     row: Row
+    label: str
     runs: dict[int, RunData] = field(default_factory=dict)
     scores: dict[str, dict[int, float]] = field(default_factory=dict)
     measures: dict[Measure, dict[int, float]] = field(default_factory=dict)
@@ -85,7 +88,7 @@ def collect(table: AblationTable, runs: Sequence[RowRun], store: StageStore, *, 
     results = []
     for row in table.rows:
         own = [run for run in runs if run.row == row.recipe]
-        result = RowResult(row)
+        result = RowResult(row, _label(row, own))
         for run in own:
             _read_row(result, run, store)
         if own:
@@ -95,6 +98,11 @@ def collect(table: AblationTable, runs: Sequence[RowRun], store: StageStore, *, 
     columns = [kind for kind in kinds if kind not in (MEAN, CAPTIONS)]
     columns += [kind for kind in (MEAN, CAPTIONS) if kind in kinds]
     return TableResult(table, base, sorted({run.seed for run in runs}), columns, results)
+
+
+def _label(row: Row, runs: Sequence[RowRun]) -> str:
+    size = str(runs[0].recipe.reconstruct.pool.size) if runs and row.recipe.startswith(_POOL_SIZE) else row.label
+    return row.label if size == row.label else f"{row.label} (here {size})"
 
 
 def _read_row(result: RowResult, run: RowRun, store: StageStore) -> None:
@@ -198,7 +206,7 @@ def claim_sentence(result: TableResult, claim: Claim) -> str:
 def _name(row: Row) -> str:
     return (
         f"pool of {row.label}"
-        if row.recipe.startswith("pool-size")
+        if row.recipe.startswith(_POOL_SIZE)
         else (f"mask ratio {row.label}" if row.recipe.startswith("mask-ratio") else row.label)
     )
 

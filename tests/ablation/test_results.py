@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.ablation.layout import as_json, our_rows, paper_rows, text, write_ablation
+from croc_cli.ablation.layout import as_json, markdown, our_rows, paper_rows, text, write_ablation
 from croc_cli.ablation.results import TableResult, claim_sentence, collect, format_difference, unmatched
 from croc_cli.ablation.stages import StageStore
 from croc_cli.ablation.statistics import Mean
@@ -108,6 +108,24 @@ def test_the_page_has_the_table_its_claims_and_its_figures(result: TableResult, 
     assert (tmp_path / "page" / "matching.csv").read_text().splitlines()[2].startswith("Hungarian Matching,")
     assert as_json(result)["rows"][1]["measures"]["score"] == {"0": 0.8, "1": 0.83, "2": 0.84}
     assert (tmp_path / "page" / "matching.json").is_file()
+    assert (tmp_path / "page" / "matching.md").read_text() == markdown(result)
+
+
+def test_markdown_has_the_papers_mean_as_its_last_column_and_every_claim(result: TableResult) -> None:
+    title, _, *table = markdown(result).splitlines()
+    assert title == "**Table 4c: how masked tokens get their pool tokens**"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:5]]
+    assert [row[-1] for row in cells if not row[0].startswith("-")] == ["paper, 7B", "57.2", "58.8", "–"]
+    assert [row[0] for row in cells[2:]] == ["Nearest Neighbors", "Hungarian Matching", "data only"]
+    sentences = [claim_sentence(result, claim) for claim in result.table.claims]
+    assert [line.removeprefix("- ") for line in table if line.startswith("- ")] == sentences
+    assert "mean over seeds 0, 1, 2" in table[-1]
+
+
+def test_a_pool_whose_size_follows_the_base_is_named_with_both_sizes(tmp_path: Path) -> None:
+    runs = [row_run(row.recipe) for row in TABLES["pool-size"].rows]
+    rows = collect(TABLES["pool-size"], runs, StageStore(tmp_path), base="nano").rows
+    assert [one.label for one in rows] == ["1", "576 (here 36)", "2048 (here 128)", "4096 (here 256)", "data only"]
 
 
 def test_the_terminal_has_both_halves_and_the_sentences(result: TableResult) -> None:
