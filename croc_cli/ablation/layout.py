@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from croc_cli.ablation.results import MEAN, RowResult, TableResult, claim_sentences, mean_of, unmatched
+from croc_cli.ablation.results import MEAN, RowResult, TableResult, claim_sentences, mean_of, notes
 from croc_cli.ablation.statistics import Mean
 from croc_cli.ablation.tables import DATA_ONLY
 from croc_cli.benchmarks.registry import benchmarks
@@ -85,7 +85,7 @@ def text(result: TableResult) -> str:
         title(result),
         format_rows(our_rows(result), "text"),
         format_rows(paper_rows(result), "text"),
-        "\n".join([*claim_sentences(result), *unmatched(result)]),
+        "\n".join([*claim_sentences(result), *notes(result)]),
         caption(result, ours="First", theirs="Second: the paper's own numbers,"),
     ]
     return "\n\n".join(parts)
@@ -101,7 +101,7 @@ def markdown(result: TableResult) -> str:
     parts = [
         f"**{title(result)}**",
         format_rows(rows, "md"),
-        "\n".join(f"- {line}" for line in [*claim_sentences(result), *unmatched(result)]),
+        "\n".join(f"- {line}" for line in [*claim_sentences(result), *notes(result)]),
         caption(result, ours="Scores", theirs="Last column: the mean of the paper's numbers,"),
     ]
     return "\n\n".join(parts) + "\n"
@@ -116,7 +116,7 @@ def write_ablation(results: Sequence[TableResult], folder: Path) -> Path:
         title=f"{names} on {base}",
         lead="The paper's ablations in small. What holds here need not hold at 7B, nor the reverse.",
         tiles=[(str(len(seeds)), "seeds"), *_tally(results)],
-        warnings=[f"{result.table.number}: {note}" for result in results for note in _warnings(result)],
+        warnings=[f"{result.table.number}: {note}" for result in results for note in notes(result)],
         sections=sections,
         made_from=[str(folder.parent)],
     )
@@ -125,15 +125,6 @@ def write_ablation(results: Sequence[TableResult], folder: Path) -> Path:
         write_json(folder / f"{result.table.name}.json", as_json(result))
         write_whole(folder / f"{result.table.name}.md", markdown(result))
     return written
-
-
-def _warnings(result: TableResult) -> list[str]:
-    missing = [
-        f"{one.row.label} (seed {', '.join(str(seed) for seed in open_seeds)})"
-        for one in result.rows
-        if (open_seeds := [seed for seed in result.seeds if seed not in one.scores.get(MEAN, {})])
-    ]
-    return [*unmatched(result), *([f"not scored yet: {', '.join(missing)}"] if missing else [])]
 
 
 def _tally(results: Sequence[TableResult]) -> list[tuple[str, str]]:
@@ -152,7 +143,7 @@ def as_json(result: TableResult) -> dict[str, Any]:
         "rows": [
             {
                 "recipe": one.row.recipe,
-                "label": one.row.label,
+                "label": one.label,
                 "scores": {kind: {str(seed): v for seed, v in by.items()} for kind, by in one.scores.items()},
                 "measures": {kind: {str(seed): v for seed, v in by.items()} for kind, by in one.measures.items()},
                 "steps": one.steps,
@@ -162,7 +153,7 @@ def as_json(result: TableResult) -> dict[str, Any]:
             for one in result.rows
         ],
         "claims": claim_sentences(result),
-        "not_matched": unmatched(result),
+        "notes": notes(result),
     }
 
 

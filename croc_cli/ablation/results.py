@@ -159,6 +159,16 @@ def _count(result: RowResult, run: RowRun) -> None:
             result.samples[link.stage] = steps * int(getattr(run.recipe, link.stage).batch.global_size)
 
 
+def notes(result: TableResult) -> list[str]:
+    """Return what to know before rows are compared: those that are not matched, and seeds that have no score."""
+    missing = [
+        f"{one.label} (seed {', '.join(map(str, open_seeds))})"
+        for one in result.rows
+        if (open_seeds := [seed for seed in result.seeds if seed not in one.scores.get(MEAN, {})])
+    ]
+    return [*unmatched(result), *([f"not scored yet: {', '.join(missing)}"] if missing else [])]
+
+
 def unmatched(result: TableResult) -> list[str]:
     """Return the rows that had other numbers of steps or samples than most, each as a sentence."""
     signature = {one.row.label: tuple(sorted({**one.steps, **_prefixed(one.samples)}.items())) for one in result.rows}
