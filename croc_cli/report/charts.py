@@ -12,6 +12,10 @@ _SMOOTH_FROM = 60
 """Points from which on a noisy curve gets a running mean over it."""
 _SMOOTH_SHARE = 25
 """The running mean takes this many-th part of the points."""
+_SMALL_TICKS = {4: tuple("123456789"), 10: tuple("235"), 100: tuple("25")}
+"""Which small ticks of a logarithmic axis have a number: ratio of its ends, below which → first digits."""
+_TICK_CHARACTER, _BESIDE_TICKS = 5.5, 22.0
+"""Points that a character of a tick's number is wide, and what stands beside it: its mark, the axis' name, paddings."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +95,17 @@ def line_chart(
     axes.set_ylabel(unit)
     if zero_line:
         axes.axhline(0, color=MARKERS["muted"], linewidth=0.8)
-    if log:
+    if log and any(value > 0 for line in drawn for value in line.curve.highs):
         axes.set_yscale("log", nonpositive="mask")
         axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda _value, _position: "")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(lambda value, _position: _between_powers(value, high / low))
     if percent:
         axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
     if whole:
         axes.set_ylim(0, 1.04)
     axes.margins(x=0.01)
+    make_room_for_ticks(figure, axes)
     labels = [line.label for line in drawn if line.label]
     if len(labels) > 1:
         axes.legend(loc="best", ncols=2 if len(labels) > 4 else 1, **LEGEND)
@@ -109,6 +115,27 @@ def line_chart(
         points = zip(curve.steps, curve.means, curve.lows, curve.highs, strict=True)
         rows += [[_plain(step), line.label, *map(_plain, values)] for step, *values in points]
     return Figure(name, title, to_svg(figure, name=name, description=title), rows, note)
+
+
+def _between_powers(value: float, span: float) -> str:
+    """Return the number at a small tick of an axis whose ends have this ratio; a long one needs powers of ten alone."""
+    text = f"{value:g}"
+    digits = next((digits for most, digits in _SMALL_TICKS.items() if span < most), ())
+    return text if text.lstrip("0.")[:1] in digits else ""
+
+
+def make_room_for_ticks(figure: Any, axes: Any) -> None:
+    """Move fixed axes to the right where the numbers beside them are longer than the margin has room for."""
+    low, high = axes.get_ylim()
+    texts = [
+        text
+        for axis in (axes.yaxis.major, axes.yaxis.minor)
+        for place in [axis.locator()]
+        for value, text in zip(place, axis.formatter.format_ticks(place), strict=True)
+        if low <= value <= high
+    ]
+    needed = _BESIDE_TICKS + _TICK_CHARACTER * max(map(len, texts), default=0)
+    figure.subplots_adjust(left=max(figure.subplotpars.left, needed / (72 * figure.get_figwidth())))
 
 
 def _draw_line(axes: Any, line: Line) -> None:

@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from croc_cli.report.charts import Bars, Line, bar_chart, line_chart, running_mean
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.svg import MARKERS, standalone, to_csv
@@ -22,6 +24,32 @@ def test_tick_labels_keep_all_their_digits() -> None:
     figure = line_chart("rates", "rates", [Line("", CURVE)], unit="rate")
     assert figure is not None
     assert re.search(r">0\.0001\d*<", figure.svg)
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(0.9525, 0.97, False), (1e-9, 1e-2, True), (0.0, 3.0, False)])
+def test_the_axis_name_is_whole_however_long_its_numbers_are(low: float, high: float, log: bool) -> None:
+    ends = [low, high]
+    figure = line_chart("one", "one", [Line("", Curve([0.0, 1.0], ends, ends, ends))], unit="name", log=log)
+    assert figure is not None
+    [place] = re.findall(r"rotate\(-90 ([\d.-]+) ", figure.svg)
+    assert float(place) >= 9  # the baseline of letters of nine points
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.2, 2.2, {"1.4", "1.6", "1.8", "2", "2.2"}),
+        (1.5, 9, {"2", "3", "5"}),
+        (2, 40, {"5", "10", "20"}),
+        (0, 0, set()),
+    ],
+)
+def test_a_logarithmic_axis_has_numbers_between_powers_of_ten(low: float, high: float, expected: set[str]) -> None:
+    ends = [float(low), float(high)]
+    figure = line_chart("one", "one", [Line("", Curve([0.25, 0.75], ends, ends, ends))], unit="name", log=True)
+    assert figure is not None
+    vertical = figure.svg[figure.svg.index('id="one.matplotlib.axis_2"') :]
+    assert expected <= set(re.findall(r">([\d.e-]+)</text>", vertical))
 
 
 def test_a_file_of_its_own_has_both_themes() -> None:
