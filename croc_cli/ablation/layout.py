@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from croc_cli.ablation.results import MEAN, RowResult, TableResult, claim_sentences, mean_of, notes
+from croc_cli.ablation.results import MEAN, RowResult, TableResult, claim_sentences, mean_of, notes, unmatched
 from croc_cli.ablation.statistics import Mean
 from croc_cli.ablation.tables import DATA_ONLY
 from croc_cli.benchmarks.registry import benchmarks
@@ -16,7 +16,7 @@ from croc_cli.report.svg import Figure
 from croc_cli.run_dir import write_json, write_whole
 
 Table = list[list[str]]
-NONE = "–"
+NONE, PAPER = "–", "paper, 7B"
 
 
 def title(result: TableResult) -> str:
@@ -28,38 +28,61 @@ def caption(result: TableResult, *, ours: str = "Left", theirs: str = "Right: th
     """Return what the numbers are; ours, theirs: where the reader finds each."""
     seeds = ", ".join(map(str, result.seeds))
     interval = ", ± half of the 95 % interval over seeds" if len(result.seeds) > 1 else "; one seed, no interval"
+    amounts = "Steps and samples: stages 1 / 1.5 / 2."
+    if not unmatched(result):
+        one = result.rows[0]
+        amounts = (
+            f"Every row has {_by_stage(one.steps)} steps and {_by_stage(one.samples)} samples in stages 1 / 1.5 / 2."
+        )
     return (
         f"{ours}: {result.base}, percent, mean over seed{'s' if len(result.seeds) > 1 else ''} {seeds}{interval}."
-        f" {theirs} of its 7B model on other benchmarks. Steps and samples: stages 1 / 1.5 / 2."
+        f" {theirs} of its 7B model on other benchmarks. {amounts}"
     )
 
 
 def our_rows(result: TableResult) -> Table:
-    """Return our half of the table."""
-    rows = [[result.table.title, *result.columns, "steps", "samples"]]
+    """Return our half of the table; where rows differ in them, with the steps and samples of each."""
+    differ = bool(unmatched(result))
+    rows = [[result.table.title, *result.columns, *(["steps", "samples"] if differ else [])]]
     for one in result.rows:
         scores = [format_mean(mean_of(one.scores.get(kind, {}))) for kind in result.columns]
-        rows.append([one.label, *scores, _by_stage(one.steps), _by_stage(one.samples)])
+        rows.append([one.label, *scores, *([_by_stage(one.steps), _by_stage(one.samples)] if differ else [])])
     return rows
 
 
 def paper_rows(result: TableResult) -> Table:
     """Return the paper's half of the table, with the mean of its benchmarks."""
     titles = {name: one.title for name, one in benchmarks().items()}
-    rows = [[f"paper, 7B: {result.table.title}", *(titles[name] for name in result.table.benchmarks), MEAN]]
+    rows = [[f"{PAPER}: {result.table.title}", *(titles[name] for name in result.table.benchmarks), MEAN]]
     for one in result.rows:
         numbers = [one.row.paper.get(name) for name in result.table.benchmarks]
         rows.append([one.row.label, *map(_number, [*numbers, one.row.paper_mean])])
     return rows
 
 
-def whole_rows(result: TableResult) -> Table:
-    """Return both halves side by side."""
-    theirs = [
-        [f"{cell} (paper, 7B)" if not number else cell for cell in row[1:]]
-        for number, row in enumerate(paper_rows(result))
+def page_table(result: TableResult) -> PageTable:
+    """Return ours and the paper's beside each other, then what differs in steps and samples."""
+    scores = 1 + len(result.columns)
+    rows = [
+        [*ours[:scores], *theirs[1:], *ours[scores:]]
+        for ours, theirs in zip(our_rows(result), paper_rows(result), strict=True)
     ]
-    return [[*ours, *paper] for ours, paper in zip(our_rows(result), theirs, strict=True)]
+    amounts = len(our_rows(result)[0]) - scores
+    rows[0][0] = "row"
+    names = [one.row.recipe for one in result.rows]
+    return PageTable(
+        result.table.name,
+        title(result),
+        rows,
+        caption(result),
+        rule_before=names.index(DATA_ONLY.recipe) if DATA_ONLY.recipe in names else None,
+        groups=[
+            ("", 1),
+            (result.base, len(result.columns)),
+            (PAPER, len(result.table.benchmarks) + 1),
+            *([("stages 1 / 1.5 / 2", amounts)] if amounts else []),
+        ],
+    )
 
 
 def format_mean(mean: Mean | None) -> str:
@@ -97,7 +120,7 @@ def markdown(result: TableResult) -> str:
 
     head, *rows = our_rows(result)
     means = [_number(one.row.paper_mean) for one in result.rows]
-    rows = [[*head, "paper, 7B"], *([*row, mean] for row, mean in zip(rows, means, strict=True))]
+    rows = [[*head, PAPER], *([*row, mean] for row, mean in zip(rows, means, strict=True))]
     parts = [
         f"**{title(result)}**",
         format_rows(rows, "md"),
@@ -158,13 +181,8 @@ def as_json(result: TableResult) -> dict[str, Any]:
 
 
 def _sections(result: TableResult) -> list[PageSection]:
-    name = result.table.name
-    rows = [one.row.recipe for one in result.rows]
-    rule = rows.index(DATA_ONLY.recipe) if DATA_ONLY.recipe in rows else None
-    tables = [
-        PageTable(name, title(result), whole_rows(result), caption(result), rule_before=rule),
-    ]
-    return [PageSection(title(result), lines=claim_sentences(result), tables=tables, figures=_figures(result))]
+    lines, tables = claim_sentences(result), [page_table(result)]
+    return [PageSection(title(result), lines=lines, tables=tables, figures=_figures(result))]
 
 
 def _figures(result: TableResult) -> list[Figure]:

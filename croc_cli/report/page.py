@@ -26,6 +26,7 @@ class PageTable:
         rule_before: Number of the row, the header not counted, before which a rule is drawn; None for no rule.
         bold: Numbers of the rows, the header not counted, that stand out.
         words_last: The last column holds words, which may take several lines.
+        groups: (what they are, how many) of columns that have a heading in common, from the left; "" for none.
     """
 
     name: str
@@ -35,6 +36,24 @@ class PageTable:
     rule_before: int | None = None
     bold: frozenset[int] = frozenset()
     words_last: bool = False
+    groups: Sequence[tuple[str, int]] = ()
+
+    @property
+    def group_of_column(self) -> list[str]:
+        """The heading that each column shares with others; empty where the table has no groups."""
+        return [group for group, count in self.groups for _ in range(count)]
+
+    @property
+    def edges(self) -> frozenset[int]:
+        """Numbers of the columns with which a group begins."""
+        counts = [count for _, count in self.groups]
+        return frozenset(sum(counts[:index]) for index in range(1, len(counts)))
+
+    def for_csv(self) -> Table:
+        """Return the rows with each column's group in its own name."""
+        head, *rows = self.rows
+        groups = self.group_of_column or [""] * len(head)
+        return [[f"{cell} ({group})" if group else cell for cell, group in zip(head, groups, strict=True)], *rows]
 
 
 @dataclass(frozen=True)
@@ -151,7 +170,7 @@ def _write_files(section: PageSection, folder: Path) -> None:
         (folder / f"{figure.name}.svg").write_text(standalone(figure.svg), encoding="utf-8")
         (folder / f"{figure.name}.csv").write_text(to_csv(figure.rows), encoding="utf-8")
     for table in section.tables:
-        (folder / f"{table.name}.csv").write_text(to_csv(table.rows), encoding="utf-8")
+        (folder / f"{table.name}.csv").write_text(to_csv(table.for_csv()), encoding="utf-8")
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
             (folder / f"{strip.name}-{number}.png").write_bytes(panel.png)

@@ -1,9 +1,10 @@
+import csv
 import re
 from pathlib import Path
 
 import pytest
 
-from croc_cli.ablation.layout import as_json, markdown, our_rows, paper_rows, text, write_ablation
+from croc_cli.ablation.layout import as_json, caption, markdown, our_rows, page_table, paper_rows, text, write_ablation
 from croc_cli.ablation.results import TableResult, claim_sentence, collect, format_difference, unmatched
 from croc_cli.ablation.stages import StageStore
 from croc_cli.ablation.statistics import Mean
@@ -35,14 +36,30 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
 
 def test_rows_stand_in_the_papers_order_with_means_and_intervals(result: TableResult) -> None:
     rows = our_rows(result)
-    assert rows[0][1:] == ["existence", "colour", "mean", "captions", "steps", "samples"]
+    assert rows[0][1:] == ["existence", "colour", "mean", "captions"]
     assert [row[0] for row in rows[1:]] == ["Nearest Neighbors", "Hungarian Matching", "data only"]
     assert rows[1][3] == "72.0 ± 5.0"
     assert rows[3][3] == "–"
+
+
+def test_steps_and_samples_are_said_once_where_all_rows_have_the_same(result: TableResult) -> None:
     recipe = row_run("matching-nearest").recipe
-    steps = [recipe.align.max_steps, recipe.reconstruct.max_steps, recipe.finetune.max_steps]
-    assert rows[1][5] == " / ".join(f"{number:,}" for number in steps)
-    assert rows[1][6].endswith(f" / {(recipe.finetune.max_steps or 0) * recipe.finetune.batch.global_size:,}")
+    stages = (recipe.align, recipe.reconstruct, recipe.finetune)
+    steps = " / ".join(f"{stage.max_steps or 0:,}" for stage in stages)
+    samples = " / ".join(f"{(stage.max_steps or 0) * stage.batch.global_size:,}" for stage in stages)
+    assert caption(result).endswith(f"Every row has {steps} steps and {samples} samples in stages 1 / 1.5 / 2.")
+
+
+def test_rows_that_differ_in_steps_have_columns_for_them(tmp_path: Path) -> None:
+    runs = [row_run(row.recipe) for row in TABLES["alignment"].rows]
+    found = collect(TABLES["alignment"], runs, StageStore(tmp_path), base="nano")
+    recipe = runs[0].recipe
+    steps = f"{recipe.reconstruct.max_steps:,} / {recipe.finetune.max_steps:,}"
+    head, without, *_ = our_rows(found)
+    assert [head[-2:], without[0], without[-2]] == [["steps", "samples"], "Stage 1.5 alone", f"– / {steps}"]
+    assert caption(found).endswith("Steps and samples: stages 1 / 1.5 / 2.")
+    table = page_table(found)
+    assert [len(row) for row in table.rows] == [sum(count for _, count in table.groups)] * len(table.rows)
 
 
 def test_the_papers_numbers_stand_beside_as_such(result: TableResult) -> None:
@@ -102,10 +119,19 @@ def test_rows_with_other_steps_or_samples_are_named(result: TableResult, tmp_pat
 def test_the_page_has_the_table_its_claims_and_its_figures(result: TableResult, tmp_path: Path) -> None:
     page = write_ablation([result], tmp_path / "page")
     content = page.read_text()
-    for needed in ("Table 4c", "72.0 ± 5.0", "GQA (paper, 7B)", "same order as in the paper", "(Fig. 6)", "(Fig. 7)"):
+    for needed in (
+        "Table 4c",
+        "72.0 ± 5.0",
+        'colspan="6">paper, 7B<',
+        "same order as in the paper",
+        "(Fig. 6)",
+        "(Fig. 7)",
+    ):
         assert needed in content
     assert "not scored yet: data only (seed 0, 1, 2)" in content
-    assert (tmp_path / "page" / "matching.csv").read_text().splitlines()[2].startswith("Hungarian Matching,")
+    head, *rows = csv.reader((tmp_path / "page" / "matching.csv").read_text().splitlines())
+    assert [head[0], head[3], head[5], head[-1]] == ["row", "mean (nano)", "GQA (paper, 7B)", "mean (paper, 7B)"]
+    assert [rows[1][0], rows[1][3], rows[1][5], rows[1][-1]] == ["Hungarian Matching", "82.3 ± 5.2", "64.2", "58.8"]
     assert as_json(result)["rows"][1]["measures"]["score"] == {"0": 0.8, "1": 0.83, "2": 0.84}
     assert (tmp_path / "page" / "matching.json").is_file()
     assert (tmp_path / "page" / "matching.md").read_text() == markdown(result)
