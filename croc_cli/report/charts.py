@@ -105,10 +105,14 @@ def line_chart(
     if whole:
         axes.set_ylim(0, 1.04)
     axes.margins(x=0.01)
-    make_room_for_ticks(figure, axes)
     labels = [line.label for line in drawn if line.label]
-    if len(labels) > 1:
-        axes.legend(loc="best", ncols=2 if len(labels) > 4 else 1, **LEGEND)
+    if len(labels) > 4 and not whole:
+        _make_room_above(axes, lines=(len(labels) + 1) // 2)
+    make_room_for_ticks(figure, axes)
+    if len(labels) > 4:
+        axes.legend(loc="best" if whole else "upper center", ncols=2, **LEGEND)
+    elif len(labels) > 1:
+        axes.legend(loc="best", **LEGEND)
     rows = [[along.split()[-1] if along == "optimizer step" else along, "series", "mean", "lowest", "highest"]]
     for line in drawn:
         curve = line.curve
@@ -122,6 +126,14 @@ def _between_powers(value: float, span: float) -> str:
     text = f"{value:g}"
     digits = next((digits for most, digits in _SMALL_TICKS.items() if span < most), ())
     return text if text.lstrip("0.")[:1] in digits else ""
+
+
+def _make_room_above(axes: Any, *, lines: int) -> None:
+    """Raise the top of the axes, so that a legend of so many lines lies above what is drawn."""
+    axes.get_ylim()  # brings the limits up to date, which the transforms do not
+    to_share = axes.transScale + axes.transLimits
+    top = to_share.inverted().transform((0, 1 + 0.1 * lines))[1]
+    axes.set_ylim(top=top)
 
 
 def make_room_for_ticks(figure: Any, axes: Any) -> None:

@@ -52,6 +52,18 @@ def test_a_logarithmic_axis_has_numbers_between_powers_of_ten(low: float, high: 
     assert expected <= set(re.findall(r">([\d.e-]+)</text>", vertical))
 
 
+@pytest.mark.parametrize(("ends", "log"), [([9.0, 0.1], False), ([0.1, 9.0], True)])
+def test_a_long_legend_lies_above_the_lines(ends: list[float], log: bool) -> None:
+    curve = Curve([0.0, 1.0], ends, ends, ends)
+    lines = [Line(f"run {index}", curve, index) for index in range(6)]
+    figure = line_chart("many", "many", lines, unit="norm", log=log)
+    assert figure is not None
+    lowest_word = max(float(y) for y in re.findall(r' y="([\d.]+)"[^>]*>run \d', figure.svg))
+    drawn = re.findall(r'd="M [\d.]+ ([\d.]+) \nL [\d.]+ ([\d.]+) \n" clip[^>]*var\(--s\d\)', figure.svg)
+    assert len(drawn) == 6
+    assert lowest_word < min(min(map(float, line)) for line in drawn)
+
+
 def test_a_file_of_its_own_has_both_themes() -> None:
     figure = line_chart("rates", "rates", [Line("", CURVE)], unit="rate")
     assert figure is not None
