@@ -199,6 +199,7 @@ TABLES: dict[str, AblationTable] = {
             },
             (
                 Claim("objectives-both", "objectives-none"),
+                Claim("objectives-both", "objectives-none-more-data"),
                 Claim("objectives-both", "objectives-reconstruction"),
                 Claim("objectives-both", "objectives-captions"),
                 Claim("objectives-captions", "objectives-none"),
