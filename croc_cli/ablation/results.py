@@ -1,7 +1,7 @@
 """What the rows came to: scores and figures of stage 1.5 by row and seed, and each claim as a sentence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from croc_cli.ablation.estimate import steps_of_stage
 from croc_cli.ablation.stages import RowRun, StageStore
@@ -22,12 +22,12 @@ _VERDICTS: dict[Verdict, str] = {
     "open": "not distinguishable at this size",
 }
 _OWN_VERDICTS: dict[Verdict, str] = {"same": "yes", "other": "no, the reverse", "open": _VERDICTS["open"]}
-_MEASURES: dict[Measure, tuple[str, str, float]] = {
-    "score": ("in the mean score", " points", 100.0),
-    "caption_loss": ("in a lower caption loss at the end of stage 1.5", " nats", -1.0),
-    "pool_use": ("in the share of the pool in use", " points", 100.0),
+_MEASURES: dict[Measure, tuple[str, str, str, float]] = {
+    "score": ("above", "in the mean score", " points", 100.0),
+    "caption_loss": ("below", "in the caption loss at the end of stage 1.5", " nats", 1.0),
+    "pool_use": ("above", "in the share of the pool in use", " points", 100.0),
 }
-"""Measure → what a sentence calls it, its unit, and what values are multiplied by; a lower loss counts as above."""
+"""Measure → where the better row stands, what a sentence calls it, its unit, and what values are multiplied by."""
 
 
 @dataclass
@@ -201,15 +201,16 @@ def claim_sentences(result: TableResult) -> list[str]:
 def claim_sentence(result: TableResult, claim: Claim) -> str:
     """Return one claim as a sentence."""
     above, below = result.result(claim.above), result.result(claim.below)
-    what, unit, factor = _MEASURES[claim.measure]
-    opening = f"{_name(above.row)} above {_name(below.row)} {what}"
+    where, what, unit, factor = _MEASURES[claim.measure]
+    opening = f"{_name(above.row)} {where} {_name(below.row)} {what}"
     papers = _paper_says(claim, above.row, below.row)
     difference = paired_difference(
         *({seed: factor * v for seed, v in one.measures.get(claim.measure, {}).items()} for one in (above, below))
     )
     if difference is None:
         return f"{opening} ({papers}): has not run."
-    word = (_VERDICTS if claim.of_the_paper else _OWN_VERDICTS)[verdict(difference)]
+    claimed = replace(difference, value=-difference.value) if where == "below" else difference
+    word = (_VERDICTS if claim.of_the_paper else _OWN_VERDICTS)[verdict(claimed)]
     return f"{opening} ({papers}): {word}; here {format_difference(difference, unit)}."
 
 

@@ -40,7 +40,7 @@ class Claim:
     """That one row stands above another.
 
     Args:
-        above: Recipe of the row that should have the higher value (the lower one for a loss).
+        above: Recipe of the row that should be better: have the higher value, of a loss the lower.
         below: Recipe of the other.
         measure: What is compared.
         of_the_paper: Whether the paper says so; else it is a question that the paper leaves open.

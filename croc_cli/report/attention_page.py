@@ -45,7 +45,7 @@ def write_attention_page(folder: Path) -> Path:
 
 
 def short_names(folders: Sequence[str]) -> list[str]:
-    """Return names for models: the end of each path, as long as it takes to tell them apart, less the end that all share."""
+    """Return names for models: the end of each path, without what all end in, as long as it takes to differ."""
     parts = [folder.rstrip("/").split("/") for folder in folders]
     while len(parts) > 1 and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
         parts = [one[:-1] for one in parts]

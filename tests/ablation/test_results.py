@@ -84,6 +84,22 @@ def test_a_claim_that_seeds_do_not_agree_on_is_open(result: TableResult) -> None
     assert "not distinguishable at this size" in sentence
 
 
+def test_a_claim_of_a_lower_loss_holds_where_the_loss_is_lower(tmp_path: Path) -> None:
+    store, runs = StageStore(tmp_path), []
+    for seed in (0, 1, 2):
+        for name, loss in (("matching-hungarian", 1.0 + 0.01 * seed), ("matching-nearest", 2.0)):
+            runs.append(row_run(name, seed))
+            finish_row(store, runs[-1], loss=loss)
+    found = collect(TABLES["matching"], runs, store, base="nano")
+    sentence = claim_sentence(found, Claim("matching-hungarian", "matching-nearest", "caption_loss"))
+    assert sentence == (
+        "Hungarian Matching below Nearest Neighbors in the caption loss at the end of stage 1.5 (the paper shows it in"
+        " a figure at 7B): same order as in the paper; here -0.99 nats, 95 % interval [-1, -0.97] over 3 seeds."
+    )
+    reverse = claim_sentence(found, Claim("matching-nearest", "matching-hungarian", "caption_loss"))
+    assert "other order than in the paper; here +0.99 nats" in reverse
+
+
 def test_a_claim_about_a_row_that_has_not_run_says_so(result: TableResult) -> None:
     claim = Claim("matching-hungarian", "objectives-data-only", of_the_paper=False)
     assert claim_sentence(result, claim).endswith("(the paper has no such row): has not run.")
