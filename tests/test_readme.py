@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from croc_cli.ablation.tables import TABLES
 from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.benchmarks.results import score_benchmark, write_results
 from croc_cli.recipe.load import load_recipe
@@ -147,3 +148,33 @@ def test_the_file_tree_names_every_room() -> None:
     rooms = {path.name for path in (ROOT / "croc_cli").iterdir() if (path / "__init__.py").exists()}
     missing = {room for room in rooms if not re.search(rf"^  {room}/ ", README, flags=re.MULTILINE)}
     assert not missing
+
+
+RESULTS = ROOT / "tests" / "bench" / "nano"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readme_shows_each_ablation_as_it_came_out(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    text = (RESULTS / f"{name}.md").read_text(encoding="utf-8").strip()
+    assert text in README
+    heads, *cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    shown = {row[0]: row[heads.index("mean")] for row in cells}
+    assert [row["recipe"] for row in result["rows"]] == [row.recipe for row in TABLES[name].rows]
+    for row in result["rows"]:
+        scores = row["scores"]["mean"]
+        assert list(scores) == ["0", "1", "2"]
+        assert shown[row["label"]].split(" ± ")[0] == f"{100 * sum(scores.values()) / 3:.1f}"
+    assert len(result["claims"]) == len(TABLES[name].claims)
+    assert all(f"\n- {claim}" in text for claim in result["claims"])
+
+
+def test_the_readmes_pictures_are_there_and_charts_have_their_data_beside_them() -> None:
+    files = [ROOT / name for name in re.findall(r'<img src="([^"]+)"', README)]
+    assert {"pool-size-caption-loss", "matching-pool-window-share", "attention-mask", "data-composition"} <= {
+        file.stem for file in files
+    }
+    for file in files:
+        assert file.is_file(), file
+        if file.suffix == ".svg":
+            assert file.with_suffix(".csv").is_file(), file

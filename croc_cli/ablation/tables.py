@@ -116,6 +116,7 @@ TABLES: dict[str, AblationTable] = {
                 Claim("pool-size-2048", "pool-size-4096"),
                 Claim("pool-size-576", "pool-size-1", "caption_loss"),
                 Claim("pool-size-2048", "pool-size-576", "caption_loss"),
+                Claim("pool-size-4096", "pool-size-1", "caption_loss"),
             ),
         ),
         _table(
