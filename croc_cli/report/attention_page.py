@@ -47,12 +47,12 @@ def write_attention_page(folder: Path) -> Path:
 def short_names(folders: Sequence[str]) -> list[str]:
     """Return names for models: the end of each path, without what all end in, as long as it takes to differ."""
     parts = [folder.rstrip("/").split("/") for folder in folders]
-    while len(parts) > 1 and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
+    while len(parts) > 1 and len({one[-1] for one in parts}) == 1 and all(any(one[:-1]) for one in parts):
         parts = [one[:-1] for one in parts]
     longest = max(map(len, parts), default=1)
     for depth in range(1, longest + 1):
         names = ["/".join(one[-depth:]) for one in parts]
-        if all(names) and len(set(names)) == len(names):
+        if len(set(names)) == len(names):
             return names
     return [f"{number}: {folder}" for number, folder in enumerate(folders, start=1)]
 

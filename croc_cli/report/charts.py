@@ -1,5 +1,6 @@
 """The two kinds of chart that most figures are: lines over optimizer steps, and bars beside each other."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,13 +107,13 @@ def line_chart(
         axes.set_ylim(0, 1.04)
     axes.margins(x=0.01)
     labels = [line.label for line in drawn if line.label]
-    if len(labels) > 4 and not whole:
-        _make_room_above(axes, lines=(len(labels) + 1) // 2)
+    columns = 2 if len(labels) > 4 else 1
+    above = columns > 1 and not whole
+    if above:
+        _make_room_above(axes, lines=math.ceil(len(labels) / columns))
     make_room_for_ticks(figure, axes)
-    if len(labels) > 4:
-        axes.legend(loc="best" if whole else "upper center", ncols=2, **LEGEND)
-    elif len(labels) > 1:
-        axes.legend(loc="best", **LEGEND)
+    if len(labels) > 1:
+        axes.legend(loc="upper center" if above else "best", ncols=columns, **LEGEND)
     rows = [[along.split()[-1] if along == "optimizer step" else along, "series", "mean", "lowest", "highest"]]
     for line in drawn:
         curve = line.curve

@@ -146,4 +146,5 @@ def quantiles(values: list[int]) -> tuple[int, int, int, int]:
     if not values:
         return 0, 0, 0, 0
     ordered = sorted(values)
-    return (*(ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99)), ordered[-1])  # type: ignore[return-value]
+    half, ninety, almost = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.9, 0.99))
+    return half, ninety, almost, ordered[-1]

@@ -144,6 +144,7 @@ def _write(member: _Member, target: Path, read: Any, archive: Path) -> None:
                 file.write(block)
         if written != member.size:
             raise UnpackError(f"{archive.name}: {member.name} ends after {written:,} of {member.size:,} bytes")
+    # zipfile raises RuntimeError where a password is needed, NotImplementedError for a compression it does not know
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, tarfile.TarError) as error:
         unfinished.unlink(missing_ok=True)
         raise _broken(archive, f"{member.name}: {error}") from error

@@ -123,7 +123,7 @@ def build_optimizer(
     if offloaded:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        return DeepSpeedCPUAdam(groups, betas=betas, eps=eps, adamw_mode=True)  # type: ignore[no-any-return]
+        return DeepSpeedCPUAdam(groups, betas=betas, eps=eps, adamw_mode=True)  # type: ignore[no-any-return]  # untyped
     return SkippingAdamW(groups, clip_norm=clip_norm, betas=betas, eps=eps, fused=True if on_gpu else None)
 
 

@@ -98,7 +98,7 @@ class Position:
                 self.collective = None
                 self.changes += 1
 
-        watched.croc_watched = True  # type: ignore[attr-defined]
+        watched.croc_watched = True  # type: ignore[attr-defined]  # a mark that functions have no type for
         return watched
 
 

@@ -14,7 +14,7 @@ def gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
     if any(hasattr(parameter, "ds_id") for parameter in parameters):
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(parameters)  # type: ignore[no-any-return]
+        return deepspeed.zero.GatheredParameters(parameters)  # type: ignore[no-any-return]  # deepspeed is not typed
     return nullcontext()
 
 

@@ -47,5 +47,6 @@ def test_models_get_the_shortest_names_that_differ() -> None:
     assert short_names(["/m/a/step-1", "/m/b/step-1/"]) == ["a", "b"]
     assert short_names(["/a/x/step-1", "/a/y/step-1", "/b/x/step-1"]) == ["a/x", "a/y", "b/x"]
     assert short_names(["runs/nano/step-1", "step-1"]) == ["nano/step-1", "step-1"]
+    assert short_names(["/step-1", "/runs/step-1"]) == ["/step-1", "runs/step-1"]
     assert short_names(["/m/step-1"]) == ["step-1"]
     assert short_names(["/m/a", "/m/a"]) == ["1: /m/a", "2: /m/a"]
