@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.report.charts import Line, line_chart
+from croc_cli.report.labels import distinct_names
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import Figure, new_axes, to_svg
@@ -44,17 +45,9 @@ def write_attention_page(folder: Path) -> Path:
     return write_page(page, folder)
 
 
-def short_names(folders: Sequence[str]) -> list[str]:
-    """Return names for models: the end of each path, without what all end in, as long as it takes to differ."""
-    parts = [folder.rstrip("/").split("/") for folder in folders]
-    while len(parts) > 1 and len({one[-1] for one in parts}) == 1 and all(any(one[:-1]) for one in parts):
-        parts = [one[:-1] for one in parts]
-    longest = max(map(len, parts), default=1)
-    for depth in range(1, longest + 1):
-        names = ["/".join(one[-depth:]) for one in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{number}: {folder}" for number, folder in enumerate(folders, start=1)]
+def short_names(models: Sequence[str]) -> list[str]:
+    """Return names that tell models apart; of the same model twice, with numbers."""
+    return distinct_names(models) or [f"{number}: {model}" for number, model in enumerate(models, start=1)]
 
 
 def mean_shares(model: Mapping[str, Any]) -> dict[str, float]:

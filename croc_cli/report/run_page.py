@@ -8,6 +8,7 @@ from croc_cli.names import STAGES
 from croc_cli.report.composition import composition_figures
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
+from croc_cli.report.labels import distinct_names
 from croc_cli.report.model_figures import model_section
 from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, write_page
 from croc_cli.report.run_data import RunData, read_run
@@ -35,19 +36,10 @@ def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """Return short names that tell folders apart: their own, with as much of the path before it as that takes."""
-    parts = [folder.resolve().parts for folder in folders]
-    for depth in range(1, 6):
-        names = ["/".join(one[-depth:]) for one in parts]
-        if len(set(names)) == len(names):
-            return [_without_common_end(name, names) for name in names]
-    return [f"{number}: {folder.resolve().name}" for number, folder in enumerate(folders, start=1)]
-
-
-def _without_common_end(name: str, names: Sequence[str]) -> str:
-    """Return a name without the last folder where all have the same, such as `s0/run`."""
-    ends = {other.rpartition("/")[2] for other in names}
-    return name.rpartition("/")[0] if len(names) > 1 and len(ends) == 1 and "/" in name else name
+    """Return names that tell run folders apart; of the same folder twice, with numbers."""
+    whole = [folder.resolve() for folder in folders]
+    numbered = [f"{number}: {folder.name}" for number, folder in enumerate(whole, start=1)]
+    return distinct_names([folder.as_posix() for folder in whole]) or numbered
 
 
 def run_page(runs: Sequence[RunData]) -> Page:

@@ -81,4 +81,9 @@ def test_labels_are_as_short_as_telling_runs_apart_allows() -> None:
     assert labels([Path("/runs/nano"), Path("/runs/smol")]) == ["nano", "smol"]
     assert labels([Path("runs/s0/run"), Path("runs/s1/run")]) == ["s0", "s1"]
     assert labels([Path("/a/x/run"), Path("/b/x/other")]) == ["run", "other"]
+    assert labels([Path("/abl/nearest/seed-0"), Path("/abl/mixed/seed-0"), Path("/abl/mixed/seed-1")]) == [
+        "nearest/seed-0",
+        "mixed/seed-0",
+        "mixed/seed-1",
+    ]
     assert labels([Path("/runs/nano"), Path("/runs/nano")]) == ["1: nano", "2: nano"]
