@@ -13,9 +13,9 @@ from pyarrow import parquet
 from croc_cli.errors import UsageError
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.read.index import MixFolder
+from croc_cli.sources.verify import image_pass
 from croc_cli.sources.verify.image_cache import ImageCache
 from croc_cli.sources.verify.overlap import eval_images
-from croc_cli.sources.verify import image_pass
 from croc_cli.sources.verify.verify import StageCheck, VerifyReport, verify_mix
 from tests.sources.data import (
     encoded,
