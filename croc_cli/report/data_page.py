@@ -11,7 +11,7 @@ from croc_cli.place import check_place, put_bytes
 from croc_cli.report.charts import Bars, bar_chart
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import ROLES, Figure
-from croc_cli.sources.stats import DataStats, quantiles
+from croc_cli.sources.verify.stats import DataStats, quantiles
 
 OVERVIEW_FILE = "overview.png"
 _MOST = 12
