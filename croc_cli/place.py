@@ -120,7 +120,8 @@ def mark_folder(folder: Path, kind: str) -> None:
 def claim_run(run_dir: RunDir) -> None:
     """Make a folder a run's, or raise UsageError where a user's files lie in the places of a run's."""
     names = [file.name for file in (run_dir.recipe_file, run_dir.preflight_file, run_dir.lock_file, run_dir.init)]
-    is_proven = "process" in read_json(run_dir.lock_file) or any(run_dir.root.glob("*/launch.json"))
+    proofs = (*run_dir.root.glob("*/launch.json"), *run_dir.root.glob("*/ranks/rank-*.json"))
+    is_proven = "process" in read_json(run_dir.lock_file) or bool(proofs)
     claim_folder(run_dir.root, "run", [*names, *STAGES, "eval", "preflight"], is_proven=is_proven)
 
 

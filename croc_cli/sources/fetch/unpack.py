@@ -6,7 +6,7 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,8 @@ _UPDATE_EVERY = 200
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LEFT_OVER = ("__MACOSX",)
 _HEADER_BYTES = 1 << 20
+_MAX_PADDING = 1 << 30
+"""Bytes after the last member of a tar that are read at most."""
 _ZIP_ENCRYPTED = 0x1
 
 
@@ -81,7 +83,8 @@ def unpack(archive: Path, folder: Path, wanted: Unpack, *, task: Task | None = N
 def _unpack(archive: Path, folder: Path, wanted: Unpack, task: Task, staging: Path) -> Unpacked:
     seen: dict[str, str] = {}
     num_bytes = num_skipped = num_entries = 0
-    with _open(archive) as (members, read):
+    written: list[Path] = []
+    with _open(archive) as (members, read, check_end):
         for member in members:
             num_entries += 1
             if num_entries > 4 * wanted.max_files:
@@ -98,9 +101,16 @@ def _unpack(archive: Path, folder: Path, wanted: Unpack, task: Task, staging: Pa
             seen[target] = member.name
             num_bytes += member.size
             _check_bounds(archive, wanted, num_files=len(seen), num_bytes=num_bytes)
-            _write(member, folder / target, read, archive, staging)
+            if _write(member, folder / target, read, archive, staging):
+                written.append(folder / target)
             if len(seen) % _UPDATE_EVERY == 0:
                 task.update(len(seen), wanted.num_files)
+        try:
+            check_end()
+        except UnpackError:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
     task.update(len(seen), wanted.num_files or len(seen))
     if wanted.num_files is not None and len(seen) != wanted.num_files:
         raise UnpackError(
@@ -152,8 +162,8 @@ def _staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Path) -> None:
-    """Write one member, unless it is there.
+def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Path) -> bool:
+    """Write one member, unless it is there, and tell whether it was written.
 
     Raises:
         UnpackError: It is broken or cannot be written; or another file lies there, which is left as it is.
@@ -161,7 +171,7 @@ def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Pat
     try:
         if is_there(target):
             if target.is_file() and not target.is_symlink() and target.stat().st_size == member.size:
-                return
+                return False
             raise UnpackError(
                 f"{archive.name}: {target} is there already, and is not {member.name} of {member.size:,} bytes",
                 hint="move it away, then fetch again",
@@ -170,6 +180,7 @@ def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Pat
         _copy(member, grown, read, archive)
         target.parent.mkdir(parents=True, exist_ok=True)
         grown.rename(target)
+        return True
     except OSError as error:
         for made in target.parents:  # folders that were made for it alone
             if made == staging.parent:
@@ -230,18 +241,26 @@ class _BoundedInfo(tarfile.TarInfo):
 
 
 @contextmanager
-def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
-    """Open an archive; give its files, links and devices refused, and how to read one."""
+def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], Any, Callable[[], None]]]:
+    """Open an archive; give its files, links and devices refused, and how to read one and to check its end."""
     if archive.name.lower().endswith(".zip"):
         with _read_errors(archive):
             packed = zipfile.ZipFile(archive)
         with packed:
-            yield _zip_members(packed, archive), lambda member: packed.open(member.raw)
+            yield _zip_members(packed, archive), lambda member: packed.open(member.raw), lambda: None
         return
     with _read_errors(archive):
         tar = tarfile.open(archive, "r:*", tarinfo=_BoundedInfo)  # noqa: SIM115  (closed below; errors are told apart)
     with tar:
-        yield _tar_members(tar, archive), lambda member: _tar_file(tar, member)
+        yield _tar_members(tar, archive), lambda member: _tar_file(tar, member), lambda: _check_tar_end(tar, archive)
+
+
+def _check_tar_end(tar: tarfile.TarFile, archive: Path) -> None:
+    """Read a tar to its end, where a compressed one has the checksum of what was unpacked."""
+    with _read_errors(archive):
+        for _ in range(_MAX_PADDING // _BLOCK):
+            if not tar.fileobj or not tar.fileobj.read(_BLOCK):
+                return
 
 
 def _zip_members(packed: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
