@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report", "ablation")
+BASE = ("errors", "names", "files", "pictures", "run_dir")
+LIGHT = (*BASE, "commands", "recipe", "sources", "launch", "benchmarks", "report", "ablation")
 HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
@@ -18,13 +19,15 @@ seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
+    "files": (),
+    "pictures": (),
     "run_dir": ("errors", "names"),
-    "recipe": ("errors", "names"),
-    "sources": ("errors", "names", "run_dir", "recipe"),
-    "benchmarks": ("errors", "names", "run_dir"),
-    "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "benchmarks"),
-    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "benchmarks", "report"),
+    "recipe": ("errors", "names", "files", "pictures"),
+    "sources": (*BASE, "recipe"),
+    "benchmarks": BASE,
+    "launch": (*BASE, "recipe", "sources"),
+    "report": (*BASE, "recipe", "sources", "launch", "benchmarks"),
+    "ablation": (*BASE, "recipe", "launch", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

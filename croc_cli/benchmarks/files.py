@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.errors import UsageError
+from croc_cli.files import read_bytes
+from croc_cli.pictures import read_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,7 +86,7 @@ class Picture:
             OSError: The file is missing.
         """
         if self.path is not None:
-            return self.path.read_bytes()
+            return read_bytes(self.path)
         return self.cell.read() if self.cell is not None else self.data or b""
 
     def open(self) -> Image.Image:
@@ -93,9 +95,7 @@ class Picture:
         Raises:
             OSError: It is missing or no picture.
         """
-        from PIL import Image
-
-        return Image.open(io.BytesIO(self.read()))
+        return read_picture(io.BytesIO(self.read()))
 
 
 def take(record: Mapping[str, Any], name: str, where: str) -> Any:

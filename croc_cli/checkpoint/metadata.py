@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from croc_cli.errors import UsageError
 from croc_cli.names import StageName
+from croc_cli.pictures import ImageReading
 from croc_cli.recipe.schema import AspectName, TemplateName
 from croc_cli.run_dir import sha256_of
 
@@ -45,6 +46,7 @@ class CheckpointMetadata:
         visual_norm: "l2" where visual tokens are L2-normalised after the projector, at inference too.
         template: Conversation template that the stage was trained with.
         image_aspect: How pictures are made square.
+        image_reading: How picture files become RGB, in evaluation and chat too.
         health: Figures of the run at this step, such as the pool's use.
         extra: Keys that this version of croc does not know.
     """
@@ -58,6 +60,7 @@ class CheckpointMetadata:
     visual_norm: VisualNorm = "none"
     template: TemplateName | None = None
     image_aspect: AspectName | None = None
+    image_reading: ImageReading = "upright"
     health: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,6 +91,10 @@ def read_metadata(folder: Path) -> CheckpointMetadata:
         ) from error
     if metadata.visual_norm not in get_args(VisualNorm):
         raise UsageError(f"{file}: visual_norm is {metadata.visual_norm!r}, expected one of {get_args(VisualNorm)}")
+    if metadata.image_reading not in get_args(ImageReading):
+        raise UsageError(
+            f"{file}: image_reading is {metadata.image_reading!r}, expected one of {get_args(ImageReading)}"
+        )
     if metadata.template is not None and metadata.template not in get_args(TemplateName):
         raise UsageError(f"{file}: template is {metadata.template!r}, expected one of {get_args(TemplateName)}")
     return metadata

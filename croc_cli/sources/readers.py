@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from croc_cli.recipe.paths import PATHS_START
 from croc_cli.sources.json_rows import DataError, check_file_kind, json_rows
 from croc_cli.sources.rows import Defect
 from croc_cli.sources.spec import SourceSpec
@@ -97,7 +98,7 @@ def open_source(spec: SourceSpec) -> Reader:
     """
     path = spec.path
     if not path.exists():
-        hint = "`croc data fetch` gets known sources" if spec.catalog else "paths start from data.root"
+        hint = "`croc data fetch` gets known sources" if spec.catalog else PATHS_START
         raise DataError(f"source {spec.name}: {path} does not exist", hint=hint)
     form = spec.format if spec.format != "auto" else _form_of(path, spec)
     if form == "webdataset":
