@@ -20,7 +20,7 @@ from croc_cli.pictures import (
     read_picture,
     upright_size,
 )
-from croc_cli.sources.image_check import ImagePlace, check_image
+from croc_cli.sources.verify.image_check import ImagePlace, check_image
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n%%EOF\n"
 

@@ -19,7 +19,7 @@ from croc_cli.data.sample import ImageRef
 from croc_cli.errors import first_line
 from croc_cli.files import open_file
 from croc_cli.pictures import MAX_PIXELS, PICTURE_FORMATS, ImageReading, read_picture
-from croc_cli.sources.image_check import MAX_ASPECT_RATIO
+from croc_cli.sources.verify.image_check import MAX_ASPECT_RATIO
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,11 @@ from croc_cli.files import open_file
 from croc_cli.names import StageName
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
-from croc_cli.sources.findings import DEFECTS
-from croc_cli.sources.image_check import ImagePlace, check_image
-from croc_cli.sources.index import IMAGE_RANGE, MixFolder
-from croc_cli.sources.layout import find_elsewhere, fitting_folder, image_prefix
-from croc_cli.sources.recipe_mix import mix_folder
+from croc_cli.sources.mix.recipe_mix import mix_folder
+from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
+from croc_cli.sources.verify.findings import DEFECTS
+from croc_cli.sources.verify.image_check import ImagePlace, check_image
+from croc_cli.sources.verify.layout import find_elsewhere, fitting_folder, image_prefix
 
 MOST_PICTURES: Final = 200
 """Pictures that are opened; a set of no more than this is opened whole."""
