@@ -93,7 +93,7 @@ def to_rgb(image: "Image") -> "Image":
         return image if image.mode == "RGB" else image.convert("RGB")
     whole = image.convert("RGBA")
     alpha = whole.getchannel("A")
-    if alpha.getextrema()[0] == 255:
+    if alpha.getextrema() == (255, 255):
         return whole.convert("RGB")
     canvas = Image.new("RGB", whole.size, "white")
     canvas.paste(whole, mask=alpha)
@@ -108,7 +108,7 @@ def is_transparent(image: "Image") -> bool:
         import numpy as np
 
         return bool((np.asarray(image) == image.info["transparency"]).any())
-    return bool(image.convert("RGBA").getchannel("A").getextrema()[0] < 255)
+    return image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
 def orientation(image: "Image") -> int:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -75,13 +76,13 @@ def check_pictures(recipe: Recipe, stage: StageName) -> str | None:
     bad = _bad_ones(sample)
     if bad and (_is_too_much(sample, bad) or (is_whole and len(bad) > _limit(recipe, len(found)))):
         raise _refusal(recipe, stage, sample, bad)
-    _passed.add(key)
     if not bad:
+        _passed.add(key)
         return None
     first, reason = next(iter(bad.items()))
     return (
         f"data.{stage}: {len(bad)} of {len(sample)} pictures that were tried do not open, such as {first.name}"
-        f" ({reason}); `croc data verify {recipe.name} --stage {stage} --deep` names them all"
+        f" ({reason}); {_verify(recipe, stage)} names them all"
     )
 
 
@@ -122,7 +123,7 @@ def _refusal(recipe: Recipe, stage: StageName, sample: list[_Picture], bad: dict
         f" {first.place.name} ({bad[first]})"
     )
     if not missing:
-        return UsageError(message, hint=f"`croc data verify {recipe.name} --stage {stage} --deep` names them all")
+        return UsageError(message, hint=f"{_verify(recipe, stage)} names them all")
     source = getattr(recipe.data, stage)
     names = [one.name for one in missing if one.root == first.root]
     fits = fitting_folder(first.root, names)
@@ -133,13 +134,31 @@ def _refusal(recipe: Recipe, stage: StageName, sample: list[_Picture], bad: dict
     if isinstance(source, LlavaJsonData):
         return UsageError(
             message,
-            hint=f"write `image_folder: {fits}` under data.{stage}, or type --set data.{stage}.image_folder={fits}",
+            hint=f"write `image_folder: {_yaml(fits)}` under data.{stage},"
+            f" or type --set {shlex.quote(f'data.{stage}.image_folder={fits}')}",
         )
     return UsageError(
         message,
-        hint=f"write `image_root: {fits}` for source {first.source} of data.{stage}, then `croc data mix {recipe.name}"
-        f" --stage {stage}`",
+        hint=f"write `image_root: {_yaml(fits)}` for source {first.source} of data.{stage},"
+        f" then `croc data mix {recipe.name} --stage {stage}`",
     )
+
+
+def _verify(recipe: Recipe, stage: StageName) -> str:
+    """Return the command that names all pictures that do not open."""
+    source = getattr(recipe.data, stage)
+    if isinstance(source, LlavaJsonData):
+        root = recipe.data.root
+        named = [str(data_path(root, source.path)), "--image-folder", str(data_path(root, source.image_folder))]
+    else:
+        named = [str(mix_folder(recipe, stage))]
+    return f"`{shlex.join(['croc', 'data', 'verify', *named, '--deep'])}`"
+
+
+def _yaml(path: Path) -> str:
+    """Return a path as a recipe writes it."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w./~-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _of_file(file: Path, folder: Path) -> list[_Picture]:

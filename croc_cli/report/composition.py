@@ -47,8 +47,8 @@ def stage_composition(recipe: Mapping[str, Any], stage: str) -> tuple[dict[str, 
         return ({task: total - text} | ({TEXT_ONLY: text} if text else {})), ""
     if source.get("kind") == "mix":
         return mix_composition(recipe, stage), ""
-    root, path = str(data.get("root", "data")), str(source.get("path", ""))
-    return file_composition(data_path(root, path), limit=source.get("num_samples"))
+    root = str(data.get("root", "data")) if isinstance(data, Mapping) else "data"
+    return file_composition(data_path(root, str(source.get("path", ""))), limit=source.get("num_samples"))
 
 
 def mix_composition(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:
