@@ -252,4 +252,4 @@ def _level_table(factor: float, mean: tuple[float, ...], std: tuple[float, ...])
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image that can be read ({', '.join(PICTURE_FORMATS)})"
-    return first_line(error)
+    return getattr(error, "strerror", None) or first_line(error)
