@@ -37,7 +37,7 @@ def show(
     settings: Setting = None,
 ) -> None:
     """Print a recipe with every value, and where each came from."""
-    from croc_cli.commands.console import with_warnings
+    from croc_cli.console import with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.show import render
 
@@ -52,7 +52,7 @@ def check(
     settings: Setting = None,
 ) -> None:
     """Check a recipe without starting anything; all that is wrong is listed at once, with exit code 2."""
-    from croc_cli.commands.console import say_notes
+    from croc_cli.console import say_notes
     from croc_cli.recipe.find import shown_path
     from croc_cli.recipe.load import load_recipe, with_overrides
 
