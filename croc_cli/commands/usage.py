@@ -37,13 +37,13 @@ def _owners(command: Any, flag: str, path: str) -> list[str]:
 def value_message(error: TyperException) -> str | None:
     """Return what is wrong with a flag's value, with the value and what was likely meant; None for other errors."""
     parameter, cause = getattr(error, "param", None), error.__cause__
-    if parameter is None or not hasattr(cause, "errors"):
+    errors = getattr(cause, "errors", None)  # pydantic, which typer reads values with
+    if parameter is None or errors is None:
         return None
     from croc_cli.recipe.issues import number_meant
 
-    details = cause.errors(include_url=False)[0]
+    details = errors(include_url=False)[0]
     kind, value, bounds = details["type"], details["input"], details.get("ctx") or {}
-    is_whole, is_share = kind.startswith("int") or "int" in str(parameter.type_descriptor), bounds.get("le") == 1
     wanted = {
         "int_parsing": "must be a whole number",
         "int_from_float": "must be a whole number",
@@ -53,6 +53,6 @@ def value_message(error: TyperException) -> str | None:
     }.get(kind)
     if wanted is None:
         return None
-    meant = number_meant(value, is_share=is_share, is_whole=is_whole and not is_share)
+    meant = number_meant(value, is_share=bounds.get("le") == 1, is_whole=kind.startswith("int"))
     flag = parameter.opts[0] if parameter.param_type_name == "option" else parameter.display_name_raw
     return f"{flag} {value}: {wanted}" + (f"; did you mean {meant}?" if meant is not None else "")

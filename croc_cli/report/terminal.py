@@ -58,7 +58,8 @@ def stage_table(run: RunDir) -> str:
 
 def recent_losses(stage: StageDir) -> dict[str, float]:
     """Return a stage's losses, each the mean over its last steps; those that it has."""
-    rows = last_rows(stage.metrics_file) or [_mapping(read_json(stage.summary_file).get("losses"))]
+    rows: Sequence[Mapping[str, Any]] = last_rows(stage.metrics_file)
+    rows = rows or [_mapping(read_json(stage.summary_file).get("losses"))]
     found = {key: mean_of(rows, key) for key in ("loss", "caption_loss", "reconstruction_loss")}
     return {key: value for key, value in found.items() if value is not None}
 
