@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 eval_app = typer.Typer(
     cls=DefaultGroup,
     help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
-    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005197 --benchmark all",
+    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005198 --benchmark all",
 )
 
 BenchmarkOption = Annotated[
