@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.benchmarks.base import match_answers
+from croc_cli.benchmarks.matching import match_answers
 from croc_cli.benchmarks.registry import benchmarks, choose
 from croc_cli.benchmarks.results import score_benchmark
 from croc_cli.errors import UsageError
