@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow check bench fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/croc demo
@@ -21,6 +21,9 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz --minutes 60
 
 # torch first, then what deepspeed's build looks for, then deepspeed without build isolation: it imports torch to build.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -13,6 +13,7 @@ from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.image import BadImageError
 from croc_cli.eval.predict import Answerer, answer_share
 from croc_cli.eval.prompts import evaluation_encoder
+from croc_cli.launch.live import format_seconds
 from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
@@ -75,7 +76,7 @@ def answer_benchmark(
         seconds = time.monotonic() - started
         rest = (len(records) - num_done - count) * seconds / max(1, count)
         share = f"{num_done + count:,} of {len(records):,} questions answered"
-        message = f"{benchmark.name}: {share}, {count / max(1e-9, seconds):.1f}/s, {format_time(rest)} left"
+        message = f"{benchmark.name}: {share}, {count / max(1e-9, seconds):.1f}/s, {format_seconds(rest)} left"
         events.write(time=time.time(), level="info", message=message)
 
     with open_shard(shard_file(folder, benchmark.name, rank)) as stream:
@@ -97,13 +98,6 @@ def answer_benchmark(
     if rank == 0:
         message = f"{benchmark.name}: {len(records):,} questions, {num_done:,} of them answered before"
         events.write(time=time.time(), level="info", message=message)
-
-
-def format_time(seconds: float) -> str:
-    """Return a rest of time as `40 s`, `12 min` or `3.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def open_shard(file: Path) -> IO[str]:
