@@ -99,7 +99,7 @@ def take(record: Any, name: Any, where: str) -> Any:
     if not isinstance(record, Mapping):
         raise BenchmarkDataError(f"{where}: {type(record).__name__} where an object with {name!r} is expected")
     if name not in record:
-        fields = ", ".join(map(str, list(record)[:20])) or "none"
+        fields = ", ".join(map(str, list(record)[:10])) + (", …" if len(record) > 10 else "") or "none"
         raise BenchmarkDataError(f"{where}: no field {name!r}", hint=f"it has {fields}")
     return record[name]
 

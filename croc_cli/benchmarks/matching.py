@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,15 +136,21 @@ def _refuse_other_questions(
     benchmark: Benchmark, records: Sequence[Record], asked: Mapping[str, Record | None], found: _Matched
 ) -> None:
     others = [record for record in records if record.key in asked and asked[record.key] is None]
-    if not others:
+    if not others or _is_placeholder(found.prompts.values()):
         return
     first = others[0]
     keys = list(dict.fromkeys(record.key for record in others))
     raise BenchmarkDataError(
-        f"{benchmark.name}: {_counted(keys)} answered other questions: asked "
-        f"{shown(found.prompts[first.key])}, but here question {first.question_id} is {shown(first.prompt)}",
+        f"{benchmark.name}: {len(keys):,} answers are to other questions: question {first.question_id} was "
+        f"{shown(found.prompts[first.key])}, and is {shown(first.prompt)} here ({', '.join(keys[:_SHOWN])})",
         hint="score them with the data and the variant that they were made with: --data ROOT, --variant NAME=VARIANT",
     )
+
+
+def _is_placeholder(prompts: Collection[str]) -> bool:
+    """Tell whether the prompts beside answers say nothing: one word that is the same in every row."""
+    different = set(prompts)
+    return len(prompts) > 1 and len(different) == 1 and len(next(iter(different)).split()) == 1
 
 
 def _of_split(asked: Record, record: Record, num_wanted: int) -> Record:

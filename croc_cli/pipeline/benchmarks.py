@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.checkpoint.metadata import weights_sha256
 from croc_cli.console import result, say, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import inspect_machine
@@ -245,9 +244,7 @@ def score_all(
         result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))
         say(f"scores with their parts are in {file}")
     if failed:
-        raise RunError(
-            f"not everything was scored: {', '.join(failed)}", hint="the same command goes on; what is answered is kept"
-        )
+        raise RunError(f"not scored: {', '.join(failed)}", hint="the saved answers are unchanged")
 
 
 def _describe(
@@ -281,5 +278,7 @@ def _describe(
 
 def weights_identity(model: str) -> str:
     """Return what tells a model from every other: the hash of a folder's weights files, or the hub id."""
+    from croc_cli.checkpoint.metadata import weights_sha256
+
     folder = Path(model).expanduser()
     return weights_sha256(folder) if folder.is_dir() else f"hub:{model}"
