@@ -30,7 +30,7 @@ class EvalGroup(CrocGroup):
 eval_app = typer.Typer(
     cls=EvalGroup,
     help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
-    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005197 --benchmark all",
+    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005198 --benchmark all",
 )
 
 BenchmarkOption = Annotated[
