@@ -60,9 +60,11 @@ def answer_benchmark(
 ) -> None:
     """Answer what is not answered yet of one benchmark, as far as it falls to this rank."""
     folder = stage_dir.predictions
-    saved = read_rows(answers_file(folder, benchmark.name))
+    files = (answers_file(folder, benchmark.name), *shard_files(folder, benchmark.name))
+    saved = [row for file in files for row in read_rows(file)]
     done = {benchmark.row_key(row) for row in saved if row["text"] is not None}
     num_done = sum(record.key in done for record in records)
+    num_kept = sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name))
     shown = started = time.monotonic()
 
     def tell_bad_image(record: Record, error: BadImageError) -> None:
@@ -94,7 +96,8 @@ def answer_benchmark(
             now = time.monotonic()
             if rank == 0 and now - shown > _REPORT_SECONDS:
                 shown = now
-                tell_progress(sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name)))
+                rows_now = sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name))
+                tell_progress(rows_now - num_kept)
     if rank == 0:
         message = f"{benchmark.name}: {len(records):,} questions, {num_done:,} of them answered before"
         events.write(time=time.time(), level="info", message=message)
