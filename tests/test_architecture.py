@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("errors", "names", "files", "pictures", "run_dir")
+BASE = ("words", "errors", "names", "files", "pictures", "run_dir")
 LIGHT = (
     *BASE,
     "console",
@@ -29,13 +29,14 @@ INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
 seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "words": (),
     "errors": (),
     "names": (),
     "files": (),
     "pictures": (),
-    "run_dir": ("errors", "names"),
-    "console": ("errors", "names"),
-    "recipe": ("errors", "names", "files", "pictures"),
+    "run_dir": ("words", "errors", "names"),
+    "console": ("words", "errors", "names"),
+    "recipe": ("words", "errors", "names", "files", "pictures"),
     "sources": (*BASE, "recipe"),
     "benchmarks": BASE,
     "launch": (*BASE, "recipe", "sources"),
