@@ -9,6 +9,7 @@ from pathlib import Path
 from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
 from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, weights_files
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.names import RUNS_FOLDER, StageName
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -36,7 +37,7 @@ def find_folder(name: str | Path) -> Path:
     Raises:
         UsageError: Nothing of that name is here or on the hub.
     """
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     if not folder.is_dir():
         if folder.is_file():
             raise UsageError(f"{folder} is a file, expected a checkpoint folder", hint="give the folder that holds it")

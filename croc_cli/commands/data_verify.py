@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from croc_cli.commands.options import SetOption
+from croc_cli.files import own_path
 
 if TYPE_CHECKING:
     from croc_cli.names import StageName
@@ -73,7 +74,7 @@ def targets(
     target: str, stage: str | None, assignments: list[str], image_folder: Path | None, *, deep: bool
 ) -> "list[tuple[Path, Path | None, StageCheck | None]]":
     """Return (path, image folder, what its stage asks of it) of everything that is to be checked."""
-    path = Path(target).expanduser()
+    path = own_path(target)
     if path.exists() and path.suffix not in (".yaml", ".yml"):
         return [(path, image_folder, None)]
     from croc_cli.console import with_warnings

@@ -7,8 +7,8 @@ import typer
 
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE
-from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE
-from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.estimate.resources import Hardware, StageResources

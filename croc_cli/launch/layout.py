@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from croc_cli.errors import RecipeError, UsageError
+from croc_cli.files import own_path
 from croc_cli.launch.devices import Machine
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import LaunchRecipe
 
 PLANNED_GPUS = 8

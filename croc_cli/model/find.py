@@ -7,6 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 
 import croc_cli
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 
 BUILTIN_PREFIX = "builtin:"
 BUILTIN_FOLDER = Path(croc_cli.__file__).parent / "demo" / "backbones"
@@ -39,7 +40,7 @@ def find_model(name: str, *, part: str, revision: str | None = None) -> Path:
     """
     if name.startswith(BUILTIN_PREFIX):
         return _find_builtin(name, part)
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise ModelNotFound(

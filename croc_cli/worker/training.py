@@ -18,6 +18,7 @@ from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_me
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.files import own_path
 from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.process import parent_process
@@ -26,7 +27,6 @@ from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
 from croc_cli.recipe.load import load_resolved
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe, ReconstructStage
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier

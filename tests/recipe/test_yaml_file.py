@@ -89,5 +89,5 @@ def test_other_than_utf_8_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"bad\.yaml cannot be read: Is a directory"):
+    with pytest.raises(RecipeError, match=r"bad\.yaml cannot be read: a folder, expected a file"):
         read_yaml(tmp_path, label="bad.yaml")
