@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from croc_cli.commands.options import SetOption
+from croc_cli.commands.options import MOST_PROCESSES, SetOption
 from croc_cli.files import own_path
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def verify(
         typer.Option("--eval-data", metavar="DIR", help="Evaluation sets; left out: eval below the data root"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that decode; left out: every core")
+        int | None,
+        typer.Option(
+            "--workers", min=1, max=MOST_PROCESSES, metavar="N", help="Processes that decode; left out: every core"
+        ),
     ] = None,
 ) -> None:
     """Check data before it is trained on; with errors the exit code is 2."""

@@ -21,7 +21,7 @@ _PLANNED_MEMORY = 80 * 10**9
 def plan(
     recipe: RecipeArgument = DEFAULT_RECIPE,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, metavar="N", help="GPUs in all; left out: as it would run")
+        int | None, typer.Option("--gpus", min=1, max=10**6, metavar="N", help="GPUs in all; left out: as it would run")
     ] = None,
     gpu_memory: Annotated[
         str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Of one GPU, such as 80GB")

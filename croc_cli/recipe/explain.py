@@ -125,7 +125,10 @@ def _issue(path: KeyPath, section: type[Section] | None, field: FieldInfo | None
         )
     if kind == "finite_number":
         return Issue(path, f"must be finite, not {shown(value)}")
-    message = f"must be {expected(field.annotation, field.metadata)}, not {shown(value)}"
+    wanted = expected(field.annotation, field.metadata)
+    if kind == "less_than_equal" and (most := details.get("ctx", {}).get("le", 1)) > 1:
+        wanted += f", at most {_number(most)}"
+    message = f"must be {wanted}, not {shown(value)}"
     meant = _meant(field, value)
     return Issue(path, message + (f"; did you mean {meant}?" if meant is not None else ""))
 

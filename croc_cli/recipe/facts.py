@@ -173,7 +173,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
     """Return the folder in huggingface_hub's cache that a hub id was downloaded to, or None."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = own_path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
     try:
         commit = (cache / "refs" / (revision or "main")).read_text().strip()

@@ -14,7 +14,8 @@ NUMBERS = (
     "7", "2.5", "3.0", "1e6", "1e7", "~", '"7"', "!!int 7", "!!float x", "!!int abc", "!!bool maybe", "!!null x",
 )  # fmt: skip
 TEXTS = (
-    '""', '"\\0"', '"a\\0b"', '"\\x1b[31m"', '"\\ud800"', "~nosuchuser/x", "~", "/dev/zero", "/dev/null", "/", ".", "..",
+    '""', '"\\0"', '"a\\0b"', '"\\x1b[31m"', '"\\ud800"', "~nosuchuser/x", "~", "/dev/zero", "/dev/null", "/",
+    ".", "..",
     "x" * 256, "y/" * 3000, "é" * 200, "!!timestamp 2020-99-99", "!!timestamp x", "!!binary x",
     "!!python/object:os.system x",
     "!!set {a}", "2020-01-01", "12:00:00", "{}", "[]", "[1, [2, [3]]]", "{a: {b: c}}", "nano", "builtin:nano",
@@ -31,7 +32,8 @@ KEYS = (
     "reconstruct.mask.ratio", "reconstruct.objectives.reconstruction_weight", "finetune.save_every",
     "eval.num_scenes",
     "eval.batch_size", "judge.base_url", "judge.timeout", "launch.num_ranks", "launch.master_port", "launch.slurm",
-    "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor.wandb", "nosuch", "align",
+    "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor.wandb",
+    "nosuch", "align",
 )  # fmt: skip
 
 
