@@ -11,10 +11,11 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from croc_cli.checkpoint.locate import check_safetensors, locate_checkpoint, read_config
 from croc_cli.checkpoint.metadata import TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
-from croc_cli.checkpoint.opened import check_whole
+from croc_cli.checkpoint.opened import check_whole, trained_end_ids
 from croc_cli.checkpoint.original import is_original
 from croc_cli.checkpoint.original_load import open_original
 from croc_cli.errors import UsageError, first_line
+from croc_cli.model.build import end_token_ids
 from croc_cli.model.vision_tower import OPENING_ERRORS
 
 
@@ -64,8 +65,11 @@ def _load_original(folder: Path, *, dtype: torch.dtype | None, device: str | tor
 
 
 def _ready(model: LoadedModel, device: str | torch.device) -> LoadedModel:
-    """Put a model into eval mode on its device, and give it the norm that its metadata asks for."""
+    """Put a model into eval mode on its device, and give it the norm and the end tokens that it was trained with."""
     model.llava.eval().requires_grad_(False).to(device)
+    own = model.llava.generation_config
+    trained = trained_end_ids(model.processor, model.metadata)
+    own.eos_token_id = end_token_ids(model.processor.tokenizer, own.eos_token_id, trained=trained) or None
     if model.metadata.visual_norm == "l2":
         normalise_visual_tokens(model.llava)
     return model

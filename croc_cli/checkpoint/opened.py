@@ -13,6 +13,7 @@ from transformers import AutoProcessor, GenerationConfig, LlavaConfig, LlavaForC
 from croc_cli.checkpoint.locate import check_safetensors
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
 from croc_cli.checkpoint.weights import first_file, read_model
+from croc_cli.data.conversation import answer_end_ids
 from croc_cli.errors import UsageError, first_line
 from croc_cli.model.build import generation_config
 from croc_cli.model.vision_tower import OPENING_ERRORS
@@ -42,7 +43,7 @@ class OpenedModel:
         processor: Makes the pictures and prompts that it was trained with.
         training_state: Token pool, reconstruction head and what else the files hold; empty where there is none.
         metadata: What croc.json says, or is to say.
-        end_ids: Tokens that end an answer; None for the tokenizer's own.
+        end_ids: Tokens that end an answer by its generation config; None where it does not say.
         recipe_yaml: The recipe it was trained with, where it says so.
         tokenizer_model: SentencePiece's file, where the tokenizer has one; the original code and llama.cpp read it.
     """
@@ -66,8 +67,15 @@ class OpenedModel:
             output_loading_info=True,
         )
         assert not found["missing_keys"], f"weights were checked before: {found}"
-        llava.generation_config = generation_config(self.processor.tokenizer, self.end_ids)
+        llava.generation_config = generation_config(
+            self.processor.tokenizer, self.end_ids, trained=trained_end_ids(self.processor, self.metadata)
+        )
         return llava
+
+
+def trained_end_ids(processor: LlavaProcessor, metadata: CheckpointMetadata) -> tuple[int, ...]:
+    """Return the tokens that a checkpoint's training ended answers with."""
+    return answer_end_ids(processor.tokenizer, template=metadata.template, chat_template=processor.chat_template)
 
 
 def open_stock(

@@ -17,7 +17,7 @@ from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
-from croc_cli.model.build import load_llava, stock_processor
+from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
@@ -230,6 +230,8 @@ def build_stage(
         num_visual_tokens=n,
         max_length=section.max_length,
     )
+    own = llava.generation_config.eos_token_id
+    llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)
     replaces_or_reconstructs = module.model.pool is not None or module.objectives.reconstruction_weight > 0
     loader = StepLoader(
         dataset,
