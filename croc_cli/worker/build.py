@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
-from croc_cli.checkpoint.metadata import read_metadata
+from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, read_metadata
 from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import HINT_TOKENS_PER_IMAGE, Dataset, LlavaJsonDataset, MixDataset
@@ -29,9 +29,6 @@ from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
-
-LLM_TEMPLATE_KEY = "llm_chat_template"
-"""Key of croc.json for the chat template that the LLM itself came with."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

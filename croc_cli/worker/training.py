@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.load import load_training_state
 from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
