@@ -1,10 +1,12 @@
 """What a check found: kinds of defects with counts, first examples, and a file that lists all."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
+from croc_cli.reading import printable
 from croc_cli.sources.image_check import IMAGE_DEFECTS
 from croc_cli.sources.rows import ROW_DEFECTS, DefectKind, Level
 
@@ -56,7 +58,8 @@ class Findings:
     """Collects what is found.
 
     Args:
-        list_file: Gets every error and warning, one a line: code, place, detail.
+        list_file: Gets every error and warning, one a line: code, place, detail. Where it cannot be written, a file of
+            the system's folder for temporary files takes its place, and where that cannot be written either, none.
     """
 
     list_file: Path
@@ -64,24 +67,41 @@ class Findings:
     hints: dict[str, str] = field(default_factory=dict)
     _examples: dict[str, list[str]] = field(default_factory=dict)
     _list: TextIO | None = None
+    _is_open: bool = False
 
     def add(self, code: str, place: str, detail: str = "", *, count: int = 1) -> None:
         """Take one thing that is wrong, or a count of alike ones."""
+        place, detail = printable(place), printable(detail)
         self.counts[code] += count
         shown = self._examples.setdefault(code, [])
         if len(shown) < NUM_SHOWN:
             shown.append(f"{place}: {detail}" if detail else place)
         if DEFECTS[code].level != "note":
-            if self._list is None:
-                self._list = _open_list(self.list_file)
-            self._list.write(f"{code}\t{place}\t{detail}\n".replace("\n", " ").rstrip() + "\n")
+            if not self._is_open:
+                self._list, self._is_open = self._opened(), True
+            if self._list is not None:
+                self._list.write(f"{code}\t{place}\t{detail}".rstrip() + "\n")
+
+    def _opened(self) -> TextIO | None:
+        import tempfile
+
+        try:
+            return self.list_file.open("w", encoding="utf-8")
+        except OSError:  # beside data that may not be written to
+            pass
+        try:
+            number, name = tempfile.mkstemp(prefix=f"{self.list_file.stem[:100]}-", suffix=".txt")
+        except OSError:
+            return None
+        self.list_file = Path(name)
+        return os.fdopen(number, "w", encoding="utf-8")
 
     def close(self) -> Path | None:
         """Close the list and return its file, or None where there was nothing to write."""
         if self._list is None:
             return None
         self._list.close()
-        return Path(self._list.name)
+        return self.list_file
 
     def sorted(self) -> tuple[Finding, ...]:
         """Return all findings, errors first."""
@@ -97,14 +117,3 @@ class Findings:
             for code, count in self.counts.items()
         ]
         return tuple(sorted(found, key=lambda finding: (_ORDER[finding.level], -finding.count)))
-
-
-def _open_list(file: Path) -> TextIO:
-    import tempfile
-
-    try:
-        return file.open("w", encoding="utf-8")
-    except OSError:  # beside data that may not be written to
-        return tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", prefix=f"{file.stem}-", suffix=".txt", delete=False
-        ).file  # type: ignore[return-value]  # of mode "w", which typeshed does not follow

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CACHED_BYTES = 8 << 20
 """Files from this size on have their index kept; smaller ones are read faster than a cache is worth."""
-_PURPOSE = "json-index-1"
+_PURPOSE = "json-index-2"
 
 RowCheck = Callable[[int, str, Any], tuple[int, int]]
 """Told (number, place for messages, row); returns (tokens, images), or raises DataError."""

@@ -14,7 +14,8 @@ from croc_cli.sources.index import ROWS_NAME, order_hash, write_index
 from croc_cli.sources.json_rows import DataError
 from croc_cli.sources.manifest import MANIFEST_NAME, Manifest, SourceRecord, read_manifest
 from croc_cli.sources.mix_rows import RowsWriter
-from croc_cli.sources.readers import Reader, open_source
+from croc_cli.sources.reader import Reader
+from croc_cli.sources.readers import open_source
 from croc_cli.sources.rows import ROW_DEFECTS
 from croc_cli.sources.scan import FILTERED, Progress, Scan, scan_source
 from croc_cli.sources.spec import MixSpec, SourceSpec

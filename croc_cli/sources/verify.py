@@ -121,7 +121,7 @@ def verify_mix(
     rows = RowPass(findings, stage)
     number = -1
     try:
-        for row in data.rows(with_images=deep):
+        for row in data.rows():
             number = row.number
             if rows.take(row):
                 images.take(row)

@@ -1,6 +1,6 @@
 """Writes a clean copy of a data set: without the rows that have errors, and with what can be put right put right."""
 
-import json
+import base64
 import os
 import shutil
 from collections import Counter
@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from croc_cli.errors import UsageError
+from croc_cli.reading import json_text
 from croc_cli.run_dir import write_json
 from croc_cli.sources.checked_rows import CheckedData, CheckedRow
 from croc_cli.sources.findings import DEFECTS
 from croc_cli.sources.index import (
-    IMAGE_RANGE,
     IMAGES_FOLDER,
     INDEX_TYPES,
     ROWS_NAME,
@@ -22,14 +21,16 @@ from croc_cli.sources.index import (
     write_index,
 )
 from croc_cli.sources.lengths import keep_lengths
+from croc_cli.sources.json_rows import DataError
 from croc_cli.sources.manifest import MANIFEST_NAME
+from croc_cli.sources.rows import IMAGE_RANGE
 
 
 def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
     """Write a clean copy beside a data set, and a JSONL of what it leaves out, and why.
 
     A mix becomes a mix (`NAME-clean`). Anything else becomes a JSONL in LLaVA's form (`NAME.clean.jsonl`) with ids that
-    are text and without leading gpt turns.
+    are text and without leading gpt turns; images that lie in the data itself become data URLs.
 
     Args:
         data: The data set; not changed.
@@ -38,15 +39,19 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
         The copy, and the list of what it leaves out.
 
     Raises:
-        UsageError: Images lie in a table, which a JSONL cannot hold.
+        DataError: They cannot be written there.
     """
-    if data.mix is not None:
-        return _clean_mix(data, data.mix, bad)
-    if data.reader is not None and data.reader.embeds_images:
-        raise UsageError(
-            f"{data.path}: its images lie in the table, so a clean JSONL would lose them",
-            hint="make a mix of it (`croc data mix`), and fix that",
-        )
+    try:
+        return _clean_mix(data, data.mix, bad) if data.mix is not None else _clean_rows(data, bad)
+    except OSError as error:
+        raise DataError(
+            f"no clean copy of {data.path}: {error.filename or data.path.parent} cannot be written:"
+            f" {error.strerror or error}",
+            hint="copy or link the data into a folder that can be written to, and fix it there",
+        ) from error
+
+
+def _clean_rows(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
     clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
     dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
     unfinished = clean.with_name(f".{clean.name}.unfinished")
@@ -55,7 +60,7 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
             if row.number in bad:
                 bad_rows.write(_dropped(row.key, bad[row.number], row.row) + "\n")
             else:
-                good_rows.write(json.dumps(_repaired(row), ensure_ascii=False) + "\n")
+                good_rows.write(json_text(_repaired(row)) + "\n")
     unfinished.replace(clean)
     return clean, dropped
 
@@ -125,12 +130,19 @@ def _write_manifest(
 
 
 def _dropped(key: str, code: str, row: Any) -> str:
-    return json.dumps({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row}, ensure_ascii=False)
+    return json_text({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row})
 
 
 def _repaired(checked: CheckedRow) -> dict[str, Any]:
     """Return a row with a text id and without a leading gpt turn."""
-    row: dict[str, Any] = checked.row
+    row: dict[str, Any] = dict(checked.row)
     turns = row["conversations"]
-    place = {IMAGE_RANGE: list(checked.image_range)} if checked.image_range is not None else {}
-    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :], **place}
+    if checked.image_range is not None:
+        row[IMAGE_RANGE] = list(checked.image_range)
+    if checked.contents:
+        names = row["image"] if isinstance(row["image"], list) else [row["image"]]
+        row["image"] = [
+            name if content is None else f"data:image;base64,{base64.b64encode(content).decode()}"
+            for name, content in zip(names, checked.contents, strict=True)
+        ]
+    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :]}
