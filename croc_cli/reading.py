@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,18 @@ class TextError(ValueError):
 
     Args:
         reason: Place and reason, such as "line 3, column 5: not JSON: Extra data".
-        hint: What to do about it.
+        hint: What to do about it; FILE and NEW stand for the file and a new one beside it.
     """
 
     def __init__(self, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+
+    def hint_for(self, file: Path) -> str | None:
+        """Return what to do about a file."""
+        new = file.with_name(f"{file.stem}.utf8{file.suffix}")
+        return self.hint and self.hint.replace("FILE", shlex.quote(str(file))).replace("NEW", shlex.quote(str(new)))
 
 
 def decode_text(content: bytes, *, first: int = 1) -> str:
@@ -91,7 +97,7 @@ def read_json_file(file: Path, *, error: type[UsageError] = UsageError, hint: st
     try:
         return parse_json(file.read_bytes())
     except TextError as reason:
-        raise error(f"{file}, {reason.reason}", hint=reason.hint or hint) from reason
+        raise error(f"{file}, {reason.reason}", hint=reason.hint_for(file) or hint) from reason
     except OSError as reason:
         raise error(f"{file}: cannot be read: {reason.strerror or reason}", hint=hint) from reason
 
@@ -111,7 +117,7 @@ def read_json_lines(file: Path, *, error: type[UsageError] = UsageError) -> Iter
                     yield number, parse_json(line)
                 except TextError as reason:
                     message = reason.reason.removeprefix("line 1: ").removeprefix("line 1, ")
-                    raise error(f"{file}, line {number}, {message}", hint=reason.hint) from reason
+                    raise error(f"{file}, line {number}, {message}", hint=reason.hint_for(file)) from reason
     except OSError as reason:
         raise error(f"{file}: cannot be read: {reason.strerror or reason}") from reason
 

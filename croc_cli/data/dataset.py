@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,13 @@ import numpy.typing as npt
 from croc_cli.data.image import BytesImage, PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
 from croc_cli.errors import first_line
-from croc_cli.sources.columns import Converted
-from croc_cli.sources.index import MixFolder
-from croc_cli.sources.json_index import open_json_index
-from croc_cli.sources.json_reader import read_json_row
-from croc_cli.sources.json_rows import DataError, parse_row
-from croc_cli.sources.rows import IMAGE_RANGE, ROW_DEFECTS, image_ranges, row_error
-from croc_cli.sources.scan import estimate_tokens
+from croc_cli.sources.read.columns import Converted
+from croc_cli.sources.read.index import MixFolder
+from croc_cli.sources.read.json_index import open_json_index
+from croc_cli.sources.read.json_reader import read_json_row
+from croc_cli.sources.read.json_rows import DataError, parse_row
+from croc_cli.sources.read.rows import IMAGE_RANGE, ROW_DEFECTS, image_ranges, row_error
+from croc_cli.sources.read.scan import estimate_tokens
 
 __all__ = ["DataError", "Dataset", "LlavaJsonDataset", "MixDataset"]
 
@@ -116,7 +117,10 @@ class LlavaJsonDataset:
     ) -> None:
         self.path = Path(path)
         self.image_folder = Path(image_folder)
-        self._index = open_json_index(self.path, _check_row)
+        hint = (
+            f"`croc data verify {self.path} --image-folder {self.image_folder} --fix` writes a copy without such rows"
+        )
+        self._index = open_json_index(self.path, partial(_check_row, hint=hint))
         self._file = -1
         if not len(self._index):
             raise DataError(f"{self.path}: no rows")
@@ -197,16 +201,13 @@ def _turns(row: dict[str, Any]) -> tuple[Turn, ...]:
     return tuple(Turn(turn["from"], turn["value"]) for turn in turns[turns[0]["from"] == "gpt" :])
 
 
-def _check_row(number: int, where: str, row: Any) -> tuple[int, int]:
+def _check_row(where: str, row: Any, *, hint: str) -> tuple[int, int]:
     """Return a row's estimated tokens and its number of images, or raise DataError."""
-    del number
     found: Converted = read_json_row(row, row_id="")
     error = found.defect or row_error(found.row)
     if found.row is None or (error is not None and error[0] not in _TRAINS_NOTHING):
         code, detail = error or ("row-not-object", "")
-        kind = ROW_DEFECTS[code]
-        hint = kind.hint or "`croc data verify FILE --fix` writes a copy without such rows"
-        raise DataError(f"{where}: {kind.text} ({detail})", hint=hint)
+        raise DataError(f"{where}: {ROW_DEFECTS[code].text} ({detail})", hint=hint)
     image = found.row.get("image")
     num_images = 0 if image is None else len(image) if type(image) is list else 1
     return estimate_tokens([turn["value"] for turn in found.row["conversations"]]), num_images

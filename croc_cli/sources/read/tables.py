@@ -1,0 +1,159 @@
+"""Reads tables whose columns hold question, answer and image: parquet, arrow, csv, tsv."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from croc_cli.errors import first_line
+from croc_cli.sources.read.columns import Columns, convert, guess_columns
+from croc_cli.sources.read.csv_rows import csv_columns, csv_rows
+from croc_cli.sources.read.json_rows import DataError, check_file_kind, unreadable
+from croc_cli.sources.read.reader import Reader, SourceRow, suffix_of
+from croc_cli.sources.read.rows import BadCell
+
+BATCH_ROWS = 512
+"""Rows of a parquet file in memory at once; an image each makes them large."""
+_ARROW = (".parquet", ".arrow")
+
+
+class TableReader(Reader):
+    """A table in one file or several.
+
+    Args:
+        files: In order; all of one kind.
+        image_root: Folder that image paths start from.
+        columns: Arguments of `Columns`; empty to go by well-known names.
+        name: Of the source, for messages.
+    """
+
+    def __init__(self, files: tuple[Path, ...], image_root: Path, *, columns: dict[str, Any], name: str) -> None:
+        self.files = files
+        self.name = name
+        self.image_root = image_root
+        names = self._column_names(files[0])
+        known = columns or guess_columns(names)
+        if not known:
+            raise DataError(
+                f"{files[0]}: columns {', '.join(names)} do not say which is the question and which the answer",
+                hint="name them: columns: {human: [question], gpt: [answer], image: file_name}",
+            )
+        self.columns = Columns(**known)
+        self._check_columns(names)
+
+    def rows(self) -> Iterator[SourceRow]:
+        """Yield every record as a row."""
+        for index, (file, number, record) in enumerate(self._records()):
+            if isinstance(record, BadCell):
+                code, detail = record.defect
+            else:
+                done = convert(record, self.columns, row_id=f"{self.name}-{index}")
+                if done.defect is None:
+                    yield SourceRow(index, done.row, contents=done.contents)
+                    continue
+                code, detail = done.defect
+            place = f"{file.name}, row {number}: " if len(self.files) > 1 else ""
+            yield SourceRow(index, None, defect=(code, place + detail))
+
+    def _check_columns(self, names: list[str]) -> None:
+        wanted = self.columns
+        missing = [name for name in wanted.names() if name not in names and name not in wanted.gpt]
+        if wanted.gpt and not any(name in names or name.split(".")[0] in names for name in wanted.gpt):
+            missing += wanted.gpt
+        if missing:
+            raise DataError(f"{self.files[0]}: no column {', '.join(missing)}", hint=f"it has {', '.join(names)}")
+
+    def _column_names(self, file: Path) -> list[str]:
+        if suffix_of(file) in _ARROW:
+            return list(_schema(file).names)
+        check_file_kind(file)
+        return csv_columns(file)
+
+    def _records(self) -> Iterator[tuple[Path, int, dict[str, Any] | BadCell]]:
+        """Yield (file, row in it, record) of every row."""
+        for file in self.files:
+            if suffix_of(file) in _ARROW:
+                batches = _parquet_batches(file) if suffix_of(file) == ".parquet" else _arrow_batches(file)
+                records = self._arrow_records(batches)
+            else:
+                records = csv_rows(file)
+            for number, record in enumerate(records):
+                yield file, number, record
+
+    def _arrow_records(self, batches: Iterator[Any]) -> Iterator[dict[str, Any] | BadCell]:
+        for batch in batches:
+            wanted = batch.select([name for name in batch.schema.names if name in {*self.columns.names(), "id"}])
+            try:
+                yield from wanted.to_pylist()
+            except Exception:  # one cell spoils the batch: bytes that are no text, a date out of range
+                yield from (_arrow_record(wanted.slice(row, 1)) for row in range(wanted.num_rows))
+
+
+def _arrow_record(row: Any) -> dict[str, Any] | BadCell:
+    """Return the one record of a batch of one row."""
+    found: dict[str, Any] = {}
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            found[name] = column[0].as_py()
+        except Exception as error:  # whatever pyarrow raises on what it cannot turn into a value
+            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
+            return BadCell("cell-unreadable", f"{name}: {reason}")
+    return found
+
+
+def _schema(file: Path) -> Any:
+    from pyarrow import parquet
+
+    try:
+        if suffix_of(file) == ".parquet":
+            schema = parquet.read_schema(file)
+        else:
+            with _open_arrow(file) as source:
+                schema = source.schema
+    except Exception as error:  # pyarrow raises nearly anything on a damaged file
+        raise unreadable(file, error) from error
+    if len(set(schema.names)) < len(schema.names):
+        repeated = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise DataError(f"{file}: two columns are named {repeated!r}", hint="rename one of them")
+    return schema
+
+
+def _parquet_batches(file: Path) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    row = 0
+    try:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                row += batch.num_rows
+                yield batch
+    except Exception as error:
+        raise unreadable(file, error, place=f"after row {row}" if row else "") from error
+
+
+def _arrow_batches(file: Path) -> Iterator[Any]:
+    row = 0
+    try:
+        with _open_arrow(file) as source:
+            for batch in _batches(source):
+                row += batch.num_rows
+                yield batch
+    except Exception as error:
+        raise unreadable(file, error, place=f"after row {row}" if row else "") from error
+
+
+def _open_arrow(file: Path) -> Any:
+    """Open an arrow file: a stream, as the datasets library writes it, or the form with an index at its end."""
+    import pyarrow
+    from pyarrow import ipc
+
+    source = pyarrow.memory_map(str(file))
+    has_index = source.read(6) == b"ARROW1"
+    source.seek(0)
+    return ipc.open_file(source) if has_index else ipc.open_stream(source)
+
+
+def _batches(source: Any) -> Iterator[Any]:
+    if hasattr(source, "num_record_batches"):
+        yield from (source.get_batch(number) for number in range(source.num_record_batches))
+    else:
+        yield from source
