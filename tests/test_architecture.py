@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
+BASE = ("words", "errors", "names", "files", "reading", "pictures", "run_dir", "place")
 LIGHT = (
-    "errors",
-    "names",
-    "run_dir",
+    *BASE,
     "console",
-    "reading",
     "commands",
     "recipe",
     "sources",
@@ -31,19 +29,23 @@ INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
 seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "words": (),
     "errors": (),
     "names": (),
-    "run_dir": ("errors", "names"),
-    "console": ("errors", "names"),
-    "reading": ("errors",),
-    "recipe": ("errors", "names"),
-    "sources": ("errors", "names", "run_dir", "reading", "recipe"),
-    "benchmarks": ("errors", "names", "run_dir", "reading"),
-    "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "estimate": ("errors", "names", "run_dir", "recipe", "sources", "launch"),
+    "files": (),
+    "reading": ("errors", "files"),
+    "pictures": (),
+    "run_dir": ("words", "errors", "names"),
+    "place": ("words", "errors", "names", "run_dir"),
+    "console": ("words", "errors", "names"),
+    "recipe": ("words", "errors", "names", "files", "pictures"),
+    "sources": (*BASE, "recipe"),
+    "benchmarks": BASE,
+    "launch": (*BASE, "recipe", "sources"),
+    "estimate": (*BASE, "recipe", "sources", "launch"),
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
-    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "estimate", "benchmarks"),
-    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "estimate", "benchmarks", "report"),
+    "report": (*BASE, "recipe", "sources", "launch", "estimate", "benchmarks"),
+    "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

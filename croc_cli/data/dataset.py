@@ -13,6 +13,7 @@ import numpy.typing as npt
 from croc_cli.data.image import BytesImage, PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
 from croc_cli.errors import first_line
+from croc_cli.pictures import ImageReading
 from croc_cli.sources.read.columns import Converted
 from croc_cli.sources.read.index import MixFolder
 from croc_cli.sources.read.json_index import open_json_index
@@ -49,6 +50,7 @@ class MixDataset:
         folder: As `croc data mix` made it.
         lengths: [N] tokens of each row's text, where they were counted; left out: the index's estimates.
         num_visual_tokens: Tokens of an image.
+        reading: How picture files become RGB.
 
     Raises:
         UsageError: The folder holds no mix that can be read.
@@ -60,6 +62,7 @@ class MixDataset:
         *,
         lengths: npt.NDArray[np.uint32] | None = None,
         num_visual_tokens: int = HINT_TOKENS_PER_IMAGE,
+        reading: ImageReading = "upright",
     ) -> None:
         self.mix = MixFolder(folder)
         self._index = self.mix.index
@@ -68,6 +71,7 @@ class MixDataset:
         self._roots = [str(root) for root in self.mix.image_roots]
         self._lengths = self._index.tokens if lengths is None else lengths
         self._num_visual_tokens = num_visual_tokens
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._index)
@@ -77,7 +81,7 @@ class MixDataset:
         name = f"{self._names[number]}#{self._rows.item(index)}"
         try:
             row = parse_row(self.mix.read(index))
-            return Sample(name, _turns(row), image_refs(row, self._roots[number]))
+            return Sample(name, _turns(row), image_refs(row, self._roots[number], reading=self._reading))
         except (ValueError, TypeError, KeyError, IndexError) as error:  # the file was changed since it was made
             raise DataError(
                 f"mix {self.mix.folder}, row {name}: cannot be read: {first_line(error)}",
@@ -106,6 +110,7 @@ class LlavaJsonDataset:
         image_folder: Folder that the rows' paths start from; no path may lead out of it.
         num_samples: Samples to take, by a seeded draw; None for all, in the order of the file.
         seed: Seed of the draw.
+        reading: How picture files become RGB.
 
     Raises:
         DataError: The file cannot be read, a row is not in LLaVA's form (says which row and key), or the file has fewer
@@ -113,10 +118,17 @@ class LlavaJsonDataset:
     """
 
     def __init__(
-        self, path: Path | str, image_folder: Path | str, *, num_samples: int | None = None, seed: int = 0
+        self,
+        path: Path | str,
+        image_folder: Path | str,
+        *,
+        num_samples: int | None = None,
+        seed: int = 0,
+        reading: ImageReading = "upright",
     ) -> None:
         self.path = Path(path)
         self.image_folder = Path(image_folder)
+        self._reading = reading
         hint = (
             f"`croc data verify {self.path} --image-folder {self.image_folder} --fix` writes a copy without such rows"
         )
@@ -139,7 +151,8 @@ class LlavaJsonDataset:
         if row is None:
             raise DataError(f"{self.path}, row {number}: it changed while it was trained on")
         # Ids of LLaVA's files repeat, so the row number makes them unique.
-        images = image_refs(row, str(self.image_folder), found.contents, place=f"{self.path}, row {number}")
+        place = f"{self.path}, row {number}"
+        images = image_refs(row, str(self.image_folder), found.contents, place=place, reading=self._reading)
         return Sample(f"{row.get('id', '')}#{number}", _turns(row), images)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -172,7 +185,12 @@ class LlavaJsonDataset:
 
 
 def image_refs(
-    row: dict[str, Any], folder: str, contents: Sequence[bytes | None] = (), *, place: str = ""
+    row: dict[str, Any],
+    folder: str,
+    contents: Sequence[bytes | None] = (),
+    *,
+    place: str = "",
+    reading: ImageReading = "upright",
 ) -> tuple[ImageRef, ...]:
     """Return the images of a row that passed its check.
 
@@ -181,6 +199,7 @@ def image_refs(
         folder: Where its paths start.
         contents: Bytes of each image, None for one that is a path; empty where all are paths.
         place: What messages call an image that has no path.
+        reading: How picture files become RGB.
     """
     image = row.get("image")
     if image is None:
@@ -188,12 +207,16 @@ def image_refs(
     names: list[str] = image if type(image) is list else [image]
     if contents:
         return tuple(
-            PathImage(f"{folder}/{name}") if content is None else BytesImage(f"{place}, image {number}", content)
+            PathImage(f"{folder}/{name}", reading=reading)
+            if content is None
+            else BytesImage(f"{place}, image {number}", content, reading=reading)
             for number, (name, content) in enumerate(zip(names, contents, strict=True))
         )
     if IMAGE_RANGE in row and (ranges := image_ranges(row)) is not None:
-        return tuple(TarImage(f"{folder}/{name}", *place) for name, place in zip(names, ranges, strict=True))
-    return tuple(PathImage(f"{folder}/{name}") for name in names)
+        return tuple(
+            TarImage(f"{folder}/{name}", *span, reading=reading) for name, span in zip(names, ranges, strict=True)
+        )
+    return tuple(PathImage(f"{folder}/{name}", reading=reading) for name in names)
 
 
 def _turns(row: dict[str, Any]) -> tuple[Turn, ...]:

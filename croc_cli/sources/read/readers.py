@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from croc_cli.recipe.paths import PATHS_START
 from croc_cli.sources.read.json_reader import JsonReader
 from croc_cli.sources.read.json_rows import DataError, check_file_kind
 from croc_cli.sources.read.reader import JSON_SUFFIXES, TABLE_SUFFIXES, Reader, suffix_of
@@ -21,7 +22,7 @@ def open_source(spec: SourceSpec) -> Reader:
     """
     path = spec.path
     if not path.exists():
-        hint = "`croc data fetch` gets known sources" if spec.catalog else "paths start from data.root"
+        hint = "`croc data fetch` gets known sources" if spec.catalog else PATHS_START
         raise DataError(f"source {spec.name}: {path} does not exist", hint=hint)
     if not path.is_file() and not path.is_dir():
         raise DataError(f"source {spec.name}: {path} is neither a file nor a folder", hint="write it to a file first")

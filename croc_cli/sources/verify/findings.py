@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
+from croc_cli.place import put_file
 from croc_cli.reading import printable
 from croc_cli.sources.read.rows import ROW_DEFECTS, DefectKind, Level
 from croc_cli.sources.verify.image_check import IMAGE_DEFECTS
@@ -78,29 +79,19 @@ class Findings:
             shown.append(f"{place}: {detail}" if detail else place)
         if DEFECTS[code].level != "note":
             if not self._is_open:
-                self._list, self._is_open = self._opened(), True
+                self._list, self._is_open = _open_list(self.list_file), True
             if self._list is not None:
                 self._list.write(f"{code}\t{place}\t{detail}".rstrip() + "\n")
-
-    def _opened(self) -> TextIO | None:
-        import tempfile
-
-        try:
-            return self.list_file.open("w", encoding="utf-8")
-        except OSError:  # beside data that may not be written to
-            pass
-        try:
-            number, name = tempfile.mkstemp(prefix=f"{self.list_file.stem[:100]}-", suffix=".txt")
-        except OSError:
-            return None
-        self.list_file = Path(name)
-        return os.fdopen(number, "w", encoding="utf-8")
 
     def close(self) -> Path | None:
         """Close the list and return its file, or None where there was nothing to write."""
         if self._list is None:
             return None
         self._list.close()
+        written = Path(self._list.name)
+        if written.parent != self.list_file.parent:
+            return written
+        put_file(written, self.list_file)
         return self.list_file
 
     def sorted(self) -> tuple[Finding, ...]:
@@ -117,3 +108,20 @@ class Findings:
             for code, count in self.counts.items()
         ]
         return tuple(sorted(found, key=lambda finding: (_ORDER[finding.level], -finding.count)))
+
+
+def _open_list(file: Path) -> TextIO | None:
+    """Open a hidden file beside the list; among the system's temporary files where data may not be written to.
+
+    Returns None where neither can be written.
+    """
+    import tempfile
+
+    for folder, prefix in ((file.parent, f".{file.stem[:100]}-"), (None, f"{file.stem[:100]}-")):
+        try:
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=".txt", dir=folder)
+        except OSError:
+            continue
+        os.close(handle)
+        return open(name, "w", encoding="utf-8")
+    return None
