@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "names", "files", "pictures", "run_dir")
+BASE = ("words", "errors", "names", "files", "hub_clone", "pictures", "run_dir")
 LIGHT = (
     *BASE,
     "console",
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "files": (),
+    "hub_clone": ("errors",),
     "pictures": (),
     "run_dir": ("words", "errors", "names"),
     "console": ("words", "errors", "names"),

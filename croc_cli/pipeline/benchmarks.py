@@ -101,6 +101,9 @@ def evaluate(
 
     root = data_root(request.data)
     records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
+    for benchmark in chosen:
+        if benchmark.variant is None and (found := len(records[benchmark.name])) != benchmark.size:
+            say(f"note: {benchmark.name}: {found:,} questions here; its split {benchmark.split} has {benchmark.size:,}")
     model = request.model or _trained_model(recipe, request, recipe_argument)
     run_dir = run_folder_of(model, request.run_dir)
     stage_dir = run_dir.stage(STAGE)
