@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "names", "files", "hub_clone", "pictures", "run_dir")
+BASE = ("words", "errors", "names", "files", "hub_clone", "pictures", "run_dir", "place")
 LIGHT = (
     *BASE,
     "console",
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub_clone": ("errors",),
     "pictures": (),
     "run_dir": ("words", "errors", "names"),
+    "place": ("words", "errors", "names", "run_dir"),
     "console": ("words", "errors", "names"),
     "recipe": ("words", "errors", "names", "files", "pictures"),
     "sources": (*BASE, "recipe"),
