@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "names", "files", "hub_clone", "pictures", "run_dir", "place")
+BASE = ("words", "errors", "names", "files", "hub_clone", "reading", "pictures", "run_dir", "place")
 LIGHT = (
     *BASE,
     "console",
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "names": (),
     "files": (),
     "hub_clone": ("errors",),
+    "reading": ("errors", "files"),
     "pictures": (),
     "run_dir": ("words", "errors", "names"),
     "place": ("words", "errors", "names", "run_dir"),
