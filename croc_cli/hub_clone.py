@@ -38,10 +38,14 @@ class CloneFile:
     split: str | None
 
 
-def clone_files(folder: Path, suffix: str = ".parquet") -> list[CloneFile]:
-    """Return the files of a clone with an ending, in order of their paths; those at most two folders down."""
-    paths = {path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}*{suffix}")}
-    return [_clone_file(path, path.relative_to(folder).parts[:-1]) for path in sorted(paths)]
+def clone_files(folder: Path, *suffixes: str) -> list[CloneFile]:
+    """Return the files of a clone with certain endings, in order of their paths; those at most two folders down."""
+    found, level = [], [folder]
+    for _ in range(3):
+        entries = [entry for place in level if place.is_dir() for entry in place.iterdir()]
+        found += [path for path in entries if path.suffix.lower() in suffixes and path.is_file()]
+        level = [entry for entry in entries if not entry.suffix and entry.is_dir()]
+    return [_clone_file(path, path.relative_to(folder).parts[:-1]) for path in sorted(found)]
 
 
 def choose_files(
@@ -71,7 +75,7 @@ def choose_files(
     name = f" of {own[0].config}" if own[0].config else ""
     raise CloneError(
         f"{folder} has no files of the split {' or '.join(splits)}{name}: it has {_listed(folder, own)}",
-        hint=f"fetch {own[0].path.parent / f'{splits[0]}-*{own[0].path.suffix}'}, too",
+        hint=f"fetch {own[0].path.parent / f'{splits[0]}-*{own[0].path.suffix}'}, too; or name the file itself",
     )
 
 
@@ -92,7 +96,7 @@ def _of_config(folder: Path, files: Sequence[CloneFile], config: str | None, spl
         raise CloneError(
             f"{folder} has several configurations, and any of them could be meant: {', '.join(names[:_SHOWN])}"
             + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""),
-            hint=f"name one of them, such as {folder / names[0]}",
+            hint=f"name one of them as the path: {folder / names[0]}",
         )
     return [file for file in files if file.config == names[0]]
 

@@ -3,6 +3,9 @@ from pathlib import Path
 import pytest
 
 from croc_cli.hub_clone import CloneError, choose_files, clone_files
+from croc_cli.sources.read.json_rows import DataError
+from croc_cli.sources.read.readers import open_source
+from croc_cli.sources.read.spec import SourceSpec
 
 
 def clone(folder: Path, *names: str) -> Path:
@@ -13,7 +16,7 @@ def clone(folder: Path, *names: str) -> Path:
 
 
 def chosen(folder: Path, *splits: str, config: str | None = None) -> list[str]:
-    files = choose_files(folder, clone_files(folder), splits=splits, config=config)
+    files = choose_files(folder, clone_files(folder, ".parquet"), splits=splits, config=config)
     return [str(file.relative_to(folder)) for file in files]
 
 
@@ -59,3 +62,30 @@ def test_what_is_lacking_is_said(names: list[str], config: str | None, says: str
         chosen(clone(tmp_path, *names), "val", config=config)
     assert caught.value.exit_code == 2
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.csv", "b.csv"], ["a.csv", "b.csv"]),
+        (["train.csv", "test.csv"], ["train.csv"]),
+        (["QA.CSV"], ["QA.CSV"]),
+        (["data/train-0.csv", "data/validation-0.csv"], ["data/train-0.csv"]),
+        (["default/train/0000.csv", "default/test/0000.csv"], ["default/train/0000.csv"]),
+        (["ai2d/train-0.csv"], ["ai2d/train-0.csv"]),
+        (["ai2d/train-0.csv", "docvqa/train-0.csv"], "several configurations"),
+        (["data/test-0.csv", "data/validation-0.csv"], "no files of the split train"),
+    ],
+)
+def test_a_folder_of_tables_gives_its_training_split(
+    names: list[str], expected: list[str] | str, tmp_path: Path
+) -> None:
+    folder = clone(tmp_path / "own", *names)
+    for name in names:
+        (folder / name).write_text("question,answer\nWhat?,This.\n")
+    spec = SourceSpec("own", folder)
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            open_source(spec)
+    else:
+        assert [str(file.relative_to(folder)) for file in open_source(spec).files] == expected

@@ -119,7 +119,7 @@ def read_parquet(
     Raises:
         BenchmarkDataError: There are files, and none of that split or configuration; or a file is no parquet file.
     """
-    files = clone_files(folder)
+    files = clone_files(folder, ".parquet")
     if not files:
         return None
     try:

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from croc_cli.errors import UsageError
+from croc_cli.files import open_file
 from croc_cli.place import growing_file, growing_folder
 from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
+from croc_cli.sources.read.rows import image_ranges
 from croc_cli.sources.read.scan import REPORT_EVERY, Progress
-from croc_cli.sources.verify.checked_rows import CheckedRow
 
 FORMS = (".json", ".jsonl", ".parquet")
 EXPORTS_FOLDER = "exports"
@@ -108,15 +109,23 @@ def _take_out(mix: MixFolder, position: int, row: dict[str, Any], folder: Path) 
     row_number = int(mix.index.row[position])
     stem = f"{mix.manifest.sources[number].name}/{row_number // _FOLDER_ROWS:05d}/{row_number:09d}"
     names = []
-    places = CheckedRow(position, mix.key(position), row, str(mix.image_roots[number])).images()
-    for count, (name, place) in enumerate(places):
-        content = place.read()
-        if len(content) < place.length:
-            raise UsageError(f"{place.file} ends before {name}", hint="`croc data mix` makes the mix again")
+    images = row["image"] if isinstance(row["image"], list) else [row["image"]]
+    for count, (name, span) in enumerate(zip(images, image_ranges(row) or (), strict=True)):
         names.append(f"{stem}{f'-{count}' if count else ''}{PurePosixPath(name).suffix}")
         (folder / names[-1]).parent.mkdir(parents=True, exist_ok=True)
-        (folder / names[-1]).write_bytes(content)
+        (folder / names[-1]).write_bytes(_member(f"{mix.image_roots[number]}/{name}", *span))
     return names
+
+
+def _member(name: str, offset: int, length: int) -> bytes:
+    """Return the bytes of an image in a tar."""
+    tar = name[: name.index(".tar/") + 4]
+    with open_file(tar) as file:
+        file.seek(offset)
+        content = file.read(length)
+    if len(content) < length:
+        raise UsageError(f"{tar} ends before {name}", hint="`croc data mix` makes the mix again")
+    return content
 
 
 def _write_json(rows: Iterator[dict[str, Any]], file: Path, *, as_list: bool) -> None:
