@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report", "ablation")
+LIGHT = (
+    "errors",
+    "names",
+    "run_dir",
+    "progress",
+    "output",
+    "commands",
+    "recipe",
+    "sources",
+    "launch",
+    "benchmarks",
+    "report",
+    "ablation",
+)
 HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
@@ -19,12 +32,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "run_dir": ("errors", "names"),
+    "progress": (),
+    "output": (),
     "recipe": ("errors", "names"),
-    "sources": ("errors", "names", "run_dir", "recipe"),
+    "sources": ("errors", "names", "run_dir", "progress", "recipe"),
     "benchmarks": ("errors", "names", "run_dir"),
-    "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "benchmarks"),
-    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "benchmarks", "report"),
+    "launch": ("errors", "names", "run_dir", "progress", "output", "recipe", "sources"),
+    "report": ("errors", "names", "run_dir", "progress", "recipe", "sources", "launch", "benchmarks"),
+    "ablation": ("errors", "names", "run_dir", "progress", "recipe", "launch", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from croc_cli.commands.console import result, say, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import inspect_machine
+from croc_cli.launch.job import find_free_port, launch
 from croc_cli.launch.layout import resolve_layout
 from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, launcher_command, worker_arguments
-from croc_cli.launch.run import find_free_port, launch
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe

@@ -9,10 +9,10 @@ from typing import Any
 from croc_cli.commands.console import say
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
+from croc_cli.launch.job import launch
 from croc_cli.launch.layout import Layout
 from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, worker_arguments
 from croc_cli.launch.requirements import fits_cpu
-from croc_cli.launch.run import launch
 from croc_cli.names import DEFAULT_RECIPE
 from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
 from croc_cli.recipe.parameters import parameter_counts

@@ -8,12 +8,12 @@ from typing import Any
 from croc_cli.commands.console import result, say, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
+from croc_cli.launch.job import find_free_port, launch, write_launch_files
 from croc_cli.launch.joined import is_joined, join_launch
 from croc_cli.launch.layout import joined_layout, resolve_layout
 from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
 from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
-from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import StageName, stage_name

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ class LaunchPlan:
         trained: Parameters of each group that trains.
         frozen: Parameters of each group that does not.
         stall_timeout: Seconds without any change after which a rank hangs.
+        master_port: Port over which the ranks find each other; None where there is none to find.
+        port_is_chosen: croc chose it, so another may take its place.
+        is_rehearsal: Nothing of it is kept.
     """
 
     stage: str
@@ -57,6 +60,16 @@ class LaunchPlan:
     trained: dict[str, int] | None = None
     frozen: dict[str, int] | None = None
     stall_timeout: float = STALL_SECONDS
+    master_port: int | None = None
+    port_is_chosen: bool = False
+    is_rehearsal: bool = False
+
+    def with_port(self, port: int) -> "LaunchPlan":
+        """Return the plan over another port."""
+        old, new = f"--master_port={self.master_port}", f"--master_port={port}"
+        environment = self.environment | ({"MASTER_PORT": str(port)} if "MASTER_PORT" in self.environment else {})
+        command = tuple(new if argument == old else argument for argument in self.command)
+        return replace(self, command=command, environment=environment, master_port=port)
 
 
 def plan_stage(
@@ -116,6 +129,8 @@ def plan_stage(
         trained={group: count for group, count in counts.items() if group in trained},
         frozen={group: count for group, count in counts.items() if group not in trained},
         stall_timeout=recipe.launch.stall_timeout,
+        master_port=master_port,
+        port_is_chosen=recipe.launch.master_port is None,
     )
 
 
@@ -175,7 +190,9 @@ def srun_command(recipe: Recipe, layout: Layout, stage_dir: StageDir) -> tuple[s
     slurm = recipe.launch.slurm
     assert slurm is not None
     ranks = layout.ranks_per_node[0]
-    command = ["srun", f"--nodes={layout.num_nodes}", f"--ntasks-per-node={ranks}", "--kill-on-bad-exit=1"]
+    command = ["srun", f"--nodes={layout.num_nodes}", f"--ntasks={layout.num_ranks}", f"--ntasks-per-node={ranks}"]
+    # Inside sbatch, srun takes the job's SLURM_NTASKS and SLURM_EXPORT_ENV for what is not said here.
+    command += ["--export=ALL", "--kill-on-bad-exit=1"]
     if layout.device == "cuda":
         command.append(f"--gpus-per-node={ranks}")
     if slurm.partition:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import CrocError, Interrupted, RunError
+from croc_cli.launch.job import find_free_port, launch, write_launch_files
 from croc_cli.launch.live import Progress
 from croc_cli.launch.plan import LaunchPlan
 from croc_cli.launch.resources import Hardware, free_disk, recipe_resources
-from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import fingerprint
 from croc_cli.names import STAGES, StageName, stage_name
@@ -176,7 +176,7 @@ def _launch(recipe: Recipe, plan: LaunchPlan, *, lock: RunLock | None, progress:
 
 def rehearsal_plan(plan: LaunchPlan) -> LaunchPlan:
     """Return the plan of a rehearsal's recipe as one whose worker is told that it is a rehearsal."""
-    return replace(plan, command=(*plan.command, "--preflight"))
+    return replace(plan, command=(*plan.command, "--preflight"), is_rehearsal=True)
 
 
 def _named(message: str, stage_dir: StageDir) -> str:

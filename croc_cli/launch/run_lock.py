@@ -193,7 +193,10 @@ class RunLock:
 
 def running_ranks(run_dir: RunDir) -> Iterator[tuple[str, ProcessIdentity]]:
     """Yield (stage, process) of every rank of this machine that says in the run folder that it runs, and does."""
-    for file in sorted(run_dir.root.glob("*/ranks/rank-*.json")):
+    own = run_dir.root.glob("ranks/rank-*.json")
+    for file in sorted([*own, *run_dir.root.glob("*/ranks/rank-*.json")]):
+        if RunDir(file.parent.parent).lock_file.exists() and file.parent.parent != run_dir.root:
+            continue  # a job with a lock of its own, such as an evaluation, which writes nothing that a stage does
         process = ProcessIdentity.from_json(read_json(file).get("process"))
         if process is not None and process.is_here() and process.is_alive():
             yield stage_of(file), process

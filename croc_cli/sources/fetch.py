@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.progress import Progress
 from croc_cli.run_dir import sha256_of
 from croc_cli.sources import hub
 from croc_cli.sources.content import FetchError
 from croc_cli.sources.download import Limits, Remote, download
-from croc_cli.sources.progress import Progress
 from croc_cli.sources.record import FetchRecord
 from croc_cli.sources.sam import FORM, local_tars, missing_links, read_links
 from croc_cli.sources.source import ByHand, HubFile, Link, SamTars, Source, SourceFile, Unpack, UrlList, WebFile

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import croc_cli
 from croc_cli.errors import UsageError
+from croc_cli.progress import Task
 from croc_cli.sources.content import FetchError
 from croc_cli.sources.img2dataset_child import URL_SECONDS
-from croc_cli.sources.progress import Task
 from croc_cli.sources.source import ImageDownload
 
 KEY = "croc_key"

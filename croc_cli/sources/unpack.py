@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from croc_cli.progress import Task
 from croc_cli.sources.content import FetchError, check_file
-from croc_cli.sources.progress import Task
 from croc_cli.sources.source import Unpack
 
 _BLOCK = 1 << 20

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.progress import Task
 from croc_cli.run_dir import read_jsonl
 from croc_cli.sources.img2dataset_run import read_results, run_img2dataset
-from croc_cli.sources.progress import Task
 from croc_cli.sources.source import UrlList
 from croc_cli.sources.url_table import UrlRow, json_rows, read_url_table
 

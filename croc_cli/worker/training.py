@@ -18,10 +18,10 @@ from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_me
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.launch.job import find_free_port
 from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.process import parent_process
-from croc_cli.launch.run import find_free_port
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName

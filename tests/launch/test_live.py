@@ -1,6 +1,7 @@
 import io
 
-from croc_cli.launch.live import PlainLines, bar, format_metrics, format_seconds
+from croc_cli.launch.live import PlainLines, format_metrics, format_seconds
+from croc_cli.progress import bar
 
 
 def test_a_step_is_told_in_one_line() -> None:

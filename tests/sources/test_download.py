@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from croc_cli.progress import Task
 from croc_cli.sources.content import FetchError, WrongContentError
 from croc_cli.sources.download import Limits, Remote, download
-from croc_cli.sources.progress import Task
 from tests.sources.web import Web, cut, redirect, trickle
 
 QUICK = Limits(tries=3, wait=0.01, silence=2.0, window=0.3, window_bytes=1000)

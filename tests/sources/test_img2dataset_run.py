@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from croc_cli.progress import Task
 from croc_cli.sources import img2dataset_run
 from croc_cli.sources.content import FetchError
-from croc_cli.sources.progress import Task
 from croc_cli.sources.source import ImageDownload
 
 

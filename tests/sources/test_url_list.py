@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from croc_cli.errors import UsageError
-from croc_cli.sources.progress import Task
+from croc_cli.progress import Task
 from croc_cli.sources.source import UrlList
 from croc_cli.sources.url_list import UrlReport, fetch_url_list
 from tests.sources.web import Web, redirect, trickle

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from croc_cli.errors import Interrupted, RunError
+from croc_cli.launch.job import launch, write_launch_files
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.plan import LaunchPlan
-from croc_cli.launch.run import launch, write_launch_files
 from croc_cli.run_dir import StageDir, read_json, write_json
 from tests.launch.make import ONE_RANK, fake_plan
 
@@ -157,7 +157,7 @@ def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     code = (
         "import sys; from pathlib import Path; from tests.launch.make import fake_plan\n"
-        "from croc_cli.launch.run import launch, write_launch_files\n"
+        "from croc_cli.launch.job import launch, write_launch_files\n"
         f"plan = fake_plan(Path({str(tmp_path)!r})); write_launch_files(plan, recipe_yaml='a: 1', fingerprint='a')\n"
         "launch(plan)"
     )
