@@ -16,8 +16,8 @@ from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.benchmarks.results import score_benchmark, write_results
 from croc_cli.recipe.load import load_recipe
 from croc_cli.run_dir import RunDir
-from croc_cli.sources.mix import build_mix
-from croc_cli.sources.recipe_mix import mix_folder, mix_spec
+from croc_cli.sources.mix.mix import build_mix
+from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from tests.benchmarks.golden_files import load, write_files
 from tests.checkpoint.originals import make_original
 from tests.commands.croc import Answer, croc

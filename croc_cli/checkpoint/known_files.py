@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.run_dir import read_json, sha256_of, write_json
-from croc_cli.sources.cache import cache_folder, file_key
+from croc_cli.sources.read.cache import cache_folder, file_key
 
 _PURPOSE = "weights"
 _SMALL = 4 * 2**20

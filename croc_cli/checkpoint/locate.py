@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
 from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, weights_files
-from croc_cli.checkpoint.original import SUPPORTED, is_original, read_original_config
 from croc_cli.errors import UsageError
 from croc_cli.names import RUNS_FOLDER, StageName
 

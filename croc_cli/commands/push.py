@@ -24,6 +24,6 @@ def push(
     HF_TOKEN and HF_ENDPOINT mean what they mean to huggingface_hub. With --dry-run the card is printed.
     """
     from croc_cli.checkpoint.publish import push as upload
-    from croc_cli.commands.console import result, say
+    from croc_cli.console import result, say
 
     result(upload(folder, repository, private=private, licence=licence, dry_run=dry_run, say=say))
