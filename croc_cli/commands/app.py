@@ -20,6 +20,7 @@ from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
 from croc_cli.commands.recipes import recipes_app
 from croc_cli.commands.report import report_app
+from croc_cli.output import guard_output
 from croc_cli.console import CrocGroup, result
 
 app = typer.Typer(
@@ -66,4 +67,5 @@ app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)
 
 def main() -> None:
     """Run `croc` with the arguments of this process."""
+    guard_output()
     app(prog_name="croc")

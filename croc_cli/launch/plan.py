@@ -105,7 +105,7 @@ def plan_stage(
     if through_launcher:
         command = launcher_command(recipe, layout, stage_dir, worker, arguments, master_port=master_port)
     else:
-        command = (sys.executable, "-u", "-m", worker, *arguments)
+        command = worker_command(arguments, worker=worker)
     samples = count_samples(recipe, stage)
     rates = section.learning_rate.model_dump()
     trained = {group for group, rate in rates.items() if rate > 0}
@@ -136,7 +136,7 @@ def plan_stage(
 
 def plan_eval(stage_dir: StageDir, *, start: Path, layout: Layout, worker: str = WORKER) -> LaunchPlan:
     """Return the plan of an evaluation: one process, no launcher."""
-    command = (sys.executable, "-u", "-m", worker, *worker_arguments(stage_dir, "eval", start))
+    command = worker_command(worker_arguments(stage_dir, "eval", start), worker=worker)
     environment = launch_environment(layout, master_port=None)
     return LaunchPlan("eval", stage_dir, start, layout, command, environment)
 
@@ -145,6 +145,11 @@ def worker_arguments(stage_dir: StageDir, stage: str, start: Path | None) -> tup
     """Return what the worker module is given."""
     arguments = ("--stage-dir", str(stage_dir.root), "--stage", stage)
     return arguments if start is None else (*arguments, "--start", str(start))
+
+
+def worker_command(arguments: tuple[str, ...], *, worker: str = WORKER) -> tuple[str, ...]:
+    """Return the argv of a job of one process, without a launcher."""
+    return (sys.executable, "-u", "-m", worker, *arguments)
 
 
 def launcher_command(

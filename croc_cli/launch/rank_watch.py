@@ -129,14 +129,14 @@ class RankWatch:
         self._beats: dict[int, tuple[Any, float]] = {}
         self._next_look = 0.0
 
-    def look(self) -> None:
-        """Look, twice a second at most, and note which rank was the first that was gone.
+    def look(self, *, last: bool = False) -> None:
+        """Look, twice a second at most, and note which rank was the first that was gone; `last` looks in any case.
 
         Raises:
             RunError: A rank has given no sign of life for longer than the timeout.
         """
         now = self.clock()
-        if now < self._next_look:
+        if now < self._next_look and not last:
             return
         self._next_look = now + LOOK_SECONDS
         silent = []

@@ -64,10 +64,10 @@ def watch(
     metrics, events = tails
     asked = has_stepped = False
     while True:
-        ranks.look()
+        ended = process.poll() is not None
+        ranks.look(last=ended)
         if lock is not None:
             lock.refresh()
-        ended = process.poll() is not None
         progress.works(ranks.works)
         for event in events.read():
             progress.message(format_event(event))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,18 @@ class Position:
         self.changes = 0
         self.num_works = 0
         self.works: list[dict[str, Any]] = []
+        self._running: list[tuple[dict[str, Any], Callable[[], int] | None]] = []
 
     @contextmanager
     def working(
-        self, doing: str, done: str, *, total: int | None = None, unit: str = "", opaque: bool = False
+        self,
+        doing: str,
+        done: str,
+        *,
+        total: int | None = None,
+        unit: str = "",
+        opaque: bool = False,
+        measure: Callable[[], int] | None = None,
     ) -> Iterator[Callable[..., None]]:
         """Note a piece of work that may take long; yields a function that takes how much is done, and of how much.
 
@@ -82,11 +90,13 @@ class Position:
             unit: What is counted: "bytes", or a plural such as "pictures".
             opaque: The work cannot say how far it is, and waits for no other rank: while the process computes, reads
                 or writes, the position moves.
+            measure: Tells how much is done, where another process or a library does the work; asked once a second.
         """
         self.num_works += 1
         work = {"number": self.num_works, "doing": doing, "did": done, "done": 0, "total": total, "unit": unit}
         work |= {"seconds": None, "opaque": opaque}
         self.works = [*self.works[-KEPT_WORKS:], work]
+        self._running.append((work, measure))
         self.at(doing)
         started = time.monotonic()
 
@@ -98,14 +108,25 @@ class Position:
             yield moved
             work["ended"] = True
         finally:
+            self.ask()
+            self._running.pop()
             work["seconds"] = time.monotonic() - started
             self.changes += 1
 
+    def ask(self) -> None:
+        """Ask the measure of the running work, if it has one."""
+        work, measure = self._running[-1] if self._running else ({}, None)
+        if measure is None:
+            return
+        with suppress(OSError):
+            done = measure()
+            if done != work["done"]:
+                work["done"] = done
+                self.changes += 1
+
     def computes_alone(self) -> bool:
-        """Tell whether the latest work is one that cannot say how far it is, and still runs outside of collectives."""
-        return (
-            bool(self.works) and self.works[-1]["opaque"] and self.works[-1]["seconds"] is None and not self.collective
-        )
+        """Tell whether work runs that cannot say how far it is, outside of collectives."""
+        return bool(self._running) and self._running[-1][0]["opaque"] and not self.collective
 
     def at(self, phase: str, *, step: int | None = None, micro_batch: int | None = None) -> None:
         """Note that a phase begins; `step` counts from 1, `micro_batch` from 0 and is None outside of one."""
@@ -117,7 +138,8 @@ class Position:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return dict(vars(self)) | {"sample_ids": self.sample_ids[:64]}
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return own | {"sample_ids": self.sample_ids[:64]}
 
     @contextmanager
     def waiting(self, collective: str) -> Iterator[None]:
@@ -220,6 +242,7 @@ class PositionWriter(threading.Thread):
         """Write, look, wait; until `stop`."""
         changes, since, look = -1, time.monotonic(), 0.0
         while not self.ended.is_set():
+            self.position.ask()
             if self.position.computes_alone() and self._was_busy():
                 self.position.changes += 1
             if self.position.changes != changes:
