@@ -7,7 +7,7 @@ import typer
 
 from croc_cli.commands.options import DryRunOption
 
-EPILOG = "Example: croc push runs/croc-7b/finetune/checkpoints/step-00005197 me/my-croc-7b --dry-run"
+EPILOG = "Example: croc push runs/croc-7b/finetune/checkpoints/step-00005198 me/my-croc-7b --dry-run"
 
 
 def push(
