@@ -72,7 +72,7 @@ def test_files_of_the_last_launch_are_taken_out_before_the_next(tmp_path: Path) 
 def test_a_failing_rank_is_shown_by_its_message_and_its_last_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunError, match="^align failed on rank 0: ValueError: it broke$") as caught:
+    with pytest.raises(RunError, match="^align failed on rank 0: ValueError: it broke") as caught:
         launched(fake_plan(tmp_path), monkeypatch, "fail")
     assert "a line of the log" in caught.value.shown  # type: ignore[attr-defined]
     assert "logs: " in caught.value.shown  # type: ignore[attr-defined]
