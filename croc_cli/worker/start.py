@@ -114,6 +114,7 @@ def ensure_assembled(
         weights_sha256=combine_hashes(files),
         visual_norm=recipe.model.visual_norm,
         image_aspect=section.image_aspect,
+        image_reading=recipe.data.image_reading,
         extra={
             "made_from": assembled_of(recipe, stage),
             LLM_TEMPLATE_KEY: AutoTokenizer.from_pretrained(llm).chat_template,
