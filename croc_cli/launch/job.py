@@ -21,6 +21,7 @@ from croc_cli.launch.session import end_session, kill, start
 from croc_cli.launch.tail import JsonLinesTail
 from croc_cli.launch.watch import StopRequests, watch
 from croc_cli.names import STAGES
+from croc_cli.place import claim_run
 from croc_cli.run_dir import RunDir, read_json, write_json, write_whole
 
 PORT_TRIES = 3
@@ -64,7 +65,8 @@ def run_job(
         RunError: It failed, or its folder cannot be written.
     """
     shown = open_progress(plan.stage) if progress is None else progress
-    own = nullcontext(lock) if lock else RunLock(RunDir(plan.stage_dir.root), doing=plan.stage, say=shown.message)
+    own_folder = RunDir(plan.stage_dir.root)
+    own = nullcontext(lock) if lock else RunLock(own_folder, doing=plan.stage, say=shown.message, claims=False)
     with own as held:
         was_there = plan.stage_dir.exists()
         old_recipe = _run_recipe(plan)
@@ -98,6 +100,7 @@ def write_launch_files(
         stale.unlink(missing_ok=True)
     write_whole(stage_dir.recipe_file, recipe_yaml)
     if plan.stage in (*STAGES, "eval"):
+        claim_run(RunDir(stage_dir.root.parent))
         write_whole(RunDir(stage_dir.root.parent).recipe_file, recipe_yaml)
     else:
         stage_dir.summary_file.unlink(missing_ok=True)  # a stage keeps its own, as one that is finished is not launched

@@ -12,10 +12,12 @@ from croc_cli.launch.layout import Layout
 from croc_cli.launch.plan import LaunchPlan, launch_environment, worker_arguments, worker_command
 from croc_cli.launch.requirements import fits_cpu
 from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.place import claim_folder
 from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.model_figures import FOLDER
+from croc_cli.report.page import PAGE_FILE
 from croc_cli.run_dir import RunDir, StageDir, read_json
 
 FIGURES = "figures"
@@ -67,7 +69,7 @@ def compute_attention(
         "device": device,
     }
     try:
-        folder.root.mkdir(parents=True, exist_ok=True)
+        _claim(folder)
     except OSError as error:
         raise UsageError(f"{out} cannot be written to: {error.strerror}", hint="--out DIR names another") from error
     machine = inspect_machine()
@@ -93,6 +95,15 @@ def _one_process(machine: Machine, *, on_gpu: bool) -> Layout:
     return Layout("cuda" if on_gpu else "cpu", (1,), ids, machine.num_cores)
 
 
+def _claim(folder: StageDir) -> None:
+    """Make a folder one of figures, or raise UsageError where a user's files lie in the places of the worker's."""
+    files = (folder.recipe_file, folder.launch_file, folder.events_file, folder.summary_file, folder.stop_file)
+    folders = (folder.logs, folder.failures, folder.ranks)
+    others = ("task.json", "figures.json", "attention.json", PAGE_FILE)
+    is_proven = "command" in read_json(folder.launch_file)
+    claim_folder(folder.root, "figures", [*(path.name for path in (*files, *folders)), *others], is_proven=is_proven)
+
+
 def _start(
     stage: str,
     folder: StageDir,
@@ -103,6 +114,7 @@ def _start(
     task: dict[str, Any] | None = None,
 ) -> None:
     """Run the worker to its end."""
+    _claim(folder)
     command = worker_command(worker_arguments(folder, stage, start))
     plan = LaunchPlan(stage, folder, start, layout, command, launch_environment(layout, master_port=None))
     run_job(plan, recipe_yaml=dump_recipe(recipe), task=task)

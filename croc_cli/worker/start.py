@@ -15,12 +15,13 @@ from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, comb
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
-from croc_cli.errors import CrocError, RunError
+from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.prepare import assembled_of, growing_folder, is_assembled
 from croc_cli.model.build import assemble
 from croc_cli.model.find import find_model
 from croc_cli.model.projector import CaptionedPictures
 from croc_cli.names import StageName
+from croc_cli.place import is_there
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
@@ -70,6 +71,8 @@ def ensure_assembled(
         return
     if (folder / METADATA_FILE).exists():
         folder.rename(folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    elif is_there(folder):
+        raise UsageError(f"{folder} is there, and croc did not make it", hint="move it away, then run it again")
     tower, llm = found_part(recipe, "vision_tower"), found_part(recipe, "llm")
     image_processor = build_image_processor(tower, section.image_aspect)
 
