@@ -95,12 +95,13 @@ def write_launch_files(
 ) -> None:
     """Write into the job's folder what the worker reads, and take out what the last launch left for its parent."""
     stage_dir = plan.stage_dir
+    if plan.stage in (*STAGES, "eval"):
+        claim_run(RunDir(stage_dir.root.parent))
     stage_dir.logs.mkdir(parents=True, exist_ok=True)
     for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json"), *stage_dir.ranks.glob("rank-*")):
         stale.unlink(missing_ok=True)
     write_whole(stage_dir.recipe_file, recipe_yaml)
     if plan.stage in (*STAGES, "eval"):
-        claim_run(RunDir(stage_dir.root.parent))
         write_whole(RunDir(stage_dir.root.parent).recipe_file, recipe_yaml)
     else:
         stage_dir.summary_file.unlink(missing_ok=True)  # a stage keeps its own, as one that is finished is not launched
