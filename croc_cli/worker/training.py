@@ -15,8 +15,14 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.load import load_training_state
-from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    CheckpointMetadata,
+    StartPoint,
+    read_metadata,
+    weights_sha256,
+)
+from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
@@ -39,7 +45,7 @@ from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, free
 from croc_cli.train.position import POSITION, PositionWriter
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
-from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
+from croc_cli.worker.build import StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
