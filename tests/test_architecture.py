@@ -19,6 +19,7 @@ BASE = (
     "pictures",
     "run_dir",
     "place",
+    "addresses",
     "progress",
     "output",
 )
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "files": (),
+    "addresses": (),
     "hub_clone": ("errors",),
     "reading": ("errors", "files"),
     "pictures": (),

@@ -54,7 +54,7 @@ class Repl:
         read_line: Returns the next line; raises EOFError at the end and KeyboardInterrupt on Ctrl-C.
         write: Shows a piece of an answer.
         say: Shows a notice, one line or more.
-        allow_link_local: `/image` may fetch from link-local addresses.
+        allow_private: `/image` may fetch from addresses of one's own network.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Repl:
         read_line: Callable[[], str] | None = None,
         write: Callable[[str], None] | None = None,
         say: Callable[[str], None] | None = None,
-        allow_link_local: bool = False,
+        allow_private: bool = False,
     ) -> None:
         self.session = session
-        self.allow_link_local = allow_link_local
+        self.allow_private = allow_private
         self.first_image = image
         self._read_line = read_line or _terminal_reader()
         self._write = write or _write
@@ -133,7 +133,7 @@ class Repl:
             raise UsageError("/image needs a file or a URL", hint="/image photo.jpg")
         image = load_image(
             _unquote(reference),
-            allow_link_local=self.allow_link_local,
+            allow_private=self.allow_private,
             reading=self.session.model.metadata.image_reading,
         )
         self.session.show(image)
