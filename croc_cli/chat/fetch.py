@@ -22,6 +22,7 @@ SOCKET_SECONDS = 15.0
 TOTAL_SECONDS = 60.0
 """Longest time for the whole picture."""
 
+_MAX_DIGITS = 15
 _SCHEMES = ("http", "https")
 _NO_PICTURE = ("text/", "application/json", "application/xhtml")
 
@@ -139,6 +140,8 @@ def _read(response: http.client.HTTPResponse, *, max_bytes: int) -> bytes:
     if response.headers.get("Content-Type") and kind.startswith(_NO_PICTURE):
         raise FetchError(f"the server gave {kind}, not a picture")
     announced = response.headers.get("Content-Length", "")
+    if not announced.isascii() or len(announced) > _MAX_DIGITS:
+        announced = ""
     too_large = f"larger than {max_bytes // 2**20} MiB"
     if announced.isdigit() and int(announced) > max_bytes:
         raise FetchError(too_large)
