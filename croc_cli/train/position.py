@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError
-from croc_cli.launch.process import ProcessIdentity, this_process
+from croc_cli.launch.process import ProcessIdentity, descendants, this_process
 from croc_cli.run_dir import StageDir, read_json, write_json
 
 WRITE_SECONDS = 1.0
@@ -252,6 +252,11 @@ class PositionWriter(threading.Thread):
             self._do_each_time()
             if self.parent is not None and self.parent.is_here() and not self.parent.is_alive():
                 self.parent_is_gone = True
+                if self.position.step == 0:  # nothing to save yet; a compiler may still run for this rank
+                    for pid in descendants(self.process.pid):
+                        with suppress(OSError):
+                            os.kill(pid, signal.SIGKILL)
+                    self.end(EXIT_RUN_FAILED)
             if seconds >= max(self.stall_timeout, look):
                 if not self._another_moves():
                     self._report(seconds)
