@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "run_dir": ("words", "errors", "names"),
     "place": ("words", "errors", "names", "run_dir"),
     "console": ("words", "errors", "names"),
-    "progress": (),
+    "progress": ("words",),
     "output": (),
     "recipe": ("words", "errors", "names", "files", "pictures"),
     "sources": (*BASE, "recipe"),

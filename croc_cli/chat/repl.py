@@ -16,6 +16,7 @@ from croc_cli.chat.stream import ctrl_c_sets
 from croc_cli.chat.transcript import save_transcript
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.files import own_path
+from croc_cli.words import shown
 
 HELP = """\
 /image FILE  show a picture (a path or an http(s) URL) with the next question
@@ -183,9 +184,9 @@ def _terminal_reader() -> Callable[[], str]:
 
 
 def _write(piece: str) -> None:
-    sys.stdout.write(piece)
+    sys.stdout.write(shown(piece))
     sys.stdout.flush()
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)

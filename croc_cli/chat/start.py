@@ -10,6 +10,7 @@ from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
 from croc_cli.checkpoint.metadata import RECIPE_FILE
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.recipe.yaml_file import read_yaml
+from croc_cli.words import shown
 
 if TYPE_CHECKING:
     from croc_cli.chat.session import ChatSession
@@ -62,7 +63,7 @@ def run_chat(request: ChatRequest) -> None:
 
         Repl(session, image=image, allow_private=request.allow_private).run()
     else:
-        print(answer_once(session, prompt, image), flush=True)
+        print(shown(answer_once(session, prompt, image)), flush=True)
 
 
 def answer_once(session: "ChatSession", prompt: str, image: ChatImage | None = None) -> str:
@@ -105,7 +106,7 @@ def find_model(request: ChatRequest) -> Path:
     if request.model is not None:
         return locate_checkpoint(request.model)
     folder = newest_checkpoint("finetune")
-    print(f"model: {folder}", file=sys.stderr, flush=True)
+    print(f"model: {shown(str(folder))}", file=sys.stderr, flush=True)
     return locate_checkpoint(folder)
 
 
