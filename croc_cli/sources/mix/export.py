@@ -51,7 +51,7 @@ def _rows(mix: MixFolder, progress: Progress | None) -> Iterator[dict[str, Any]]
     for position in range(len(mix)):
         if progress is not None and position % REPORT_EVERY == 0:
             progress("writing", position, len(mix))
-        row = json.loads(mix.read(position))
+        row = mix.row(position)
         row.pop(IMAGE_RANGE, None)
         prefix = prefixes[int(mix.index.source[position])]
         image = row.get("image")
