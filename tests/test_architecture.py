@@ -221,6 +221,7 @@ COMMANDS = (
     "chat",
     "convert",
     "serve",
+    "compare-answers",
     "push",
     "doctor",
     "recipes",
