@@ -6,10 +6,12 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,6 +25,7 @@ from croc_cli.serve.prompt import Prompt, PromptMaker
 from croc_cli.serve.protocol import ApiError, ChatCompletionRequest, Completion, parse_request
 from croc_cli.serve.settings import ServeSettings, is_loopback
 
+PICTURE_THREADS = 4
 PAGE = Path(__file__).parent / "page.html"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
@@ -64,7 +67,7 @@ class Service:
             Route("/v1/chat/completions", self._route(self.complete), methods=["POST"]),
             Route("/v1/attention", self._route(self.attention), methods=["POST"]),
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+        return Starlette(routes=routes, exception_handlers={HTTPException: _http_error}, lifespan=_few_threads)
 
     def _route(self, handle: Callable[[Request], Any], *, needs_key: bool = True) -> Callable[[Request], Any]:
         """Wrap a handler: host and key are checked first, and every error has OpenAI's form."""
@@ -298,6 +301,13 @@ def _event(content: dict[str, Any]) -> bytes:
 def _error_response(error: ApiError) -> Response:
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     return JSONResponse(error.content(), status_code=error.status, headers=headers)
+
+
+@asynccontextmanager
+async def _few_threads(_app: Starlette) -> AsyncIterator[None]:
+    """Open pictures in a few threads: each keeps memory of its own, and 40 of them would keep a lot."""
+    to_thread.current_default_thread_limiter().total_tokens = PICTURE_THREADS
+    yield
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

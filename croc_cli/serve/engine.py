@@ -3,8 +3,8 @@
 Letters: B answers made at once, V words of the vocabulary, n visual tokens of a picture, D width of the LLM.
 
 A round is one call of `generate` over all running requests, padded on the left. It ends when every answer has ended.
-After `JOIN_STEPS` tokens it also ends if another request waits and there is room; the next round continues unfinished
-answers from their tokens. Each row draws with its own generator and stops by its own rules.
+It also ends for requests that wait, as `is_time_to_join` says; the next round continues unfinished answers from their
+tokens. Each row draws with its own generator and stops by its own rules.
 """
 
 import threading
@@ -25,7 +25,9 @@ from croc_cli.serve.prompt import Prompt
 from croc_cli.serve.text import StopFilter
 
 JOIN_STEPS = 16
-"""Tokens that a round makes before it ends for those who wait: reading a prompt again costs about as much as a few."""
+"""Tokens that a round makes at least: reading all prompts again costs about as much as a few."""
+LONGEST_WAIT = 64
+"""Tokens after which a round ends for a single request that waits."""
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -201,7 +203,7 @@ class Engine:
             **self._visual_inputs(jobs),
             max_new_tokens=max(job.max_tokens - len(job.token_ids) for job in jobs),
             logits_processor=LogitsProcessorList([_DrawEachRow(jobs)]),
-            stopping_criteria=StoppingCriteriaList([_TellEachRow(jobs, self._take, self._somebody_waits)]),
+            stopping_criteria=StoppingCriteriaList([_TellEachRow(jobs, self._take, self._should_join)]),
         )
 
     def _visual_inputs(self, jobs: list[Job]) -> dict[str, Any]:
@@ -246,9 +248,24 @@ class Engine:
         job.features = None
         job.on_end()
 
-    def _somebody_waits(self) -> bool:
+    def _should_join(self, steps: int) -> bool:
         with self._changed:
-            return bool(self._waiting) and len(self._running) < self.max_batch
+            waiting = len(self._waiting)
+        open_answers = sum(job.finish_reason is None for job in self._running)
+        return open_answers < self.max_batch and is_time_to_join(steps, waiting=waiting, open_answers=open_answers)
+
+
+def is_time_to_join(steps: int, *, waiting: int, open_answers: int) -> bool:
+    """Tell whether a round should end for those who wait.
+
+    Args:
+        steps: Tokens that the round has made.
+        waiting: Requests that wait; each gains an early start.
+        open_answers: Answers of the round that have not ended; each loses the time to read its prompt again.
+    """
+    if not waiting or steps < JOIN_STEPS:
+        return False
+    return 2 * waiting >= open_answers or steps >= LONGEST_WAIT
 
 
 class _DrawEachRow(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
@@ -279,10 +296,10 @@ def draw(logits: Tensor, *, temperature: float, top_p: float, generator: torch.G
 class _TellEachRow(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed
     """Hands each row's new token on, and says which rows have ended."""
 
-    def __init__(self, jobs: list[Job], take: Callable[[Job, int], None], somebody_waits: Callable[[], bool]) -> None:
+    def __init__(self, jobs: list[Job], take: Callable[[Job, int], None], should_join: Callable[[int], bool]) -> None:
         self._jobs = jobs
         self._take = take
-        self._somebody_waits = somebody_waits
+        self._should_join = should_join
         self._steps = 0
 
     def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -291,6 +308,6 @@ class _TellEachRow(StoppingCriteria):  # type: ignore[misc]  # transformers is n
         for job, token in zip(self._jobs, input_ids[:, -1].tolist(), strict=True):
             self._take(job, token)
         ended = torch.tensor([job.finish_reason is not None for job in self._jobs], device=input_ids.device)
-        if self._steps >= JOIN_STEPS and self._somebody_waits():
+        if self._should_join(self._steps):
             ended = torch.ones_like(ended)
         return ended

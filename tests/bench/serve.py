@@ -95,9 +95,7 @@ def first_token(client: openai.OpenAI, folder: Path, urls: list[str]) -> None:
         session.restart()
         session.show(ChatImage("picture", picture))
         started = time.perf_counter()
-        seen: list[float] = []
-        session.ask("Describe the picture in detail.", on_text=lambda _: seen.append(time.perf_counter()))
-        chat.append(seen[0] - started)
+        chat.append(first_piece(session) - started)
         started = time.perf_counter()
         job = message(url, "Describe the picture in detail.")
         for chunk in client.chat.completions.create(model=name, messages=job, max_tokens=48, stream=True):  # type: ignore[call-overload]
@@ -106,10 +104,15 @@ def first_token(client: openai.OpenAI, folder: Path, urls: list[str]) -> None:
                 break
         time.sleep(0.2)
     ratio = statistics.median(served) / statistics.median(chat)
-    print(
-        f"first token: server {1000 * statistics.median(served):.1f} ms, croc chat {1000 * statistics.median(chat):.1f}"
-        f" ms, ratio {ratio:.2f} (medians of {len(chat)})"
-    )
+    print(f"first token, medians of {len(chat)}: server {1000 * statistics.median(served):.1f} ms,", end=" ")
+    print(f"croc chat {1000 * statistics.median(chat):.1f} ms, ratio {ratio:.2f}")
+
+
+def first_piece(session: Any) -> float:
+    """Return when the first piece of an answer came."""
+    seen: list[float] = []
+    session.ask("Describe the picture in detail.", on_text=lambda _: seen.append(time.perf_counter()))
+    return seen[0]
 
 
 def broken(url: str, urls: list[str], name: str) -> None:
@@ -122,10 +125,8 @@ def broken(url: str, urls: list[str], name: str) -> None:
 
     def good(number: int) -> None:
         job = {"model": name, "messages": message(urls[number % len(urls)], "What is it?"), "max_tokens": 8}
-        answer = httpx.post(f"{url}/v1/chat/completions", json=job, timeout=300)
-        if answer.status_code == 429:
+        while (answer := httpx.post(f"{url}/v1/chat/completions", json=job, timeout=300)).status_code == 429:
             time.sleep(float(answer.headers["Retry-After"]))
-            return good(number)
         text = answer.json()["choices"][0]["message"]["content"]
         with lock:
             if want.setdefault(urls[number % len(urls)], text) != text:
@@ -159,7 +160,7 @@ def broken(url: str, urls: list[str], name: str) -> None:
             list(pool.map(lambda job: job[0](job[1]), works))
 
     pid = int(os.environ["CROC_BENCH_SERVER_PID"])
-    wave(REQUESTS // 4)  # allocators and caches fill
+    wave(REQUESTS)  # allocators and caches fill
     before = memory(pid)
     wave(REQUESTS)
     after = memory(pid)
@@ -182,7 +183,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path)
-    given = parser.parse_args()
+    given, _ = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.model
         if folder is None:
