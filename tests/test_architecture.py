@@ -9,10 +9,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-LIGHT = (
+BASE = (
+    "words",
     "errors",
     "names",
+    "files",
+    "hub_clone",
+    "reading",
+    "pictures",
     "run_dir",
+    "place",
+    "progress",
+    "output",
+)
+LIGHT = (
+    *BASE,
     "console",
     "commands",
     "recipe",
@@ -30,18 +41,26 @@ INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
 seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "words": (),
     "errors": (),
     "names": (),
-    "run_dir": ("errors", "names"),
-    "console": ("errors", "names"),
-    "recipe": ("errors", "names"),
-    "sources": ("errors", "names", "run_dir", "recipe"),
-    "benchmarks": ("errors", "names", "run_dir"),
-    "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "estimate": ("errors", "names", "run_dir", "recipe", "sources", "launch"),
+    "files": (),
+    "hub_clone": ("errors",),
+    "reading": ("errors", "files"),
+    "pictures": (),
+    "run_dir": ("words", "errors", "names"),
+    "place": ("words", "errors", "names", "run_dir"),
+    "console": ("words", "errors", "names"),
+    "progress": (),
+    "output": (),
+    "recipe": ("words", "errors", "names", "files", "pictures"),
+    "sources": (*BASE, "recipe"),
+    "benchmarks": BASE,
+    "launch": (*BASE, "recipe", "sources"),
+    "estimate": (*BASE, "recipe", "sources", "launch"),
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
-    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "estimate", "benchmarks"),
-    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "estimate", "benchmarks", "report"),
+    "report": (*BASE, "recipe", "sources", "launch", "estimate", "benchmarks"),
+    "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "serve", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

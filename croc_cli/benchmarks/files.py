@@ -1,25 +1,25 @@
-"""Reads benchmark files: JSON, JSON lines and the parquet tables of hub data sets; pictures are opened when needed."""
+"""Reads the parquet tables of hub data sets, and pictures, which are opened when they are needed."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.errors import UsageError
+from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.errors import first_line
+from croc_cli.files import check_regular, read_bytes
+from croc_cli.hub_clone import CloneError, choose_files, clone_files
+from croc_cli.pictures import read_picture
 
 if TYPE_CHECKING:
     from PIL import Image
     from pyarrow import ChunkedArray
-
-
-class BenchmarkDataError(UsageError):
-    """A benchmark's files or an answer file are not as they should be; exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,15 @@ class Picture:
 
     @classmethod
     def from_base64(cls, name: str, text: str) -> Picture:
-        """Return the picture that a TSV cell holds."""
-        return cls(name, data=base64.b64decode(text))
+        """Return the picture that a TSV cell holds.
+
+        Raises:
+            BenchmarkDataError: The cell is no base64.
+        """
+        try:
+            return cls(name, data=base64.b64decode(text))
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise BenchmarkDataError(f"{name}: not base64", hint="fetch the file again") from error
 
     def read(self) -> bytes:
         """Return the picture file's content; nothing where a table's cell is empty.
@@ -84,7 +91,7 @@ class Picture:
             OSError: The file is missing.
         """
         if self.path is not None:
-            return self.path.read_bytes()
+            return read_bytes(self.path)
         return self.cell.read() if self.cell is not None else self.data or b""
 
     def open(self) -> Image.Image:
@@ -93,77 +100,34 @@ class Picture:
         Raises:
             OSError: It is missing or no picture.
         """
-        from PIL import Image
-
-        return Image.open(io.BytesIO(self.read()))
+        return read_picture(io.BytesIO(self.read()))
 
 
-def take(record: Mapping[str, Any], name: str, where: str) -> Any:
-    """Return a field of a record.
+def read_parquet(
+    folder: Path, *splits: str, picture: str = "image", config: str | None = None
+) -> list[dict[str, Any]] | None:
+    """Return the rows of one split of a hub data set, in order of the files' names; None where no file is there.
 
-    Raises:
-        BenchmarkDataError: The record has no such field; says which record.
-    """
-    if name not in record:
-        raise BenchmarkDataError(f"{where}: no field {name!r}", hint=f"it has {', '.join(map(str, record)) or 'none'}")
-    return record[name]
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        BenchmarkDataError: It is no JSON; says where.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BenchmarkDataError(f"{file}: not JSON: {error}", hint="fetch the file again") from error
-
-
-def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place for messages, object) of every line.
-
-    Raises:
-        BenchmarkDataError: A line is no JSON object; says which.
-    """
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BenchmarkDataError(f"{file}, line {number}: not JSON: {error.msg}") from error
-            if not isinstance(row, dict):
-                raise BenchmarkDataError(f"{file}, line {number}: not a JSON object")
-            yield f"{file}, line {number}", row
-
-
-def read_parquet(folder: Path, *splits: str, picture: str = "image") -> list[dict[str, Any]] | None:
-    """Return the rows of a hub data set's parquet files, in order of name.
-
-    The rows of files that lie in `folder`, in its `data` or one folder further down; the column `picture` becomes a
-    `Picture` that is read when it is opened, or None where the cell is empty.
+    The column `picture` becomes a `Picture` that is read when it is opened, or None where the cell is empty.
 
     Args:
-        folder: Where the files are.
-        splits: Which, by the beginning of the files' names; the first split with files is taken, and all files where
-            no name begins with a split.
+        folder: A clone of the data set, or the files of one configuration.
+        splits: The split, under all names that it goes by; see `hub_clone.choose_files`.
         picture: The column of pictures, where there is one.
+        config: The configuration, where the data set has several.
 
     Raises:
-        BenchmarkDataError: A file is no parquet file.
+        BenchmarkDataError: There are files, and none of that split or configuration; or a file is no parquet file.
     """
-    files = sorted({*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*/*.parquet")})
-    for split in splits:
-        if chosen := [file for file in files if file.name.startswith(split)]:
-            files = chosen
-            break
+    files = clone_files(folder, ".parquet")
     if not files:
         return None
+    try:
+        chosen = choose_files(folder, files, splits=splits, config=config)
+    except CloneError as error:
+        raise BenchmarkDataError(error.message, hint=error.hint) from error
     rows: list[dict[str, Any]] = []
-    for file in files:
+    for file in chosen:
         rows += _rows(file, picture)
     return rows
 
@@ -172,6 +136,7 @@ def _rows(file: Path, picture: str) -> Iterator[dict[str, Any]]:
     from pyarrow import ArrowException, parquet
 
     try:
+        check_regular(file)
         table = parquet.ParquetFile(file)
         names = [name for name in table.schema_arrow.names if name != picture]
         for group in range(table.num_row_groups):
@@ -182,8 +147,9 @@ def _rows(file: Path, picture: str) -> Iterator[dict[str, Any]]:
                     name = f"{file.name}, row group {group}, row {index}"
                     row[picture] = Picture(name, cell=ParquetCell(file, group, index, picture)) if is_there else None
             yield from rows
-    except ArrowException as error:
-        raise BenchmarkDataError(f"{file}: not a readable parquet file: {error}", hint="fetch it again") from error
+    except (ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise BenchmarkDataError(f"{file}: not a readable parquet file: {reason}", hint="fetch it again") from error
 
 
 def text_of(cell: Any) -> str:

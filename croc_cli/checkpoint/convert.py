@@ -20,6 +20,7 @@ from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combi
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.run_dir import sha256_of
 
@@ -145,13 +146,15 @@ def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say
 
 
 def _source_folder(source: str) -> Path:
-    file = Path(source).expanduser()
+    file = own_path(source)
     if file.is_file() and file.name.startswith("mm_projector."):
         return file.parent
     return find_folder(source)
 
 
 def _check_destination(destination: Path) -> None:
+    if destination.is_symlink():
+        raise UsageError(f"{destination} is a link", hint="name the folder that it leads to, or another")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise UsageError(f"{destination} is there already", hint="name a folder that is not there, or empty it")
 

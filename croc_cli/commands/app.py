@@ -20,9 +20,11 @@ from croc_cli.commands import run as run_command
 from croc_cli.commands import serve as serve_command
 from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
+from croc_cli.commands.groups import CrocGroup
 from croc_cli.commands.recipes import recipes_app
 from croc_cli.commands.report import report_app
-from croc_cli.console import CrocGroup, result
+from croc_cli.console import result
+from croc_cli.output import guard_output
 
 app = typer.Typer(
     cls=CrocGroup,
@@ -70,4 +72,5 @@ app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)
 
 def main() -> None:
     """Run `croc` with the arguments of this process."""
+    guard_output()
     app(prog_name="croc")

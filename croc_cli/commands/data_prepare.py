@@ -21,6 +21,7 @@ from croc_cli.commands.data_fetch import (
 )
 from croc_cli.commands.data_mix import StageOption, make_mix, mix_stages
 from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE, StageName
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def prepare(
     yes: YesOption = False,
 ) -> None:
     """Fetch, mix and check all that a recipe trains on, going on where it stopped."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.sources.fetch.fetch import FetchOptions
 
-    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     stages = mix_stages(loaded, stage)
     plan = recipe_plan(_only(loaded, stages), root=None, catalogs=(), without=without or ())
     result(describe_plan(plan))
@@ -113,13 +114,13 @@ def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> 
     """Check a mix, unless this very mix was checked before and was in order; say what was found."""
     from croc_cli.commands.data_verify import describe_report, stage_target
     from croc_cli.console import result, say
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.run_dir import read_json, write_json
     from croc_cli.sources.known.record import FOLDER
     from croc_cli.sources.read.manifest import read_manifest
     from croc_cli.sources.verify.verify import verify_mix
 
-    notes_file = Path(recipe.data.root).expanduser() / FOLDER / "verified.json"
+    notes_file = own_path(recipe.data.root) / FOLDER / "verified.json"
     notes = read_json(notes_file)
     order = read_manifest(folder).order_sha256
     before = notes.get(str(folder), {})
@@ -127,7 +128,7 @@ def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> 
         say(f"{folder} was checked before and is in order")
         return None
     _, _, check = stage_target(recipe, stage, deep=deep)
-    with WorkLine("done") as line:
+    with work_line("done") as line:
         report = verify_mix(folder, deep=deep, stage=check, progress=line)
     result(describe_report(report, deep=deep))
     if report.ok:

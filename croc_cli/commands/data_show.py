@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.data_stats import ImageFolderOption, StageOption, check_stage
+from croc_cli.commands.options import MOST
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ Piece = tuple[str, str]
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A mix's folder, or a data file or folder")],
-    row: Annotated[int, typer.Option("--row", min=0, metavar="N", help="Which row, from 0; of a mix in its order")] = 0,
+    row: Annotated[
+        int, typer.Option("--row", min=0, max=MOST, metavar="N", help="Which row, from 0; of a mix in its order")
+    ] = 0,
     image_folder: ImageFolderOption = None,
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="RECIPE", help="Whose tokenizer is taken")
@@ -40,18 +43,21 @@ def show(
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
+    from croc_cli.place import check_place, put_text
     from croc_cli.recipe.load import load_recipe
     from croc_cli.sources.read.rows import is_error, row_defects
 
     check_stage(stage)
+    if page is not None:
+        check_place(page)
     checked = find_row(path, row, image_folder)
     head = [f"{path}, row {row}: {checked.key}"]
     defects = [checked.defect] if checked.defect is not None else row_defects(checked.row)
     head += [f"{'error' if is_error(code) else 'note'}: {code}: {detail}" for code, detail in defects]
     pieces: list[Piece] = []
     if not any(is_error(code) for code, _ in defects):
-        loaded = load_recipe(recipe).recipe
+        loaded = with_warnings(load_recipe(recipe)).recipe
         pieces, counts = token_pieces(checked.row, loaded, stage)
         head.append(counts)
     pictures = [_open(place) for _, place in checked.images()]
@@ -59,7 +65,7 @@ def show(
         f"image {name}: {_described(picture)}" for (name, _), picture in zip(checked.images(), pictures, strict=True)
     ]
     if page is not None:
-        page.write_text(_page(head, pictures, pieces or [(CONTEXT, str(checked.row))]), encoding="utf-8")
+        put_text(page, _page(head, pictures, pieces or [(CONTEXT, str(checked.row))]))
         result(str(page))
         return
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -89,7 +95,7 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
         return CheckedRow(number, mix.key(number), json.loads(mix.read(number)), root)
     seen = 0
     if data.mix is None:
-        for found in data.rows(with_images=True):
+        for found in data.rows():
             if found.number == number:
                 return found
             seen = found.number + 1

@@ -1,13 +1,15 @@
 """How far a run is: one live line on a terminal, a plain line now and then elsewhere; all on stderr."""
 
-import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
-PLAIN_SECONDS = 10.0
-"""Seconds between two lines where there is no terminal."""
+from croc_cli.progress import PLAIN_SECONDS, SHORT_SECONDS, Measure, amount, bar, clock, draw, is_live
+from croc_cli.words import wrapped
+
+STEP, LOSS, TIME, SPEED, DETAIL = range(5)
+"""Kinds of figures of a step; the higher, the sooner it is left out where a line has no room."""
 
 
 class Progress(Protocol):
@@ -16,6 +18,9 @@ class Progress(Protocol):
     def __enter__(self) -> "Progress": ...
 
     def __exit__(self, *_: object) -> None: ...
+
+    def works(self, works: Sequence[Mapping[str, Any]]) -> None:
+        """Take the latest pieces of long work of rank 0, as `Position.working` notes them."""
 
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Take a step's figures."""
@@ -30,8 +35,41 @@ class Progress(Protocol):
 def open_progress(stage: str, stream: TextIO | None = None) -> Progress:
     """Return a live line where the stream (stderr, if left out) is a terminal, else plain lines."""
     stream = sys.stderr if stream is None else stream
-    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveLine(stage, stream) if terminal else PlainLines(stage, stream)
+    return LiveLine(stage, stream) if is_live(stream) else PlainLines(stage, stream)
+
+
+class Works:
+    """Follows the pieces of long work of a launch, from the snapshots that rank 0 writes."""
+
+    def __init__(self) -> None:
+        self.current: Mapping[str, Any] | None = None
+        self.measure = Measure(None, "")
+        self._ended = 0
+
+    def update(self, works: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Take a snapshot, and return a line for each piece that has ended and took more than a moment."""
+        lines = []
+        for work in works:
+            seconds = work.get("seconds")
+            if seconds is None or work["number"] <= self._ended:
+                continue
+            self._ended = work["number"]
+            if work.get("ended") and seconds >= SHORT_SECONDS:
+                size = f" ({amount(work['done'], work['unit'])})" if work["done"] else ""
+                lines.append(f"{work['did']}{size} in {clock(seconds)}")
+        running = next((work for work in reversed(works) if work.get("seconds") is None), None)
+        if running is None or self.current is None or running["number"] != self.current["number"]:
+            self.measure = Measure(None, running["unit"] if running else "")
+        self.current = running
+        if running is not None and (running["done"] or running["total"]):
+            self.measure.update(running["done"], running["total"])
+        return lines
+
+    def describe(self) -> str:
+        """Return how far the running piece is, or for how long it has run."""
+        if self.measure.done or self.measure.total:
+            return self.measure.describe()
+        return clock(self.measure.seconds)
 
 
 class PlainLines:
@@ -49,6 +87,8 @@ class PlainLines:
         self.seconds = seconds
         self._last_time = -float("inf")
         self._held_back: Mapping[str, Any] | None = None
+        self._works = Works()
+        self._next_work_line = SHORT_SECONDS
 
     def __enter__(self) -> "PlainLines":
         return self
@@ -56,6 +96,18 @@ class PlainLines:
     def __exit__(self, *_: object) -> None:
         if self._held_back is not None:
             self._print(self._held_back)
+
+    def works(self, works: Sequence[Mapping[str, Any]]) -> None:
+        """Print a line when a piece of work takes long, one now and then, and one when it is done."""
+        before = self._works.current
+        for line in self._works.update(works):
+            self.message(f"{self.stage}: {line}")
+        current = self._works.current
+        if current is None or before is None or current["number"] != before["number"]:
+            self._next_work_line = SHORT_SECONDS
+        if current is not None and self._works.measure.seconds >= self._next_work_line:
+            self._next_work_line = self._works.measure.seconds + self.seconds
+            self.message(f"{self.stage}: {current['doing']}, {self._works.describe()}")
 
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Print the row, or hold it back until it is time."""
@@ -92,6 +144,7 @@ class LiveLine:
         self.console = Console(file=stream, highlight=False)
         self.started = time.monotonic()
         self.row: Mapping[str, Any] | None = None
+        self._works = Works()
         self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self._draw)
 
     def __enter__(self) -> "LiveLine":
@@ -101,13 +154,18 @@ class LiveLine:
     def __exit__(self, *_: object) -> None:
         self.live.__exit__(None, None, None)
 
+    def works(self, works: Sequence[Mapping[str, Any]]) -> None:
+        """Take the latest work; a line that stays is printed for each piece that is done."""
+        for line in self._works.update(works):
+            self.message(f"{self.stage}: {line}")
+
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Take a step's figures; the line is drawn at its own pace."""
         self.row = row
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
-        self.console.print(text, markup=False)
+        self.console.print(wrapped(text, width=self.console.width), markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Do nothing: rich draws in a thread of its own."""
@@ -115,21 +173,43 @@ class LiveLine:
     def _draw(self) -> Any:
         from rich.text import Text
 
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"{self.stage} ", style="bold")
+        works = self._works
+        if works.current is not None:
+            shown = bar(works.measure.done, works.measure.total, seconds=works.measure.seconds)
+            return draw(self.stage, shown, f"{works.current['doing']}, {works.describe()}")
         if self.row is None:
-            line.append(f"starting, {format_seconds(time.monotonic() - self.started)}", style="dim")
-            return line
-        step, total = self.row.get("step") or 0, self.row.get("total_steps") or 0
-        line.append(bar(step, total), style="cyan")
-        line.append(" " + format_metrics(self.row))
+            seconds = time.monotonic() - self.started
+            return draw(self.stage, bar(0, None, seconds=seconds), f"starting, {format_seconds(seconds)}")
+        line = Text(live_line(self.stage, self.row, width=self.console.width), no_wrap=True, overflow="ellipsis")
+        line.highlight_regex("[━─]+", "cyan")
+        line.highlight_regex(f"^{self.stage} ", "bold")
         return line
 
 
-def bar(step: int, total: int, width: int = 12) -> str:
-    """Return a bar such as `━━━───`."""
-    done = min(width, width * step // total) if total else 0
-    return "━" * done + "─" * (width - done)
+def live_line(stage: str, row: Mapping[str, Any], *, width: int) -> str:
+    """Return a step's line that is no wider than a terminal; where room is short, what matters least goes first.
+
+    Step, losses and time left stay longest.
+
+    Args:
+        stage: Name of the stage.
+        row: A line of metrics.jsonl.
+        width: Columns of the terminal.
+    """
+    figures = step_figures(row)
+    drawn = f"{bar(row.get('step') or 0, row.get('total_steps') or 0)} "
+    for most in (DETAIL, SPEED):
+        text = f"{stage} {drawn}" + _joined(figures, most=most)
+        if len(text) <= width:
+            return text
+    shorter = [
+        f"{stage} {drawn}" + _joined(figures, most=TIME),
+        f"{stage} " + _joined(figures, most=TIME),
+        f"{stage} " + _joined(figures, most=TIME).replace(" loss ", " "),
+        _joined(figures, most=TIME).replace(" loss ", " "),
+        _joined([one for one in figures if not one[1].startswith("reconstruction")], most=TIME).replace(" loss ", " "),
+    ]
+    return next((text for text in shorter if len(text) <= width), _joined(figures, most=STEP))
 
 
 def format_metrics(row: Mapping[str, Any]) -> str:
@@ -138,28 +218,37 @@ def format_metrics(row: Mapping[str, Any]) -> str:
     Args:
         row: A line of metrics.jsonl.
     """
-    parts = [f"step {row.get('step', '?')}/{row.get('total_steps', '?')}"]
+    return _joined(step_figures(row), most=DETAIL)
+
+
+def step_figures(row: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Return one step's figures as (how soon it may be left out, text), in the order in which they are shown."""
+    figures = [(STEP, f"step {row.get('step', '?')}/{row.get('total_steps', '?')}")]
     caption, reconstruction = row.get("caption_loss"), row.get("reconstruction_loss")
     if caption is None and reconstruction is None and row.get("loss") is not None:
-        parts.append(f"loss {row['loss']:.3f}")
+        figures.append((LOSS, f"loss {row['loss']:.3f}"))
     if caption is not None:
-        parts.append(f"caption loss {caption:.3f}")
+        figures.append((LOSS, f"caption loss {caption:.3f}"))
     if reconstruction is not None:
-        parts.append(f"reconstruction loss {reconstruction:.3f}")
+        figures.append((LOSS, f"reconstruction loss {reconstruction:.3f}"))
     rates = {group: rate for group, rate in (row.get("learning_rate") or {}).items() if rate is not None}
     if rates:
-        parts.append("rate " + "/".join(f"{rate:.1e}" for rate in dict.fromkeys(rates.values())))
+        figures.append((DETAIL, "rate " + "/".join(f"{rate:.1e}" for rate in dict.fromkeys(rates.values()))))
     if row.get("tokens_per_second") is not None:
-        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+        figures.append((SPEED, f"{row['tokens_per_second']:,.0f} tokens/s"))
     if row.get("seconds_left") is not None:
-        parts.append(f"{format_seconds(row['seconds_left'])} left")
+        figures.append((TIME, f"{format_seconds(row['seconds_left'])} left"))
     if row.get("assignment_share") is not None:
-        parts.append(f"assignment {row['assignment_share']:.0%}")
+        figures.append((DETAIL, f"assignment {row['assignment_share']:.0%}"))
     if row.get("pool_window_share") is not None:
-        parts.append(f"pool {row['pool_window_share']:.0%}")
+        figures.append((DETAIL, f"pool {row['pool_window_share']:.0%}"))
     if row.get("skipped"):
-        parts.append("skipped")
-    return " · ".join(parts)
+        figures.append((LOSS, "skipped"))
+    return figures
+
+
+def _joined(figures: Sequence[tuple[int, str]], *, most: int) -> str:
+    return " · ".join(text for order, text in figures if order <= most)
 
 
 def format_seconds(seconds: float) -> str:

@@ -8,11 +8,16 @@ from typing import Any, NamedTuple
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import NO_RECIPE_KEYS
+from croc_cli.recipe.explain import key_paths
 from croc_cli.recipe.find import find_recipe, shown_path
-from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted
+from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted, nearest
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import YamlFile, read_yaml
 
+MAX_CHAIN = 20
+MAX_KEY_PARTS = 10
+MAX_TEXT = 100_000
+"""Files that extend one another, parts of a key, and characters of a value that is given as text."""
 ENVIRONMENT_PREFIX = "CROC_"
 NESTING = "__"
 _OWN_KEYS = ("name", "description")
@@ -38,13 +43,15 @@ class Layers:
     Args:
         values: Nested mappings, keyed as the recipe is.
         origins: Origin of every key that was set, of mappings too.
-        issues: What is wrong already: keys given twice, variables that match no key.
+        issues: What is wrong already: keys given twice, variables that match no key of a section.
+        warnings: What changes nothing and was perhaps meant to: variables that name no section.
         rank: That of the newest layer.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     issues: list[Issue] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     rank: int = 0
 
     def put(self, values: Mapping[str, Any], texts: Mapping[KeyPath, str]) -> None:
@@ -62,8 +69,9 @@ class Layers:
             here = (*path, key)
             present = into.get(key)
             if isinstance(value, Mapping) and not (isinstance(present, dict) and "kind" not in value):
+                if isinstance(present, dict):
+                    self._forget(here)
                 present = into[key] = {}
-                self._forget(here)
             self.origins[here] = Origin(texts.get(here, ""), self.rank)
             if isinstance(value, Mapping):
                 self._merge(into[key], value, here, texts)
@@ -91,6 +99,8 @@ def read_files(path: Path) -> Layers:
         seen.append(following.resolve())
         chain.append(read_yaml(following, label=shown_path(following)))
         following = _extended(chain[-1], following)
+        if len(seen) > MAX_CHAIN:
+            raise RecipeError(f"{_place(chain[-1])}: extends: a chain of more than {MAX_CHAIN} files")
         if following is not None and following.resolve() in seen:
             circle = " → ".join(shown_path(step) for step in [*seen[seen.index(following.resolve()) :], following])
             raise RecipeError(f"{_place(chain[-1])}: extends goes in a circle: {circle}")
@@ -106,12 +116,31 @@ def read_files(path: Path) -> Layers:
 def put_environment(layers: Layers, environ: Mapping[str, str]) -> None:
     """Lay the CROC_ variables over the files, each by pydantic-settings' own reading of nested names.
 
-    A variable that names no key is an issue, as a misspelt key in a file is one.
+    A variable whose first word is a section, but which names none of its keys, is an issue, as a misspelt key in a file
+    is one. Any other may belong to another program, so it is a warning.
     """
     own = {name for name in environ if name.upper().startswith(ENVIRONMENT_PREFIX)}
     for variable in sorted(own - NO_RECIPE_KEYS):
         path = tuple(variable[len(ENVIRONMENT_PREFIX) :].lower().split(NESTING))
-        put_text(layers, path, environ[variable], origin=variable)
+        if path[0] in Recipe.model_fields:
+            put_text(layers, path, environ[variable], origin=variable)
+        else:
+            nearby = _nearest_variable(variable)
+            layers.warnings.append(f"{variable} is not a key of a recipe and changes nothing; {nearby}")
+
+
+def _nearest_variable(variable: str) -> str:
+    """Return the variable of a recipe key that a name most likely means, or how such a name is built."""
+    known = {"_".join(path): path for path in key_paths()}
+    near = nearest(variable[len(ENVIRONMENT_PREFIX) :].replace(NESTING, "_"), known)
+    if near is not None:
+        return f"did you mean {variable_of(known[near])}?"
+    return f"keys are written like {variable_of(('align', 'batch', 'micro_size'))}"
+
+
+def variable_of(path: KeyPath) -> str:
+    """Return the environment variable of a recipe key: `CROC_RECONSTRUCT__POOL__SIZE`."""
+    return ENVIRONMENT_PREFIX + NESTING.join(path).upper()
 
 
 def put_text(layers: Layers, path: KeyPath, text: str, *, origin: str) -> None:
@@ -123,6 +152,10 @@ def put_text(layers: Layers, path: KeyPath, text: str, *, origin: str) -> None:
         text: A plain value, `null`, or JSON where the key takes a list or a mapping.
         origin: Shown as where the value came from.
     """
+    if len(path) > MAX_KEY_PARTS or len(text) > MAX_TEXT:
+        wrong = f"{len(path)} parts" if len(path) > MAX_KEY_PARTS else f"a value of {len(text):,} characters"
+        layers.issues.append(Issue(path[:2], f"no key of a recipe has {wrong}", origin))
+        return
     if path[0] not in Recipe.model_fields:
         message = f"unknown key; {did_you_mean(path[0], Recipe.model_fields)}"
         layers.issues.append(Issue(path, message, origin))

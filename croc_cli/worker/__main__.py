@@ -10,7 +10,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted
+from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted, handed_on
+from croc_cli.output import guard_output
 from croc_cli.run_dir import StageDir
 
 ROOM_BYTES = 64 * 1024
@@ -21,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return what the launch passed to this rank."""
     parser = argparse.ArgumentParser(prog="python -m croc_cli.worker", description=__doc__)
     parser.add_argument("--stage-dir", type=Path, required=True, help="folder with recipe.yaml and deepspeed.json")
-    parser.add_argument("--stage", required=True, help="a training stage, eval, benchmarks, figures, attention")
+    parser.add_argument("--stage", required=True, help="a training stage, or what else the launch asks for")
     parser.add_argument("--start", type=Path, default=None, help="checkpoint to start from")
     parser.add_argument("--show-progress", action="store_true", help="print lines while training, on rank 0")
     parser.add_argument("--preflight", action="store_true", help="take the longest samples and check as you go")
@@ -39,15 +40,18 @@ def keep_room(stage_dir: StageDir) -> Path:
 
 def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> int:
     """Write what went wrong where the launching process looks for it, and return the exit code."""
-    known = isinstance(error, CrocError)
     exit_code = error.exit_code if isinstance(error, CrocError) else EXIT_RUN_FAILED
     rank = int(os.environ.get("RANK", "0"))
+    message, hint, whole = f"{type(error).__name__}: {error}", None, "".join(traceback.format_exception(error))
+    if isinstance(error, CrocError):
+        message, hint = handed_on(error.message)
+        hint = error.hint or hint
     record = {
         "rank": rank,
-        "message": error.message if isinstance(error, CrocError) else f"{type(error).__name__}: {error}",
-        "hint": error.hint if isinstance(error, CrocError) else None,
+        "message": message,
+        "hint": hint,
         "exit_code": exit_code,
-        "traceback": None if known else "".join(traceback.format_exception(error)),
+        "traceback": None if isinstance(error, CrocError) else whole,
         "uptime": time.monotonic(),  # of this machine; which rank failed first must not hang on a clock that jumps
     }
     with suppress(OSError):
@@ -56,7 +60,8 @@ def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> 
         stage_dir.failures.mkdir(exist_ok=True)
         stage_dir.failure_file(rank).write_text(json.dumps(record, indent=1), encoding="utf-8")
     if not isinstance(error, Interrupted):
-        print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+        known = f"error: {message}" + (f"\nhint: {hint}" if hint else "")
+        print(known if isinstance(error, CrocError) else whole, file=sys.stderr, flush=True)
     return exit_code
 
 
@@ -64,6 +69,7 @@ def main() -> int:
     """Run the stage; every way to fail ends in a failure file and an exit code."""
     arguments = parse_arguments()
     stage_dir = StageDir(arguments.stage_dir)
+    guard_output()
     room = keep_room(stage_dir)
     # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -72,6 +78,10 @@ def main() -> int:
             from croc_cli.worker.evaluation import run_evaluation
 
             run_evaluation(stage_dir, start=arguments.start)
+        elif arguments.stage == "prepare":
+            from croc_cli.worker.prepare import run_preparation
+
+            run_preparation(stage_dir)
         elif arguments.stage == "benchmarks":
             from croc_cli.worker.benchmarks import run_benchmarks
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.place import check_place
 from croc_cli.sources.known.catalog import all_sources
 from croc_cli.sources.read.index import MixFolder, order_hash
 from croc_cli.sources.read.rows import row_defects
@@ -18,7 +19,7 @@ from croc_cli.sources.verify.findings import DEFECTS, Finding, Findings
 from croc_cli.sources.verify.image_cache import ImageCache
 from croc_cli.sources.verify.image_pass import ImagePass, bad_images
 from croc_cli.sources.verify.overlap import EVAL_FOLDER, describe_overlap, eval_images
-from croc_cli.sources.verify.verify_fix import write_clean
+from croc_cli.sources.verify.verify_fix import clean_places, write_clean
 
 __all__ = ["Finding", "StageCheck", "VerifyReport", "verify_mix"]
 
@@ -38,12 +39,14 @@ class StageCheck:
         image_aspect: `square` crops images, which boxes do not survive.
         max_length: Longest sequence in tokens.
         tokens: Counts a row's tokens and labels; None where the tokenizer is not at hand.
+        name: The stage, for the recipe lines that use a clean copy.
     """
 
     template: str
     image_aspect: str
     max_length: int
     tokens: RowTokens | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class VerifyReport:
         images: Images that were looked at, of which `cached` were known from before.
         clean_path: The clean copy, where `fix` wrote one.
         dropped_file: What it left out, and why.
+        image_root: Folder that image paths start from; None for a mix, which knows its folders.
         list_file: File with all errors and warnings, one a line.
     """
 
@@ -71,6 +75,7 @@ class VerifyReport:
     cached: int = 0
     clean_path: Path | None = None
     dropped_file: Path | None = None
+    image_root: Path | None = None
     list_file: Path | None = None
 
     @property
@@ -108,7 +113,11 @@ def verify_mix(
         UsageError: There is nothing to check at `path`, or a file of it cannot be read at all.
     """
     data = CheckedData(path, image_folder)
+    path = data.path
     findings = Findings(path.with_name(f"{path.name}.problems.txt"))
+    check_place(findings.list_file)
+    if fix:
+        clean_places(data)
     with suppress(OSError):  # the list of an earlier check says nothing any more
         findings.list_file.unlink(missing_ok=True)
     folder = eval_folder if eval_folder is not None else data.data_root / EVAL_FOLDER
@@ -121,7 +130,7 @@ def verify_mix(
     rows = RowPass(findings, stage)
     number = -1
     try:
-        for row in data.rows(with_images=deep):
+        for row in data.rows():
             number = row.number
             if rows.take(row):
                 images.take(row)
@@ -146,6 +155,7 @@ def verify_mix(
         cached=images.num_cached,
         clean_path=clean,
         dropped_file=dropped,
+        image_root=data.reader.image_root if data.reader is not None else None,
         list_file=findings.close(),
     )
 
@@ -241,7 +251,7 @@ def _second_pass(
             if row.number not in rows.bad and row.row is not None:
                 for code in bad_images(row, images.bad):
                     rows.bad.setdefault(row.number, code)
-    if not fix:
+    if not fix or not rows.bad:
         return len(rows.bad), None, None
     clean, dropped = write_clean(data, rows.bad)
     return len(rows.bad), clean, dropped
