@@ -17,6 +17,7 @@ from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.index import MixFolder
+from croc_cli.sources.read.picture_cells import holds_picture
 from croc_cli.sources.verify.checked_rows import CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS
 from croc_cli.sources.verify.image_check import ImagePlace, check_image
@@ -183,7 +184,7 @@ def _names(found: bytes) -> list[str]:
     except ValueError:  # what is wrong with the file is said by whoever reads it
         return []
     names = [value] if isinstance(value, str) else value
-    return [name for name in names if name and not name.startswith(("data:", "http:", "https:"))]
+    return [name for name in names if name and not holds_picture(name)]
 
 
 def _of_mix(folder: Path) -> list[_Picture]:
@@ -196,6 +197,7 @@ def _of_mix(folder: Path) -> list[_Picture]:
             continue
         number = int(mix.index.source[position])
         root = mix.image_roots[number]
-        for name, place in CheckedRow(position, mix.key(position), mix.row(position), str(root)).images():
+        row = CheckedRow(position, mix.key(position), mix.row(position), str(root))
+        for name, place in row.images():
             found[place.name] = _Picture(root, name, sources[number], place)
     return list(found.values())
