@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
-from croc_cli.checkpoint.metadata import read_metadata
+from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, read_metadata
 from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import HINT_TOKENS_PER_IMAGE, Dataset, LlavaJsonDataset, MixDataset
@@ -17,21 +17,19 @@ from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
-from croc_cli.model.build import load_llava, stock_processor
+from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
 from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
-
-LLM_TEMPLATE_KEY = "llm_chat_template"
-"""Key of croc.json for the chat template that the LLM itself came with."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -82,12 +80,20 @@ def build_dataset(
             f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
         )
     if isinstance(source, LlavaJsonData):
-        return LlavaJsonDataset(source.path, source.image_folder, num_samples=source.num_samples, seed=seed)
+        return LlavaJsonDataset(
+            data_path(recipe.data.root, source.path),
+            data_path(recipe.data.root, source.image_folder),
+            num_samples=source.num_samples,
+            seed=seed,
+            reading=recipe.data.image_reading,
+        )
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
         key = None if tokenizer is None else tokenizer_key(tokenizer, stage_section(recipe, stage).template)
         lengths = None if key is None else find_lengths(folder, key)
-        return MixDataset(folder, lengths=lengths, num_visual_tokens=num_visual_tokens)
+        return MixDataset(
+            folder, lengths=lengths, num_visual_tokens=num_visual_tokens, reading=recipe.data.image_reading
+        )
     return SceneDataset(
         source.task,
         num_samples=source.num_samples,
@@ -230,6 +236,8 @@ def build_stage(
         num_visual_tokens=n,
         max_length=section.max_length,
     )
+    own = llava.generation_config.eos_token_id
+    llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)
     replaces_or_reconstructs = module.model.pool is not None or module.objectives.reconstruction_weight > 0
     loader = StepLoader(
         dataset,

@@ -13,8 +13,14 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.load import load_training_state
-from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    CheckpointMetadata,
+    StartPoint,
+    read_metadata,
+    weights_sha256,
+)
+from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
@@ -26,6 +32,7 @@ from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
 from croc_cli.recipe.load import load_resolved
+from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe, ReconstructStage
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
@@ -34,7 +41,7 @@ from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, free
 from croc_cli.train.position import POSITION, PositionWriter
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
-from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
+from croc_cli.worker.build import StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.device import chosen_device
@@ -113,7 +120,7 @@ def run_training(
     if preflight is not None:
         preflight.begin()
     if recipe.data.cache_features is not None:
-        use_feature_cache(parts, Path(recipe.data.cache_features), device=device, say=say)
+        use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
     POSITION.at("making the engine")
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
@@ -245,6 +252,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         visual_norm=recipe.model.visual_norm,
         template=section.template,
         image_aspect=section.image_aspect,
+        image_reading=recipe.data.image_reading,
         extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},
     )
 

@@ -1,8 +1,10 @@
 """Where each row of a user's LLaVA JSON lies, so that it is read in place: built once, then mapped from a cache."""
 
 import os
+import shutil
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 
 CACHED_BYTES = 8 << 20
 """Files from this size on have their index kept; smaller ones are read faster than a cache is worth."""
-_PURPOSE = "json-index-1"
+_PURPOSE = "json-index-2"
 
-RowCheck = Callable[[int, str, Any], tuple[int, int]]
-"""Told (number, place for messages, row); returns (tokens, images), or raises DataError."""
+RowCheck = Callable[[str, Any], tuple[int, int]]
+"""Told (place for messages, row); returns (tokens, images), or raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def open_json_index(path: Path, check: RowCheck) -> JsonIndex:
         return _build(path, check)
     folder = cache_folder() / "json-index" / file_key(path, _PURPOSE)
     with locked(folder.with_suffix(".lock")):
-        if folder.is_dir():
+        with suppress(OSError, ValueError):
             return _open(folder)
         index = _build(path, check)
         _save(folder, index)
@@ -68,8 +70,8 @@ def _build(path: Path, check: RowCheck) -> JsonIndex:
     for number, value, start, end, line in json_rows(path):
         where = f"{path}, line {line}" if line else f"{path}, row {number}"
         if isinstance(value, ValueError):
-            raise DataError(f"{where}: not JSON: {value}", hint="expected a JSON list, or one JSON object a line")
-        length, shown = check(number, where, value)
+            raise DataError(f"{where}, {value}", hint="expected a JSON list, or one JSON object a line")
+        length, shown = check(where, value)
         spans.append(start)
         spans.append(end)
         tokens.append(length)
@@ -88,7 +90,7 @@ def _save(folder: Path, index: JsonIndex) -> None:
             np.save(unfinished / f"{name}.npy", getattr(index, name))
         unfinished.rename(folder)
     except OSError:  # a cache that cannot be written costs time at the next start, and nothing else
-        return
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _open(folder: Path) -> JsonIndex:

@@ -1,26 +1,29 @@
 """Writes a clean copy of a data set: without the rows that have errors, and with what can be put right put right."""
 
-import json
+import base64
 import os
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from croc_cli.errors import UsageError
+from croc_cli.place import check_place, growing_file, growing_folder
+from croc_cli.reading import json_text
 from croc_cli.run_dir import write_json
 from croc_cli.sources.mix.lengths import keep_lengths
 from croc_cli.sources.read.index import (
-    IMAGE_RANGE,
     IMAGES_FOLDER,
     INDEX_TYPES,
+    LENGTHS_FOLDER,
+    MIX_KIND,
     ROWS_NAME,
     MixFolder,
     order_hash,
     write_index,
 )
+from croc_cli.sources.read.json_rows import DataError
 from croc_cli.sources.read.manifest import MANIFEST_NAME
+from croc_cli.sources.read.rows import IMAGE_RANGE
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS
 
@@ -29,7 +32,7 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
     """Write a clean copy beside a data set, and a JSONL of what it leaves out, and why.
 
     A mix becomes a mix (`NAME-clean`). Anything else becomes a JSONL in LLaVA's form (`NAME.clean.jsonl`) with ids that
-    are text and without leading gpt turns.
+    are text and without leading gpt turns; images that lie in the data itself become data URLs.
 
     Args:
         data: The data set; not changed.
@@ -38,42 +41,70 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
         The copy, and the list of what it leaves out.
 
     Raises:
-        UsageError: Images lie in a table, which a JSONL cannot hold.
+        UsageError: Something of the user's lies there, or they cannot be written.
+    """
+    clean, dropped = clean_places(data)
+    try:
+        if data.mix is not None:
+            _clean_mix(data, data.mix, bad, clean=clean, dropped=dropped)
+        else:
+            _clean_rows(data, bad, clean=clean, dropped=dropped)
+    except OSError as error:
+        raise DataError(
+            f"no clean copy of {data.path}: {clean} cannot be written: {error.strerror or error}",
+            hint="copy or link the data into a folder that can be written to, and fix it there",
+        ) from error
+    return clean, dropped
+
+
+def clean_places(data: CheckedData) -> tuple[Path, Path]:
+    """Return where the clean copy of a data set goes, and the list of what it leaves out.
+
+    Raises:
+        UsageError: Something of the user's lies there.
     """
     if data.mix is not None:
-        return _clean_mix(data, data.mix, bad)
-    if data.reader is not None and data.reader.embeds_images:
-        raise UsageError(
-            f"{data.path}: its images lie in the table, so a clean JSONL would lose them",
-            hint="make a mix of it (`croc data mix`), and fix that",
-        )
-    clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
-    dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
-    unfinished = clean.with_name(f".{clean.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as good_rows, dropped.open("w", encoding="utf-8") as bad_rows:
+        clean = data.mix.folder.with_name(f"{data.mix.folder.name}-clean")
+        dropped = data.mix.folder.with_name(f"{data.mix.folder.name}.dropped.jsonl")
+        check_place(clean, kind=MIX_KIND, later=(LENGTHS_FOLDER,))
+    else:
+        clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
+        dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
+        check_place(clean)
+    check_place(dropped)
+    return clean, dropped
+
+
+def _clean_rows(data: CheckedData, bad: dict[int, str], *, clean: Path, dropped: Path) -> None:
+    with (
+        growing_file(clean) as growing,
+        growing_file(dropped) as left_out,
+        growing.open("w", encoding="utf-8") as good_rows,
+        left_out.open("w", encoding="utf-8") as bad_rows,
+    ):
         for row in data.rows():
             if row.number in bad:
                 bad_rows.write(_dropped(row.key, bad[row.number], row.row) + "\n")
             else:
-                good_rows.write(json.dumps(_repaired(row), ensure_ascii=False) + "\n")
-    unfinished.replace(clean)
-    return clean, dropped
+                good_rows.write(json_text(_repaired(row)) + "\n")
 
 
-def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str]) -> tuple[Path, Path]:
+def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str], *, clean: Path, dropped: Path) -> None:
+    with growing_file(dropped) as left_out, growing_folder(clean, kind=MIX_KIND, later=(LENGTHS_FOLDER,)) as growing:
+        _fill_clean_mix(data, mix, bad, growing, clean=clean, left_out=left_out)
+
+
+def _fill_clean_mix(
+    data: CheckedData, mix: MixFolder, bad: dict[int, str], folder: Path, *, clean: Path, left_out: Path
+) -> None:
     import numpy as np
 
-    clean = mix.folder.with_name(f"{mix.folder.name}-clean")
-    dropped = mix.folder.with_name(f"{mix.folder.name}.dropped.jsonl")
-    unfinished = clean.with_name(f".{clean.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     position = np.argsort(mix.index.offset, kind="stable")  # of each row of the file in the mix
     offsets = np.zeros(len(mix), dtype=np.uint64)
     keep = np.ones(len(mix), dtype=bool)
     reasons: list[Counter[str]] = [Counter() for _ in mix.manifest.sources]
     written = 0
-    with (unfinished / ROWS_NAME).open("wb") as good_rows, dropped.open("w", encoding="utf-8") as bad_rows:
+    with (folder / ROWS_NAME).open("wb") as good_rows, left_out.open("w", encoding="utf-8") as bad_rows:
         for row in data.rows():
             place = int(position[row.number])
             if row.number in bad:
@@ -87,12 +118,9 @@ def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str]) -> tuple[
             written += len(raw) + 1
     arrays: dict[str, Any] = {name: getattr(mix.index, name)[keep] for name in INDEX_TYPES}
     arrays["offset"] = offsets[keep]
-    write_index(unfinished, arrays)
-    _write_manifest(unfinished, clean, mix, arrays, reasons, written)
-    keep_lengths(mix.folder, unfinished, keep)
-    shutil.rmtree(clean, ignore_errors=True)
-    unfinished.rename(clean)
-    return clean, dropped
+    write_index(folder, arrays)
+    _write_manifest(folder, clean, mix, arrays, reasons, written)
+    keep_lengths(mix.folder, folder, keep)
 
 
 def _write_manifest(
@@ -125,12 +153,19 @@ def _write_manifest(
 
 
 def _dropped(key: str, code: str, row: Any) -> str:
-    return json.dumps({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row}, ensure_ascii=False)
+    return json_text({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row})
 
 
 def _repaired(checked: CheckedRow) -> dict[str, Any]:
     """Return a row with a text id and without a leading gpt turn."""
-    row: dict[str, Any] = checked.row
+    row: dict[str, Any] = dict(checked.row)
     turns = row["conversations"]
-    place = {IMAGE_RANGE: list(checked.image_range)} if checked.image_range is not None else {}
-    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :], **place}
+    if checked.image_range is not None:
+        row[IMAGE_RANGE] = list(checked.image_range)
+    if checked.contents:
+        names = row["image"] if isinstance(row["image"], list) else [row["image"]]
+        row["image"] = [
+            name if content is None else f"data:image;base64,{base64.b64encode(content).decode()}"
+            for name, content in zip(names, checked.contents, strict=True)
+        ]
+    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :]}
