@@ -1,5 +1,6 @@
 """`croc plan`."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +16,7 @@ if TYPE_CHECKING:
 
 EPILOG = "Example: croc plan croc-7b --gpus 8 --gpu-memory 80GB"
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
-UTILISATION = 0.4
-"""Share of a GPU's peak that training reaches where nothing was measured."""
 _PLANNED_GPUS = 8
-_PLANNED_MEMORY = 80 * 10**9
 
 
 def plan(
@@ -48,9 +46,9 @@ def plan(
     """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
     from json import dumps
 
-    from croc_cli.console import result, with_warnings
+    from croc_cli.console import result, say_next, with_warnings
     from croc_cli.errors import UsageError
-    from croc_cli.estimate.resources import recipe_resources
+    from croc_cli.estimate.resources import UTILISATION, recipe_resources
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
@@ -65,11 +63,13 @@ def plan(
         return
     result("\n\n".join([describe_hardware(hardware), *(describe_stage(stage, hardware) for stage in stages)]))
     result("\n" + describe_all(loaded, stages))
+    if gpus is None and gpu_memory is None:
+        say_next(shlex.join(["croc", "run", recipe]))
 
 
 def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | None, utilisation: float) -> "Hardware":
     """Return what is planned for: what was asked for, else what the recipe would run on here, else eight GPUs."""
-    from croc_cli.estimate.resources import Hardware, parse_memory
+    from croc_cli.estimate.resources import PLANNED_MEMORY, Hardware, parse_memory
     from croc_cli.launch.devices import inspect_machine
     from croc_cli.launch.layout import resolve_layout
     from croc_cli.launch.requirements import fits_cpu
@@ -78,14 +78,14 @@ def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | No
     machine = inspect_machine()
     if gpus is not None or gpu_memory is not None:
         here = machine.cuda[0].memory_bytes if machine.cuda else 0
-        memory = parse_memory(gpu_memory) if gpu_memory is not None else here or _PLANNED_MEMORY
+        memory = parse_memory(gpu_memory) if gpu_memory is not None else here or PLANNED_MEMORY
         return Hardware(gpus or len(machine.cuda) or _PLANNED_GPUS, True, memory, 1, utilisation)
     layout = resolve_layout(
         recipe.launch, machine, fits_cpu=fits_cpu(parameter_counts(recipe, "finetune")), planning=True
     )
     if layout.device == "cuda":
         memory = machine.cuda[0].memory_bytes if machine.cuda else 0
-        return Hardware(layout.num_ranks, True, memory or _PLANNED_MEMORY, 1, utilisation)
+        return Hardware(layout.num_ranks, True, memory or PLANNED_MEMORY, 1, utilisation)
     memory = machine.memory_bytes // layout.ranks_per_node[0]
     return Hardware(layout.num_ranks, False, memory, layout.threads_per_rank, utilisation)
 

@@ -17,12 +17,17 @@ from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, Recipe, ScenesData, StageRecipe
 
 GPU_PEAK_FLOPS = {"bf16": 312e12, "fp32": 19.5e12}
 """An A100's, by NVIDIA's data sheet; float32 without TF32."""
 CPU_PEAK_FLOPS = 60e9
 """A core's in float32: eight numbers a cycle, twice, at some 3.8 GHz; what its matrix products reach."""
+PLANNED_MEMORY = 80 * 10**9
+"""Bytes of a GPU that is planned for where there is none: the paper's A100s."""
+UTILISATION = 0.4
+"""Share of a GPU's peak that training reaches where nothing was measured."""
 GPU_RESERVE = 2 * 2**30
 """Bytes of a GPU for its context, its libraries and what fragments."""
 TEXT_TOKENS = 200
@@ -180,7 +185,7 @@ def tokens_of_sample(recipe: Recipe, stage: StageName, facts: ModelFacts) -> int
     if isinstance(source, ScenesData):
         text = SCENE_TEXT_TOKENS["brief_captions" if source.brief else source.task]
         visual = round(visual * (1 - source.text_only_share))
-    elif isinstance(source, LlavaJsonData) and (path := Path(source.path).expanduser()).is_file():
+    elif isinstance(source, LlavaJsonData) and (path := data_path(recipe.data.root, source.path)).is_file():
         with path.open("rb") as stream:
             sampled = stream.read(_SAMPLED_BYTES)
         if rows := sampled.count(b'"conversations"'):

@@ -87,6 +87,7 @@ def measured_speeds(
     num_ranks: int,
     threads: int,
     again: bool = False,
+    only_kept: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[StageName, StageSpeed] | None:
     """Return the speed of each stage on this machine, from the cache where it was measured before.
@@ -96,10 +97,11 @@ def measured_speeds(
         num_ranks: Ranks that compute at once on this machine, and slow each other down.
         threads: CPU threads of each.
         again: Measure although the cache has it.
+        only_kept: Measure nothing.
         say: Told that it is measured now.
 
     Returns:
-        None where it cannot be measured here: a library is missing, or it takes too long.
+        None where it cannot be measured here: a library is missing, or it takes too long; or where nothing is kept.
     """
     found: dict[StageName, StageSpeed] = {}
     files = {stage: _file_of(case, num_ranks, threads) for stage, case in cases.items()}
@@ -107,8 +109,10 @@ def measured_speeds(
         if (kept := read_json(file).get("speed")) and not again:
             found[stage] = StageSpeed(**kept)
     missing = [stage for stage in cases if stage not in found]
-    if not missing:
+    if cases and not missing:
         return found
+    if only_kept or not cases:
+        return None
     say("measuring how fast this machine trains such layers; kept for the next plan")
     answers = _run_children([cases[stage] for stage in missing], num_ranks=num_ranks, threads=threads)
     if answers is None:

@@ -1,12 +1,13 @@
 """What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.console import result, say, show_error
+from croc_cli.console import result, say, say_next, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import inspect_machine
 from croc_cli.launch.layout import resolve_layout
@@ -135,6 +136,7 @@ def evaluate(
             judge=judge,
             form=request.form,
         )
+    say_next(shlex.join(["croc", "report", str(run_dir.root)]))
 
 
 def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from croc_cli.console import say
 from croc_cli.errors import CrocError, Interrupted, RunError
-from croc_cli.estimate.resources import Hardware, free_disk, recipe_resources, speed_cases
+from croc_cli.estimate.resources import UTILISATION, Hardware, free_disk, recipe_resources, speed_cases
 from croc_cli.estimate.speed import measured_speeds
 from croc_cli.launch.live import Progress
 from croc_cli.launch.plan import LaunchPlan
@@ -32,7 +32,6 @@ LONG_SECONDS = 600.0
 """Planned seconds of a stage from which on it is rehearsed of itself."""
 STALL_SECONDS = 120.0
 """How long ranks of a rehearsal may stand still: a few steps and a save."""
-_UTILISATION = 0.4
 _UNSURE = 6.0
 """Factor by which a plan without a measurement may be wrong, in either direction."""
 _SAME = 1e-3
@@ -53,7 +52,7 @@ def is_due(recipe: Recipe, plan: LaunchPlan) -> bool:
 def planned_seconds(recipe: Recipe, plan: LaunchPlan) -> float | None:
     """Return how long a stage is planned to take; None where the sizes of its model are not known."""
     layout, stage = plan.layout, stage_name(plan.stage)
-    hardware = Hardware(layout.num_ranks, layout.device == "cuda", 0, layout.threads_per_rank, _UTILISATION)
+    hardware = Hardware(layout.num_ranks, layout.device == "cuda", 0, layout.threads_per_rank, UTILISATION)
 
     def planned(chosen: Hardware) -> float:
         return next(one.hours * 3600 for one in recipe_resources(recipe, chosen) if one.stage == stage)
