@@ -44,6 +44,6 @@ _ENDING = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|xlsx|tar|t?gz|zip|txt|ya?
 
 
 def looks_like_path(text: str) -> bool:
-    """Tell whether an argument is written like a path rather than a recipe's name: with a folder, or a file's ending."""
+    """Tell whether an argument is written like a path rather than a name: with a folder, or the ending of a file."""
     folder, slash, _ = text.partition("/")
     return (slash != "" and folder != ABLATIONS_FOLDER) or text in (".", "..", "~") or _ENDING.search(text) is not None

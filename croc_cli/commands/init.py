@@ -40,7 +40,7 @@ def init(
     from croc_cli.recipe.issues import nearest
 
     if device not in ("auto", "cpu", "cuda"):
-        match = nearest(device, ("auto", "cpu", "cuda")) or ("cuda" if device == "gpu" else None)
+        match = "cuda" if device.lower() == "gpu" else nearest(device, ("auto", "cpu", "cuda"))
         raise UsageError(
             f"--device {device}: there is no such device",
             hint=f"did you mean {match}?" if match else "one of auto, cpu, cuda",

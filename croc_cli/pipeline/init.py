@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from croc_cli.errors import RecipeError, UsageError
 from croc_cli.launch.devices import Machine
@@ -60,6 +61,7 @@ class DataFacts:
         rows: Rows that were looked at.
         with_image: Those that have an image.
         is_whole: Whether these are all.
+        captions_only: Every one is an image and its caption.
     """
 
     is_llava: bool
@@ -67,6 +69,7 @@ class DataFacts:
     rows: int
     with_image: int
     is_whole: bool
+    captions_only: bool
 
     def describe(self) -> str:
         """Return it in words, as the recipe's comment says it."""
@@ -102,7 +105,8 @@ def look_at_data(data: Path, images: Path | None) -> DataFacts:
     if any(not place.content for row in pictured for _, place in row.images()):
         folder = _image_folder(data, images, pictured, opened)
     is_llava = is_json and all(isinstance(row.row, dict) and "conversations" in row.row for row in seen)
-    return DataFacts(is_llava, folder, len(seen), len(pictured), is_whole)
+    captions_only = all(len(row.images()) == 1 and len(row.row.get("conversations") or ()) == 2 for row in seen)
+    return DataFacts(is_llava, folder, len(seen), len(pictured), is_whole, captions_only)
 
 
 def _image_folder(data: Path, images: Path | None, rows: list[CheckedRow], opened: CheckedData) -> Path | None:
@@ -134,7 +138,7 @@ def write_recipe(request: InitRequest, facts: DataFacts, machine: Machine) -> Pa
     if request.file.exists() and not request.force:
         raise UsageError(f"{request.file} is there already", hint="--force replaces it; another name keeps both")
     like = request.like or (ON_GPUS if machine.cuda and request.device != "cpu" else ON_CPU)
-    text = recipe_text(request, facts, like, fitting_batches(like, request.num_ranks))
+    text = recipe_text(request, facts, like, stage_changes(like, request.num_ranks, captions_only=facts.captions_only))
     trial = request.file.with_name(f"{request.file.stem}.trial.yaml")
     try:
         write_whole(trial, text)
@@ -149,26 +153,35 @@ def write_recipe(request: InitRequest, facts: DataFacts, machine: Machine) -> Pa
     return request.file
 
 
-def fitting_batches(like: str, num_ranks: int | None) -> dict[str, int]:
-    """Return the micro-batch of each stage whose own one does not divide its batch over so many ranks."""
+def stage_changes(like: str, num_ranks: int | None, *, captions_only: bool) -> dict[str, dict[str, Any]]:
+    """Return what stages need that the recipe which is extended does not have.
+
+    Args:
+        like: That recipe.
+        num_ranks: Ranks that the batches must divide over; None leaves them as they are.
+        captions_only: Every row is an image and its caption, as the template plain takes them.
+    """
     recipe = load_recipe(like, environ={}).recipe
-    found = {}
-    for stage in STAGES if num_ranks is not None else ():
-        batch = getattr(recipe, stage).batch
-        fits = [size for size in range(batch.micro_size, 0, -1) if batch.global_size % (size * (num_ranks or 1)) == 0]
+    found: dict[str, dict[str, Any]] = {}
+    for stage in STAGES:
+        section = getattr(recipe, stage)
+        batch, ranks = section.batch, num_ranks or 1
+        fits = [size for size in range(batch.micro_size, 0, -1) if batch.global_size % (size * ranks) == 0]
         if fits and fits[0] != batch.micro_size:
-            found[stage] = fits[0]
+            found[stage] = {"batch": {"micro_size": fits[0]}}
+        if section.template == "plain" and not captions_only:
+            found[stage] = {"template": recipe.finetune.template} | found.get(stage, {})
     return found
 
 
-def recipe_text(request: InitRequest, facts: DataFacts, like: str, micro_sizes: Mapping[str, int]) -> str:
+def recipe_text(request: InitRequest, facts: DataFacts, like: str, changes: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the recipe as YAML with comments.
 
     Args:
         request: What it is made for.
         facts: Of its data.
         like: Recipe that it extends.
-        micro_sizes: Stages whose micro-batch is another one.
+        changes: What stages need that it does not have.
     """
     name = quoted(request.file)
     lines = [
@@ -184,8 +197,8 @@ def recipe_text(request: InitRequest, facts: DataFacts, like: str, micro_sizes: 
     lines += ["data:", _line(f"  {STAGES[0]}: &mine {_source(request, facts)}", facts.describe())]
     lines += [_line(f"  {stage}: *mine", "the same rows; write a source of its own here") for stage in STAGES[1:]]
     lines.append(_line("  cache_features: null", "a folder here keeps the tower's features for later epochs"))
-    for stage, size in micro_sizes.items():
-        lines.append(_line(f"{stage}: {{batch: {{micro_size: {size}}}}}", "so that the batch divides over the ranks"))
+    for stage, values in changes.items():
+        lines.append(_line(f"{stage}: {_value(values)}", "as these rows and ranks need it"))
     launch = {"device": request.device} if request.device != "auto" else {}
     if request.num_ranks is not None:
         launch["num_ranks"] = request.num_ranks  # type: ignore[assignment]
