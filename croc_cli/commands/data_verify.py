@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from croc_cli.commands.options import SetOption
+from croc_cli.commands.options import MOST_PROCESSES, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import looks_like_path
 
 if TYPE_CHECKING:
@@ -41,18 +42,21 @@ def verify(
         typer.Option("--eval-data", metavar="DIR", help="Evaluation sets; left out: eval below the data root"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that decode; left out: every core")
+        int | None,
+        typer.Option(
+            "--workers", min=1, max=MOST_PROCESSES, metavar="N", help="Processes that decode; left out: every core"
+        ),
     ] = None,
 ) -> None:
     """Check data before it is trained on; with errors the exit code is 2."""
     from croc_cli.console import result, say_next
     from croc_cli.errors import EXIT_USAGE
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.sources.verify.verify import verify_mix
 
     is_good = True
     for path, folder, check in targets(target, stage, assignments or [], image_folder, deep=deep):
-        with WorkLine("done") as line:
+        with work_line("done") as line:
             report = verify_mix(
                 path,
                 deep=deep,
@@ -64,7 +68,7 @@ def verify(
                 stage=check,
                 progress=line,
             )
-        result(describe_report(report, deep=deep))
+        result(describe_report(report, deep=deep, fix=fix, stage=check.name if check is not None else None))
         is_good = is_good and (report.ok or report.clean_path is not None)
     if not is_good:
         raise typer.Exit(EXIT_USAGE)
@@ -76,7 +80,7 @@ def next_command(target: str, image_folder: Path | None) -> str | None:
     """Return the command that follows a check that went well: training of a recipe, a recipe for a file."""
     import shlex
 
-    path = Path(target).expanduser()
+    path = own_path(target)
     if is_recipe(path):
         return shlex.join(["croc", "run", target])
     if (path / "manifest.json").is_file():
@@ -95,7 +99,7 @@ def targets(
     """Return (path, image folder, what its stage asks of it) of everything that is to be checked."""
     from croc_cli.errors import UsageError
 
-    path = Path(target).expanduser()
+    path = own_path(target)
     if not is_recipe(path):
         if not path.exists():
             raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe")
@@ -143,13 +147,13 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
         from croc_cli.pipeline.tokens import row_tokens
 
         tokens = row_tokens(recipe, stage)
-    check = StageCheck(section.template, section.image_aspect, section.max_length, tokens)
+    check = StageCheck(section.template, section.image_aspect, section.max_length, tokens, stage)
     if isinstance(source, LlavaJsonData):
         return data_path(recipe.data.root, source.path), data_path(recipe.data.root, source.image_folder), check
     return mix_folder(recipe, stage), None, check
 
 
-def describe_report(report: "VerifyReport", *, deep: bool) -> str:
+def describe_report(report: "VerifyReport", *, deep: bool, fix: bool = False, stage: str | None = None) -> str:
     """Return what a check found, the first examples of each kind, and what there is to do."""
     share = f", {report.bad_rows:,} with errors" if report.bad_rows else ""
     lines = [f"{report.path}: {report.rows:,} rows{share}"]
@@ -177,6 +181,23 @@ def describe_report(report: "VerifyReport", *, deep: bool) -> str:
         lines.append(f"all of them: {report.list_file}")
     if report.clean_path is not None:
         lines.append(f"clean copy: {report.clean_path}; what it leaves out: {report.dropped_file}")
+        lines += ["to train on it, write into the recipe:", *recipe_lines(report, stage)]
+    elif fix:
+        lines.append("no row has an error, so there is nothing to leave out and no copy")
     elif report.bad_rows:
         lines.append("--fix writes a copy without the rows that have errors")
     return "\n".join(lines)
+
+
+def recipe_lines(report: "VerifyReport", stage: str | None) -> list[str]:
+    """Return the lines of a recipe that use a clean copy, from the folder where croc is run."""
+    import yaml
+
+    source: dict[str, str] = {"path": str(report.clean_path)}
+    if report.image_root is not None:
+        source = {"kind": "llava_json", **source, "image_folder": str(report.image_root)}
+    content = {"data": {stage or "finetune": source}}
+    lines = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).splitlines()
+    if stage is None:
+        lines[1] += "  # or another stage"
+    return [f"  {line}" for line in lines]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE
-from croc_cli.recipe.paths import own_path
 from croc_cli.words import counted
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _PLANNED_GPUS = 8
 def plan(
     recipe: RecipeArgument = DEFAULT_RECIPE,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, metavar="N", help="GPUs in all; left out: as it would run")
+        int | None, typer.Option("--gpus", min=1, max=10**6, metavar="N", help="GPUs in all; left out: as it would run")
     ] = None,
     gpu_memory: Annotated[
         str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Of one GPU, such as 80GB")

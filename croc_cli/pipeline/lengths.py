@@ -7,6 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from croc_cli.files import own_path
+
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
     from croc_cli.sources.mix.lengths import Counting, LengthsCount
@@ -66,12 +68,12 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
 
 def _count(pool: ProcessPoolExecutor, num_workers: int, counting: "Counting", lengths: "LengthsCount") -> int:
     """Count what is not counted yet, and return how many lengths are estimates."""
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
 
     folder, total = lengths.mix.folder, len(lengths.mix)
     running: deque[tuple[list[int], Future[tuple[list[int], int]]]] = deque()
     done, num_estimated = lengths.num_counted, 0
-    with WorkLine("rows") as line:
+    with work_line("rows") as line:
         blocks = lengths.open_blocks()
         while True:
             while len(running) < _AHEAD * num_workers and (places := next(blocks, None)) is not None:
@@ -103,7 +105,7 @@ def _rows(counting: "Counting", folder: Path, places: list[int]) -> tuple[list[i
 def _llm(recipe: "Recipe") -> str:
     from croc_cli.recipe.facts import builtin_folder
 
-    folder = builtin_folder(recipe.model.llm, "llm") or Path(recipe.model.llm).expanduser()
+    folder = builtin_folder(recipe.model.llm, "llm") or own_path(recipe.model.llm)
     return str(folder if folder.exists() else recipe.model.llm)
 
 
