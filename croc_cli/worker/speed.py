@@ -75,7 +75,8 @@ def picture_seconds(case: dict[str, Any]) -> float:
         with torch.no_grad():
             return seconds_of(lambda: tower(pixels), device)
 
-    return over_layers(measure, num_layers=sizes["num_layers"], width=sizes["hidden_size"]) / count
+    seconds: float = over_layers(measure, num_layers=sizes["num_layers"], width=sizes["hidden_size"]) / count
+    return seconds
 
 
 class Step:
@@ -133,7 +134,7 @@ class Step:
         loss = F.cross_entropy(logits.float().flatten(0, 1), self.ids.flatten())
         if masked:
             loss = loss + (hidden[:, :masked] - visual[:, :masked].detach()).float().square().mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def measure_case(case: dict[str, Any]) -> dict[str, float]:

@@ -29,15 +29,15 @@ def test_hours_follow_from_what_was_measured() -> None:
     assert align.hours * 3600 == pytest.approx(200 * 2.0 + 400 * 1.0 + 3200 * 0.5 + 10.0)
 
 
-def test_pictures_whose_features_are_kept_are_computed_once() -> None:
-    kept = recipe("nano", data__align={"kind": "llava_json", "path": "x.json", "image_folder": "x", "num_samples": 100})
-    cached = recipe(
-        "nano",
-        data__align={"kind": "llava_json", "path": "x.json", "image_folder": "x"},
-        data__cache_features="features",
-    )
-    measured = replace(CPU, speeds={"align": StageSpeed(**ANSWER)})
-    assert recipe_resources(kept, measured)[0].hours == recipe_resources(cached, measured)[0].hours
+def test_pictures_whose_features_are_kept_are_computed_once(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"conversations": []}\n' * 10)
+    changes = {"data__align__path": str(file), "align__max_steps": 40}
+    measured = replace(CPU, speeds={"align": StageSpeed(0.0, 1.0, 0.0, 0.0)})
+    kept = recipe_resources(recipe("smol", **changes), measured)[0]
+    computed = recipe_resources(recipe("smol", data__cache_features=None, **changes), measured)[0]
+    assert kept.hours * 3600 == pytest.approx(10 / 2)
+    assert computed.hours * 3600 == pytest.approx(40 * 4 / 2)
 
 
 def test_a_measurement_is_kept_and_asked_for_once(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
