@@ -36,7 +36,7 @@ LIGHT = (
     "report",
     "ablation",
 )
-HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
+HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "serve", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub_clone": ("errors",),
     "reading": ("errors", "files"),
     "pictures": (),
-    "run_dir": ("words", "errors", "names"),
+    "run_dir": ("words", "errors", "names", "reading"),
     "place": ("words", "errors", "names", "run_dir"),
     "console": ("words", "errors", "names"),
     "progress": ("words",),
@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
     "report": (*BASE, "recipe", "sources", "launch", "estimate", "benchmarks"),
     "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
-    "commands": (*LIGHT, "chat", "checkpoint", "data"),
+    "commands": (*LIGHT, "chat", "serve", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,
     "objectives": LIGHT,
@@ -71,6 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "train": (*LIGHT, "data", "model", "objectives", "checkpoint"),
     "eval": (*LIGHT, "data", "model", "checkpoint", "demo"),
     "chat": (*LIGHT, "data", "model", "checkpoint", "eval"),
+    "serve": (*LIGHT, "data", "model", "checkpoint", "eval", "chat"),
     "demo": (*LIGHT, "data", "model"),
     "worker": (*LIGHT, *HEAVY),
 }
@@ -197,7 +198,7 @@ def test_commands_import_heavy_rooms_only_inside_functions() -> None:
         for path in FILES
         if room_of(path) == "commands"
         for module, line in imports(path, top_level_only=True)
-        if module.startswith(("croc_cli.chat", "croc_cli.checkpoint", "croc_cli.data"))
+        if module.startswith(("croc_cli.chat", "croc_cli.serve", "croc_cli.checkpoint", "croc_cli.data"))
     ]
     assert wrong == []
 
@@ -240,6 +241,8 @@ COMMANDS = (
     "finetune",
     "chat",
     "convert",
+    "serve",
+    "compare-answers",
     "push",
     "doctor",
     "recipes",
