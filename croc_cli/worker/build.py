@@ -23,11 +23,12 @@ from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
+from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
 from croc_cli.sources.lengths import find_lengths
 from croc_cli.sources.recipe_mix import mix_folder
-from croc_cli.train.stage_module import ObjectiveSettings, StageModule
-from croc_cli.train.trainer import TrainerSettings
+from croc_cli.train.stage_module import StageModule
+from croc_cli.train.state import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
 
 LLM_TEMPLATE_KEY = "llm_chat_template"
@@ -120,18 +121,8 @@ def build_objectives(section: StageRecipe) -> ObjectiveSettings:
     """Return what a stage minimises."""
     if not isinstance(section, ReconstructStage):
         return ObjectiveSettings()
-    how = section.reconstruction
-    return ObjectiveSettings(
-        caption_weight=section.objectives.caption_weight,
-        reconstruction_weight=section.objectives.reconstruction_weight,
-        target=how.target,
-        loss=how.loss,
-        smooth_l1_beta=how.smooth_l1_beta,
-        per_dimension=how.per_dimension,
-        reduction=how.reduction,
-        scope=how.scope,
-        stop_gradient=how.stop_gradient,
-    )
+    measured = section.reconstruction.model_dump(exclude={"head", "head_dropout"})
+    return ObjectiveSettings(**section.objectives.model_dump(), **measured)
 
 
 def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration) -> MultimodalModel:

@@ -266,13 +266,9 @@ def explained_shares(parts: StageParts, output: MultimodalOutput, masked: Tensor
     wanted = normalise_targets(output.visual_targets.float(), settings.target)
     mean = wanted[masked.to(wanted.device)].mean(dim=0)
 
-    def distance(guess: Tensor) -> Tensor:
-        return position_distances(
-            guess, wanted, loss=settings.loss, beta=settings.smooth_l1_beta, per_dimension=settings.per_dimension
-        )
-
-    shares: Tensor = 1 - distance(output.visual_hidden.float()) / distance(mean.expand_as(wanted)).clamp(min=1e-8)
-    return shares.cpu()
+    found = position_distances(output.visual_hidden.float(), wanted, settings)
+    of_mean = position_distances(mean.expand_as(wanted), wanted, settings)
+    return (1 - found / of_mean.clamp(min=1e-8)).cpu()
 
 
 def _shown(parts: StageParts, pixels: Tensor) -> Image.Image:

@@ -5,7 +5,7 @@ second time, in fresh processes, it goes on from there, and what was saved answe
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from torch import nn
 
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.dataset import Dataset
-from croc_cli.data.sampler import SameBatchSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import CrocError, RunError, first_line
 from croc_cli.eval.prompts import evaluation_encoder
@@ -25,10 +24,9 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
-from croc_cli.train.trainer import TrainerState
+from croc_cli.train.state import TrainerState
+from croc_cli.train.trainer import Saver
 from croc_cli.worker.build import StageParts, stage_section
-
-Save = Callable[[TrainerState, dict[str, Any]], Path]
 
 ANSWER_TOKENS = 16
 _DRAWN = 500
@@ -58,7 +56,6 @@ class Preflight:
         self.stage_dir = stage_dir
         self.parts = parts
         self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
-        self.saved = stage_dir.checkpoints
         self.device = device
 
     def begin(self) -> None:
@@ -68,7 +65,7 @@ class Preflight:
             RunError: The template ends no answer, or nothing of the samples is trained.
         """
         loader = self.parts.loader
-        loader.sampler = SameBatchSampler.like(loader.sampler, self.longest)
+        loader.sampler = loader.sampler.dealing(self.longest)
         self._note(longest=self._describe(self.longest[0]), micro_size=self.section.batch.micro_size)
         check_end_tokens(self.parts, template=self.section.template)
         self._check_trained_tokens()
@@ -90,16 +87,6 @@ class Preflight:
             ) from error
         finally:
             handle.remove()
-
-    def saving(self, save: Save) -> Save:
-        """Return a save that saves the first step alone: the one from which fresh processes go on."""
-
-        def first_only(state: TrainerState, health: dict[str, Any]) -> Path:
-            if state.step == 1:
-                self.saved = save(state, health)
-            return self.saved
-
-        return first_only
 
     def finish(self, *, checkpoint: Path, answers: bool) -> None:
         """Note what memory it took; with `answers`, have a checkpoint answer a question on rank 0."""
@@ -145,6 +132,38 @@ class Preflight:
         if rank() == 0:
             file = self.stage_dir.preflight_file
             write_json(file, {**read_json(file), **values})
+
+
+class FirstSaveOnly:
+    """Saves the first step alone: the one that fresh processes resume from.
+
+    Args:
+        saver: What saves it.
+        folder: Of the checkpoints.
+    """
+
+    def __init__(self, saver: Saver, folder: Path) -> None:
+        self.saver = saver
+        self.saved = folder
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether that save failed."""
+        return self.saver.has_failed
+
+    def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
+        """Save the first step, and return its checkpoint for every later one."""
+        if state.step == 1:
+            self.saved = self.saver.save(state, health)
+        return self.saved
+
+    def finish(self) -> None:
+        """Wait until it is complete, on all ranks."""
+        self.saver.finish()
+
+    def wait(self) -> None:
+        """Wait for this rank's part alone."""
+        self.saver.wait()
 
 
 class ModuleCalls:

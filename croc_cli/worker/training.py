@@ -33,13 +33,14 @@ from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
 from croc_cli.train.position import POSITION, PositionWriter
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
-from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
+from croc_cli.train.state import HEALTH_KEYS, TrainerState
+from croc_cli.train.trainer import Trainer
 from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
-from croc_cli.worker.preflight import Preflight
+from croc_cli.worker.preflight import FirstSaveOnly, Preflight
 from croc_cli.worker.start import find_start
 
 
@@ -117,6 +118,8 @@ def run_training(
     POSITION.at("making the engine")
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
+    if 0 < state.step < parts.settings.num_steps and preflight is None:
+        say(f"resuming at step {state.step + 1} of {parts.settings.num_steps}")
     metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
     metrics.drop_after(state.step)
     saver = CheckpointSaver(
@@ -138,7 +141,7 @@ def run_training(
             warmup_ratio=section.optimizer.warmup_ratio,
         ),
         state=state,
-        save=preflight.saving(saver.save) if preflight else saver.save,
+        saver=FirstSaveOnly(saver, stage_dir.checkpoints) if preflight else saver,
         metrics=metrics,
         events=events,
         stop_file=stage_dir.stop_file,
@@ -201,7 +204,7 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
         offloaded=section.offload != "none",
         on_gpu=device == "cuda",
         # Without ZeRO, DeepSpeed would clip before it measures; the optimizer does both in order.
-        clip_norm=section.optimizer.clip_norm if section.zero_stage == 0 else 0.0,
+        clip_norm=section.optimizer.clip_norm if section.zero_stage == 0 else None,
     )
     if section.zero_stage == 0:
         config = config | {"gradient_clipping": 0.0}
@@ -258,6 +261,7 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "stage": stage,
         "steps": state.step,
         "seconds": state.seconds,
+        "save_seconds": state.save_seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
         "health": {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None},
         "counts": {

@@ -1,0 +1,53 @@
+"""When bad images and samples that train nothing are too many for a run to be worth its time."""
+
+from croc_cli.train.state import TrainerState
+from croc_cli.train.step_report import StepCounts
+
+EMPTY_STEPS = 20
+"""Steps without a single trained token since the start after which a run stops."""
+
+Failure = tuple[str, str]
+"""Message and hint."""
+
+
+def bad_image_failure(
+    state: TrainerState, counts: StepCounts, limit: int | str, *, last: tuple[str, str, str]
+) -> Failure | None:
+    """Return why a run must stop for its bad images, or None; equal on all ranks.
+
+    Args:
+        state: Before the step.
+        counts: Of the step.
+        limit: `data.max_bad_images`: a number of images, or a share of those seen so far, such as `5%`. By share, one
+            bad image is always allowed.
+        last: Sample, image and reason of the last one.
+    """
+    bad, seen = state.bad_images + counts.bad_images, state.images + counts.images_shown
+    allowed = max(1.0, float(limit[:-1]) / 100 * seen) if isinstance(limit, str) else limit
+    sample_id, name, reason = last
+    named = f"the last one was {name} of sample {sample_id} ({reason})"
+    if bad > allowed:
+        of_seen = f" of {seen}" if isinstance(limit, str) else ""
+        return (
+            f"{bad}{of_seen} images failed to open, more than data.max_bad_images = {limit}; {named}",
+            "mend the images, or allow more with data.max_bad_images",
+        )
+    if counts.bad_images == counts.images_shown > 1:
+        return (
+            f"none of the {counts.images_shown} images of step {state.step + 1} opened; {named}",
+            "an image folder one level off looks like this; `croc data verify` names every image that does not open",
+        )
+    return None
+
+
+def nothing_trained_failure(state: TrainerState, *, num_steps: int) -> Failure | None:
+    """Return why a run that has trained nothing so far must stop, or None; looked at after a step."""
+    if state.trained or state.step < min(num_steps, EMPTY_STEPS):
+        return None
+    reasons = [f"{state.dropped} samples had nothing left to train, such as samples cut before their answer"]
+    if state.bad_images:
+        reasons.append(f"{state.bad_images} images did not open")
+    return (
+        f"no token was trained in {state.step} steps: {', and '.join(reasons)}",
+        "raise the stage's max_length, or see `croc data verify` for what is wrong with the samples",
+    )
