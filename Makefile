@@ -2,13 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow check bench fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/croc demo
 
+# Two processes, a file of tests to each at a time, so that what a file's tests share is made once.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
@@ -21,6 +22,9 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz --minutes 60
 
 # torch first, then what deepspeed's build looks for, then deepspeed without build isolation: it imports torch to build.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoImageProcessor
 
 from croc_cli.demo.language import BRIEF_FORMS, brief_caption
-from croc_cli.demo.pretrain_backbones import LLM, VISION_TOWER
-from croc_cli.demo.pretrain_tower import draw_pixels, normalise
+from croc_cli.demo.pretrain.backbones import LLM, VISION_TOWER
+from croc_cli.demo.pretrain.tower import draw_pixels, normalise
 from croc_cli.demo.scenes import sample_scene
 from croc_cli.model.build import assemble
 from croc_cli.model.projector import CaptionedPictures

@@ -9,7 +9,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-LIGHT = ("errors", "names", "run_dir", "commands", "recipe", "sources", "launch", "benchmarks", "report", "ablation")
+LIGHT = (
+    "errors",
+    "names",
+    "run_dir",
+    "console",
+    "commands",
+    "recipe",
+    "sources",
+    "estimate",
+    "launch",
+    "pipeline",
+    "benchmarks",
+    "report",
+    "ablation",
+)
 HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
@@ -19,12 +33,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "run_dir": ("errors", "names"),
+    "console": ("errors", "names"),
     "recipe": ("errors", "names"),
     "sources": ("errors", "names", "run_dir", "recipe"),
     "benchmarks": ("errors", "names", "run_dir"),
     "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "benchmarks"),
-    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "benchmarks", "report"),
+    "estimate": ("errors", "names", "run_dir", "recipe", "sources", "launch"),
+    "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
+    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "estimate", "benchmarks"),
+    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "estimate", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,
@@ -82,6 +99,48 @@ def test_every_room_imports_only_what_the_table_allows() -> None:
             if parts[1] != room and parts[1] not in MAY_IMPORT[room]:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {module}")
     assert wrong == []
+
+
+SOURCES_ORDER = ("read", "known", "mix", "fetch", "verify")
+"""Parts of `sources`; each may import those before it."""
+
+
+def test_the_parts_of_sources_import_in_one_direction() -> None:
+    wrong = []
+    for path in FILES:
+        parts = path.relative_to(PACKAGE).parts
+        if parts[0] != "sources" or len(parts) < 3:
+            continue
+        for module, line in imports(path):
+            found = module.split(".")
+            if found[:2] != ["croc_cli", "sources"] or len(found) < 3 or found[2] == parts[1]:
+                continue
+            if SOURCES_ORDER.index(found[2]) > SOURCES_ORDER.index(parts[1]):
+                wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {module}")
+    assert wrong == []
+
+
+def file_imports() -> dict[str, set[str]]:
+    """Return for each module of the package the modules of the package that it imports, within functions too."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules = {module for module, _ in imports(path)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found[name] = {module for module in modules if module in names and module != name}
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    left = file_imports()
+    while free := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in free:
+            del left[name]
+    on_circles = {name: sorted(needed & left.keys()) for name, needed in left.items()}
+    assert on_circles == {}
 
 
 def test_every_room_is_in_the_table() -> None:

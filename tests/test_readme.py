@@ -1,4 +1,4 @@
-"""Every command of the README does what it says: training and pip are stopped at the plan, the rest runs."""
+"""Every command of every README does what it says: training and pip are stopped at the plan, the rest runs."""
 
 import json
 import re
@@ -16,8 +16,8 @@ from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.benchmarks.results import score_benchmark, write_results
 from croc_cli.recipe.load import load_recipe
 from croc_cli.run_dir import RunDir
-from croc_cli.sources.mix import build_mix
-from croc_cli.sources.recipe_mix import mix_folder, mix_spec
+from croc_cli.sources.mix.mix import build_mix
+from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from tests.benchmarks.golden_files import load, write_files
 from tests.checkpoint.originals import make_original
 from tests.commands.croc import Answer, croc
@@ -26,31 +26,43 @@ from tests.sources.data import encoded, image_row, picture, text_row, write_json
 from tests.tiny import make_tiny_llava
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = sorted(
+    file
+    for file in ROOT.rglob("README.md")
+    if not any(part.startswith(".") or part == "node_modules" for part in file.relative_to(ROOT).parts)
+)
+TEXTS = {file: file.read_text(encoding="utf-8") for file in FILES}
+ALL = "\n".join(TEXTS.values())
+HOUSE = TEXTS[ROOT / "croc_cli" / "README.md"]
+NANO = TEXTS[ROOT / "tests" / "bench" / "nano" / "README.md"]
+MOST_BYTES = 12 * 1024
+"""Of the front page."""
 STAGES = ("align", "reconstruct", "finetune", "run", "demo")
 
 
 def commands() -> list[str]:
-    """Return the command lines of the README's code blocks, without their comments."""
+    """Return the command lines of the code blocks of all READMEs, each once, without their comments."""
     lines: list[str] = []
-    fence = None
-    for line in README.splitlines():
-        if line.startswith("```"):
-            fence = line if fence is None else None
-        elif fence == "```":  # a block without a language is one to type
-            lines.append(line.split(" #")[0].strip())
-    return [line for line in lines if re.match(r"(croc|make|pip|python3?) [\w-]", line)]
+    for text in TEXTS.values():
+        fence = None
+        for line in text.splitlines():
+            if line.startswith("```"):
+                fence = line if fence is None else None
+            elif fence == "```":  # a block without a language is one to type
+                lines.append(line.split(" #")[0].strip())
+        assert fence is None, "a code block is not closed"
+    return [line for line in dict.fromkeys(lines) if re.match(r"(croc|make|pip|python3?) [\w-]", line)]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the README speaks of."""
+    """A folder with the files that the READMEs mention."""
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (64, 48), "red").save("image.jpg")
-    [recipe] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", README, flags=re.DOTALL)
+    [recipe] = re.findall(r"```yaml\n# mine.yaml\n(.*?)```", ALL, flags=re.DOTALL)
     Path("mine.yaml").write_text(recipe, encoding="utf-8")
     for name in ("my-sources.yaml", "drawn.yaml", "mixed.yaml"):
-        [text] = re.findall(rf"```yaml\n# {name}\n(.*?)```", README, flags=re.DOTALL)
+        [text] = re.findall(rf"```yaml\n# {name}\n(.*?)```", ALL, flags=re.DOTALL)
         Path(name).write_text(text, encoding="utf-8")
     write_sources(Path("data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -98,7 +110,26 @@ def run(line: str) -> Answer:
 def test_the_readme_has_the_commands_that_this_file_tries() -> None:
     names = {tuple(shlex.split(line)[:2]) for line in commands()}
     assert {("croc", name) for name in ("align", "reconstruct", "finetune", "run", "chat", "recipes")} <= names
-    assert {("make", name) for name in ("demo", "test", "check", "slow", "bench")} <= names
+    assert {("make", name) for name in ("test", "check", "slow", "bench", "fuzz")} <= names
+
+
+def test_the_front_page_has_at_most_12_kb_and_the_commands_to_start_with() -> None:
+    front = TEXTS[ROOT / "README.md"]
+    assert len(front.encode()) <= MOST_BYTES
+    assert "git clone" in front
+    assert "make demo" in front
+
+
+def test_every_link_between_readmes_leads_to_a_file_and_a_heading() -> None:
+    for file, text in TEXTS.items():
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            name, _, anchor = target.partition("#")
+            there = (file.parent / name).resolve() if name else file
+            assert there.exists(), f"{file}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+                assert anchor in slugs, f"{file}: {target}"
 
 
 def test_a_recipe_with_sources_of_ones_own_is_planned_as_the_readme_writes_it(place: Path) -> None:
@@ -146,7 +177,7 @@ def test_make_targets_exist(line: str) -> None:
 
 def test_the_file_tree_names_every_room() -> None:
     rooms = {path.name for path in (ROOT / "croc_cli").iterdir() if (path / "__init__.py").exists()}
-    missing = {room for room in rooms if not re.search(rf"^  {room}/ ", README, flags=re.MULTILINE)}
+    missing = {room for room in rooms if not re.search(rf"^  {room}/ ", HOUSE, flags=re.MULTILINE)}
     assert not missing
 
 
@@ -157,7 +188,7 @@ RESULTS = ROOT / "tests" / "bench" / "nano"
 def test_the_readme_shows_each_ablation_as_it_came_out(name: str) -> None:
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     text = (RESULTS / f"{name}.md").read_text(encoding="utf-8").strip()
-    assert text in README
+    assert text in NANO
     heads, *cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     shown = {row[0]: row[heads.index("mean")] for row in cells}
     assert [row["recipe"] for row in result["rows"]] == [row.recipe for row in TABLES[name].rows]
@@ -170,7 +201,7 @@ def test_the_readme_shows_each_ablation_as_it_came_out(name: str) -> None:
 
 
 def test_the_readmes_pictures_are_there_and_charts_have_their_data_beside_them() -> None:
-    files = [ROOT / name for name in re.findall(r'<img src="([^"]+)"', README)]
+    files = [file.parent / name for file, text in TEXTS.items() for name in re.findall(r'<img src="([^"]+)"', text)]
     assert {"pool-size-caption-loss", "matching-pool-window-share", "attention-mask", "data-composition"} <= {
         file.stem for file in files
     }

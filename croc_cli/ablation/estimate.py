@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from croc_cli.ablation.stages import ChainLink, RowRun, StageStore, open_links
+from croc_cli.estimate.resources import GPU_PEAK_FLOPS, PAPER_SAMPLES, TEXT_TOKENS
 from croc_cli.launch.plan import count_samples, count_steps
-from croc_cli.launch.resources import GPU_PEAK_FLOPS, PAPER_SAMPLES, TEXT_TOKENS
 from croc_cli.names import STAGES, stage_name
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.parameters import parameter_counts

@@ -11,14 +11,14 @@ import safetensors.torch
 import transformers
 
 from croc_cli import __version__
-from croc_cli.checkpoint.gguf import GgufOptions, write_gguf
+from croc_cli.checkpoint.formats.gguf import GgufOptions, write_gguf
+from croc_cli.checkpoint.formats.original import is_original
+from croc_cli.checkpoint.formats.original_load import OriginalOptions, open_original
+from croc_cli.checkpoint.formats.original_write import write_original
 from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, weights_files
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
-from croc_cli.checkpoint.original import is_original
-from croc_cli.checkpoint.original_load import OriginalOptions, open_original
-from croc_cli.checkpoint.original_write import write_original
 from croc_cli.errors import UsageError
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.run_dir import sha256_of

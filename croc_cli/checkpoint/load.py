@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
+from croc_cli.checkpoint.formats.original import is_original
+from croc_cli.checkpoint.formats.original_load import open_original
 from croc_cli.checkpoint.locate import check_safetensors, locate_checkpoint, read_config
 from croc_cli.checkpoint.metadata import TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
 from croc_cli.checkpoint.opened import check_whole
-from croc_cli.checkpoint.original import is_original
-from croc_cli.checkpoint.original_load import open_original
 from croc_cli.errors import UsageError, first_line
 from croc_cli.model.vision_tower import OPENING_ERRORS
 

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, weights_files
-from croc_cli.checkpoint.original import SUPPORTED, is_original, read_original_config
+from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
+from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, weights_files
 from croc_cli.errors import UsageError
 from croc_cli.names import RUNS_FOLDER, StageName
 
@@ -108,7 +108,7 @@ def read_config(folder: Path) -> dict[str, object]:
     file = folder / "config.json"
     if not file.is_file():
         raise UsageError(f"{folder} is no checkpoint: it has no config.json", hint=_HINT)
-    return _read_object(file)
+    return read_object(file)
 
 
 def check_stock_config(config: Mapping[str, object], folder: Path) -> None:
@@ -135,7 +135,7 @@ def check_checkpoint(folder: Path) -> None:
         raise UsageError(f"{folder} has no processor: processor_config.json is missing", hint=hint)
     index_file = folder / _INDEX_FILE
     if index_file.is_file():
-        weight_map = _read_object(index_file).get("weight_map")
+        weight_map = read_object(index_file).get("weight_map")
         shards = set(weight_map.values()) if isinstance(weight_map, dict) else {f"weight_map of {_INDEX_FILE}"}
         if missing := sorted(name for name in shards if not (folder / name).is_file()):
             raise UsageError(f"{folder} is not whole: {missing[0]} is missing, which {_INDEX_FILE} lists", hint=hint)
@@ -167,16 +167,3 @@ def check_safetensors(file: Path) -> None:
             raise UsageError(f"{file} is no safetensors file: its header is not readable", hint=hint) from error
     if size != expected:
         raise UsageError(f"{file} has {size} bytes, its header says {expected}", hint=hint)
-
-
-def _read_object(file: Path) -> dict[str, object]:
-    """Return the JSON object in `file`."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{file} cannot be read: {error}", hint="the checkpoint is damaged; use another one"
-        ) from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} holds no JSON object", hint="the checkpoint is damaged; use another one")
-    return values

@@ -5,20 +5,22 @@ Imports nothing heavy, so that a folder can be chosen and checked before torch i
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from croc_cli.errors import UsageError
-from croc_cli.names import StageName
+from croc_cli.checkpoint.known_files import known_sha256
+from croc_cli.errors import UsageError, first_line
+from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.schema import AspectName, TemplateName
-from croc_cli.run_dir import sha256_of
 
 METADATA_FILE = "croc.json"
 RECIPE_FILE = "recipe.yaml"
 TRAINING_STATE_FILE = "croc_training_state.safetensors"
 RESUME_FOLDER = "resume"
+DAMAGED = "the checkpoint is damaged; use another one"
+"""Hint of whoever finds a file of a checkpoint that nothing can be done about."""
 
 VisualNorm = Literal["none", "l2"]
 
@@ -72,25 +74,71 @@ def read_metadata(folder: Path) -> CheckpointMetadata:
     """Return what `folder` says about itself; a folder without croc.json is a stock LLaVA.
 
     Raises:
-        UsageError: croc.json cannot be read or says something that no version of croc wrote.
+        UsageError: croc.json cannot be read or says something that no version of croc wrote; the key is named.
     """
     file = folder / METADATA_FILE
     if not file.exists():
         return CheckpointMetadata()
+    values = read_object(file)
+    for name, (is_right, expected) in _EXPECTED.items():
+        if values.get(name) is not None and not is_right(values[name]):
+            shown = json.dumps(values[name], ensure_ascii=True)
+            raise UsageError(f"{file}: {name} is {shown[:80]}, expected {expected}", hint=DAMAGED)
+    known = {one.name: values.pop(one.name) for one in fields(CheckpointMetadata) if values.get(one.name) is not None}
+    start = known.pop("start", None)
+    known.pop("extra", None)
+    return CheckpointMetadata(**known, start=StartPoint(**start) if start else None, extra=values)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a checkpoint's file.
+
+    Raises:
+        UsageError: The file cannot be read or holds something else; it is named.
+    """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        start = values.pop("start", None)
-        known = {name.name: values.pop(name.name) for name in fields(CheckpointMetadata) if name.name in values}
-        metadata = CheckpointMetadata(**known, start=StartPoint(**start) if start else None, extra=values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{file} cannot be read: {error}", hint="the checkpoint is damaged; use another one"
-        ) from error
-    if metadata.visual_norm not in get_args(VisualNorm):
-        raise UsageError(f"{file}: visual_norm is {metadata.visual_norm!r}, expected one of {get_args(VisualNorm)}")
-    if metadata.template is not None and metadata.template not in get_args(TemplateName):
-        raise UsageError(f"{file}: template is {metadata.template!r}, expected one of {get_args(TemplateName)}")
-    return metadata
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{file} holds {type(values).__name__}, expected a JSON object", hint=DAMAGED)
+    return values
+
+
+def is_file_name(name: object) -> bool:
+    """Tell whether a name that a checkpoint gives is that of a file in its own folder."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _one_of(allowed: Iterable[str]) -> "_Expectation":
+    names = tuple(allowed)
+    return (lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def _is_hashes(value: object) -> bool:
+    return isinstance(value, dict) and all(is_file_name(key) and isinstance(one, str) for key, one in value.items())
+
+
+def _is_start(value: object) -> bool:
+    keys = {one.name for one in fields(StartPoint)}
+    return isinstance(value, dict) and value.keys() == keys and all(isinstance(one, str) for one in value.values())
+
+
+_Expectation = tuple[Callable[[Any], bool], str]
+_TEXT: _Expectation = (lambda value: isinstance(value, str), "a text")
+_EXPECTED: dict[str, _Expectation] = {
+    "stage": _one_of(STAGES),
+    "step": (lambda value: type(value) is int and value >= 0, "a number of steps"),
+    "croc_version": _TEXT,
+    "weights_sha256": _TEXT,
+    "files": (_is_hashes, "a SHA-256 for each file name"),
+    "start": (_is_start, "path and weights_sha256"),
+    "visual_norm": _one_of(get_args(VisualNorm)),
+    "template": _one_of(get_args(TemplateName)),
+    "image_aspect": _one_of(get_args(AspectName)),
+    "health": (lambda value: isinstance(value, dict), "figures by name"),
+}
+"""What each key of croc.json may hold, and how that is said."""
 
 
 def weights_files(folder: Path) -> list[Path]:
@@ -105,21 +153,49 @@ def combine_hashes(files: Mapping[str, str]) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Return the one hash of a checkpoint's weights: from croc.json where there is one, else from the files."""
-    recorded = read_metadata(folder).weights_sha256
-    return recorded or combine_hashes({file.name: sha256_of(file) for file in weights_files(folder)})
+    """Return the identity of a checkpoint: one hash over its weights files as they are now, whatever croc.json says.
+
+    Large files are read once and known by inode, size and times afterwards. A folder of the original code is known by
+    its pickles. Imports nothing heavy.
+
+    Raises:
+        UsageError: Weights are missing, others, or more than croc.json lists; the file is named.
+    """
+    metadata = read_metadata(folder)
+    if metadata.files:
+        return combine_hashes(_checked_hashes(folder, metadata.files))
+    files = weights_files(folder) or sorted(folder.glob("*.bin"))
+    if not files and metadata.weights_sha256:  # croc.json alone says what the weights were
+        return metadata.weights_sha256
+    return combine_hashes({file.name: known_sha256(file) for file in files})
 
 
 def verify_hashes(folder: Path) -> None:
     """Check every weights file against the hash in croc.json; a stock folder has none and passes.
 
     Raises:
-        UsageError: A file is missing or differs; it is named.
+        UsageError: A file is missing, differs, or is not listed; it is named.
     """
-    for name, expected in read_metadata(folder).files.items():
+    if files := read_metadata(folder).files:
+        _checked_hashes(folder, files)
+
+
+def _checked_hashes(folder: Path, listed: Mapping[str, str]) -> dict[str, str]:
+    """Return the hashes of a folder's weights files, which are those that croc.json lists."""
+    hint = (
+        f"use another checkpoint or copy this one again; after a change on purpose, take `files` out of {METADATA_FILE}"
+    )
+    if unlisted := [file for file in weights_files(folder) if file.name not in listed]:
+        raise UsageError(f"{unlisted[0]} is not among the files that {METADATA_FILE} lists", hint=hint)
+    hashes = {}
+    for name, expected in listed.items():
         file = folder / name
-        hint = "the checkpoint is damaged or was changed by hand; use another one or save it again"
-        if not file.exists():
+        if not file.is_file():
             raise UsageError(f"{file} is missing, but {METADATA_FILE} lists it", hint=hint)
-        if (found := sha256_of(file)) != expected:
-            raise UsageError(f"{file} is not what was saved: SHA-256 {found}, expected {expected}", hint=hint)
+        hashes[name] = known_sha256(file)
+        if hashes[name] != expected:
+            raise UsageError(
+                f"{file} is not what was saved: SHA-256 {hashes[name]}, expected {expected} by {METADATA_FILE}",
+                hint=hint,
+            )
+    return hashes

@@ -32,9 +32,9 @@ def ablate(
 ) -> None:
     """Run the paper's ablations (Tables 4a to 4f and 5), and say which of its claims hold here."""
     from croc_cli.ablation.tables import choose_tables
-    from croc_cli.commands.ablate_run import AblateRequest
-    from croc_cli.commands.ablate_run import ablate as run_ablation
-    from croc_cli.commands.stage import StageRequest
+    from croc_cli.pipeline.ablation import AblateRequest
+    from croc_cli.pipeline.ablation import ablate as run_ablation
+    from croc_cli.pipeline.stage import StageRequest
 
     request = AblateRequest(base, seeds, tuple(assignments or ()), run_dir, tuple(reuse or ()), dry_run)
     run_ablation(choose_tables(table), request, stage_request=StageRequest())

@@ -32,7 +32,7 @@ def align(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Train the projector on image-caption pairs (stage 1)."""
-    from croc_cli.commands.stage import StageRequest, stage_command
+    from croc_cli.pipeline.stage import StageRequest, stage_command
     from croc_cli.recipe.load import with_overrides
 
     flags = {

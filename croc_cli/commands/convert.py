@@ -43,7 +43,7 @@ def convert(
 
     SRC may be whole, a projector alone (mm_projector.bin) or LoRA; .bin files are read as tensors and nothing else.
     """
-    from croc_cli.commands.console import result, say
+    from croc_cli.console import result, say
     from croc_cli.errors import UsageError
 
     forms = {"stock": "stock", "llava": "llava", "gguf": "gguf"}
@@ -51,8 +51,8 @@ def convert(
         raise UsageError(f"--to {to}: there is no such form", hint=f"one of {', '.join(forms)}")
     from croc_cli.checkpoint.convert import ConvertRequest, quiet_transformers
     from croc_cli.checkpoint.convert import convert as write
-    from croc_cli.checkpoint.gguf import GgufOptions
-    from croc_cli.checkpoint.original_load import OriginalOptions
+    from croc_cli.checkpoint.formats.gguf import GgufOptions
+    from croc_cli.checkpoint.formats.original_load import OriginalOptions
 
     quiet_transformers()
     request = ConvertRequest(

@@ -12,8 +12,8 @@ from croc_cli.commands.options import SetOption
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
-    from croc_cli.sources.fetch import FetchOptions, Outcome
-    from croc_cli.sources.plan import Plan, PlannedSource
+    from croc_cli.sources.fetch.fetch import FetchOptions, Outcome
+    from croc_cli.sources.fetch.plan import Plan, PlannedSource
 
 EPILOG = "Example: croc data fetch --recipe croc-7b --dry-run"
 DATA_ROOT = "data"
@@ -56,11 +56,11 @@ def fetch(
     yes: YesOption = False,
 ) -> None:
     """Get sources with the images that they need; what is here already stays, what was begun goes on."""
-    from croc_cli.commands.console import result
+    from croc_cli.console import result
     from croc_cli.errors import RunError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
-    from croc_cli.sources.fetch import FetchOptions
-    from croc_cli.sources.plan import make_plan, sources_by_name
+    from croc_cli.sources.fetch.fetch import FetchOptions
+    from croc_cli.sources.fetch.plan import make_plan, sources_by_name
 
     if bool(names) == bool(recipe):
         raise UsageError("name sources, or a recipe with --recipe", hint="`croc data sources` lists the sources")
@@ -87,8 +87,8 @@ def fetch(
 def recipe_plan(recipe: "Recipe", *, root: Path | None, catalogs: Sequence[Path], without: Sequence[str]) -> "Plan":
     """Return the plan of all that a recipe needs, and what a smaller mix would save."""
     from croc_cli.recipe.schema import MixData
-    from croc_cli.sources.plan import make_plan, sources_of_recipe
-    from croc_cli.sources.source import SamTars
+    from croc_cli.sources.fetch.plan import make_plan, sources_of_recipe
+    from croc_cli.sources.known.source import SamTars
 
     found = sources_of_recipe(recipe, catalogs=(*catalogs, *recipe.data.catalogs), without=without)
     plan = make_plan(found, root or Path(recipe.data.root).expanduser())
@@ -102,9 +102,9 @@ def recipe_plan(recipe: "Recipe", *, root: Path | None, catalogs: Sequence[Path]
 
 def fetch_all(plan: "Plan", options: "FetchOptions") -> list["Outcome"]:
     """Fetch what a plan has left, source by source, and return what came of every file."""
-    from croc_cli.commands.fetch_progress import make_progress
-    from croc_cli.sources.fetch import fetch_source
-    from croc_cli.sources.record import locked
+    from croc_cli.pipeline.fetch_progress import make_progress
+    from croc_cli.sources.fetch.fetch import fetch_source
+    from croc_cli.sources.known.record import locked
 
     outcomes = []
     with locked(plan.root), make_progress() as progress:
@@ -120,9 +120,9 @@ def confirm(plan: "Plan", *, yes: bool) -> None:
         UsageError: It does not fit on the disk, or there is no terminal to ask at.
         typer.Exit: The user said no.
     """
-    from croc_cli.commands.console import say
+    from croc_cli.console import say
     from croc_cli.errors import UsageError
-    from croc_cli.sources.plan import size_text
+    from croc_cli.sources.fetch.plan import size_text
 
     if all(planned.done for planned in plan.sources):
         return
@@ -144,7 +144,7 @@ def confirm(plan: "Plan", *, yes: bool) -> None:
 
 def describe_plan(plan: "Plan") -> str:
     """Return the plan as a table with totals and what a person has to do."""
-    from croc_cli.sources.plan import size_text
+    from croc_cli.sources.fetch.plan import size_text
 
     rows = [("source", "to download", "rows", "licence")]
     rows += [
@@ -183,7 +183,7 @@ def missing(outcomes: Sequence["Outcome"]) -> list[str]:
 
 
 def _left_text(planned: "PlannedSource") -> str:
-    from croc_cli.sources.plan import size_text
+    from croc_cli.sources.fetch.plan import size_text
 
     if planned.done:
         return "here"
@@ -201,7 +201,7 @@ def _terms(planned: "PlannedSource") -> str:
 
 
 def _download_text(plan: "Plan") -> str:
-    from croc_cli.sources.plan import size_text
+    from croc_cli.sources.fetch.plan import size_text
 
     is_exact = all(planned.is_exact or planned.done for planned in plan.sources)
     return f"{'' if is_exact else 'over '}{size_text(plan.download_bytes)}"

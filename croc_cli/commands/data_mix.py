@@ -10,7 +10,7 @@ from croc_cli.names import DEFAULT_RECIPE, STAGES, StageName
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
-    from croc_cli.sources.manifest import Manifest
+    from croc_cli.sources.read.manifest import Manifest
 
 EPILOG = "Example: croc data mix croc-7b --stage reconstruct"
 StageOption = Annotated[
@@ -62,12 +62,12 @@ def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:
 
 def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run: bool = False) -> Path:
     """Make one stage's mix unless it is there as it should be, say what it holds, and return its folder."""
-    from croc_cli.commands.console import result, say
-    from croc_cli.commands.data_lengths import count_lengths
-    from croc_cli.commands.work_line import WorkLine
-    from croc_cli.sources.manifest import read_manifest
-    from croc_cli.sources.mix import build_mix, is_current
-    from croc_cli.sources.recipe_mix import mix_folder, mix_spec
+    from croc_cli.console import result, say
+    from croc_cli.pipeline.lengths import count_lengths
+    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.sources.mix.mix import build_mix, is_current
+    from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
+    from croc_cli.sources.read.manifest import read_manifest
 
     spec, folder = mix_spec(recipe, stage), mix_folder(recipe, stage)
     if dry_run:

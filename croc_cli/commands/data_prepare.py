@@ -25,9 +25,9 @@ from croc_cli.names import DEFAULT_RECIPE, StageName
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
-    from croc_cli.sources.fetch import FetchOptions
-    from croc_cli.sources.plan import Plan
-    from croc_cli.sources.verify import VerifyReport
+    from croc_cli.sources.fetch.fetch import FetchOptions
+    from croc_cli.sources.fetch.plan import Plan
+    from croc_cli.sources.verify.verify import VerifyReport
 
 EPILOG = "Example: croc data prepare croc-7b --set data.reconstruct.preset=croc1.5m-nosam --dry-run"
 DeepOption = Annotated[bool, typer.Option("--deep", help="Decode every image when the mixes are checked")]
@@ -48,10 +48,10 @@ def prepare(
     yes: YesOption = False,
 ) -> None:
     """Fetch, mix and check all that a recipe trains on, going on where it stopped."""
-    from croc_cli.commands.console import result
+    from croc_cli.console import result
     from croc_cli.errors import UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
-    from croc_cli.sources.fetch import FetchOptions
+    from croc_cli.sources.fetch.fetch import FetchOptions
 
     loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
     stages = mix_stages(loaded, stage)
@@ -94,7 +94,7 @@ def _fetch(plan: "Plan", options: "FetchOptions") -> None:
     Raises:
         RunError: Something is missing that the mixes need.
     """
-    from croc_cli.commands.console import result, say
+    from croc_cli.console import result, say
     from croc_cli.errors import RunError
 
     if all(planned.done for planned in plan.sources) and not options.retry_failed:
@@ -111,13 +111,13 @@ def _fetch(plan: "Plan", options: "FetchOptions") -> None:
 
 def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> "VerifyReport | None":
     """Check a mix, unless this very mix was checked before and was in order; say what was found."""
-    from croc_cli.commands.console import result, say
     from croc_cli.commands.data_verify import describe_report, stage_target
-    from croc_cli.commands.work_line import WorkLine
+    from croc_cli.console import result, say
+    from croc_cli.pipeline.work_line import WorkLine
     from croc_cli.run_dir import read_json, write_json
-    from croc_cli.sources.manifest import read_manifest
-    from croc_cli.sources.record import FOLDER
-    from croc_cli.sources.verify import verify_mix
+    from croc_cli.sources.known.record import FOLDER
+    from croc_cli.sources.read.manifest import read_manifest
+    from croc_cli.sources.verify.verify import verify_mix
 
     notes_file = Path(recipe.data.root).expanduser() / FOLDER / "verified.json"
     notes = read_json(notes_file)

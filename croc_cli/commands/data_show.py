@@ -15,7 +15,7 @@ from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
 if TYPE_CHECKING:
     from croc_cli.data.conversation import ConversationEncoder
     from croc_cli.recipe.schema import Recipe
-    from croc_cli.sources.checked_rows import CheckedRow
+    from croc_cli.sources.verify.checked_rows import CheckedRow
 
 EPILOG = "Example: croc data show data/mixes/croc1.5m --row 7"
 FALLBACK_LLM = "builtin:nano"
@@ -40,9 +40,9 @@ def show(
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
-    from croc_cli.commands.console import result
+    from croc_cli.console import result
     from croc_cli.recipe.load import load_recipe
-    from croc_cli.sources.rows import is_error, row_defects
+    from croc_cli.sources.read.rows import is_error, row_defects
 
     check_stage(stage)
     checked = find_row(path, row, image_folder)
@@ -80,7 +80,7 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
     import json
 
     from croc_cli.errors import UsageError
-    from croc_cli.sources.checked_rows import CheckedData, CheckedRow
+    from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 
     data = CheckedData(path, image_folder)
     if data.mix is not None and number < len(data.mix):
@@ -99,9 +99,9 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
 
 def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[list[Piece], str]:
     """Return a row's tokens in pieces of one kind, and how many there are of each."""
-    from croc_cli.commands.console import say
-    from croc_cli.commands.data_tokens import count_images, row_turns, stage_encoder
+    from croc_cli.console import say
     from croc_cli.data.conversation import SampleError
+    from croc_cli.pipeline.tokens import count_images, row_turns, stage_encoder
 
     encoder = stage_encoder(recipe, stage)
     if encoder is None:

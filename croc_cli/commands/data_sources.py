@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from croc_cli.sources.source import Source, SourceFile
+    from croc_cli.sources.known.source import Source, SourceFile
 
 EPILOG = "Example: croc data sources sharegpt4v-pt"
 CatalogOption = Annotated[
@@ -31,8 +31,8 @@ def sources(
     catalog: CatalogOption = None,
 ) -> None:
     """List the sources: rows, size, licence, how each is had."""
-    from croc_cli.commands.console import result
-    from croc_cli.sources.catalog import all_sources, find_source
+    from croc_cli.console import result
+    from croc_cli.sources.known.catalog import all_sources, find_source
 
     if names:
         result("\n\n".join(describe(find_source(name, catalog or ())) for name in names))
@@ -57,7 +57,7 @@ def sources(
 
 def describe(source: "Source") -> str:
     """Return all that the catalogue says of a source."""
-    from croc_cli.sources.plan import size_text
+    from croc_cli.sources.fetch.plan import size_text
 
     terms = [source.licence]
     terms += ["non-commercial"] if source.non_commercial else []
@@ -103,7 +103,7 @@ def place(file: "SourceFile") -> str:
 
 
 def _row(source: "Source") -> tuple[str, ...]:
-    from croc_cli.sources.plan import size_text
+    from croc_cli.sources.fetch.plan import size_text
 
     size = source.expected_bytes
     shown = size_text(size) if size else "unknown"

@@ -9,7 +9,7 @@ import typer
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
-    from croc_cli.sources.stats import DataStats
+    from croc_cli.sources.verify.stats import DataStats
 
 STATS_EPILOG = "Example: croc data stats data/mixes/croc1.5m --out stats"
 EXPORT_EPILOG = "Example: croc data export data/mixes/croc1.5m croc1.5m.json"
@@ -36,13 +36,13 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON")] = False,
 ) -> None:
     """Show what data is made of: sources, folders, questions, lengths, writing, picture sizes."""
-    from croc_cli.commands.console import result, say
-    from croc_cli.commands.work_line import WorkLine
-    from croc_cli.sources.stats import collect_stats
+    from croc_cli.console import result, say
+    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.sources.verify.stats import collect_stats
 
     tokens = None
     if recipe is not None:
-        from croc_cli.commands.data_tokens import row_tokens
+        from croc_cli.pipeline.tokens import row_tokens
         from croc_cli.recipe.load import load_recipe
 
         check_stage(stage)
@@ -72,7 +72,7 @@ def check_stage(stage: str) -> None:
 
 def stats_table(found: "DataStats") -> list[list[str]]:
     """Return the counts as a table of three columns: what, how many, and what part of the rows that is."""
-    from croc_cli.sources.stats import quantiles
+    from croc_cli.sources.verify.stats import quantiles
 
     good = max(found.rows - found.bad, 1)
     rows = [["rows", f"{found.rows:,}", ""]]
@@ -105,7 +105,7 @@ def stats_table(found: "DataStats") -> list[list[str]]:
 
 def stats_values(found: "DataStats") -> dict[str, object]:
     """Return the counts as plain values."""
-    from croc_cli.sources.stats import quantiles
+    from croc_cli.sources.verify.stats import quantiles
 
     names = ("median", "p90", "p99", "max")
     lengths = {
@@ -132,10 +132,10 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A .json, .jsonl or .parquet file")],
 ) -> None:
     """Write a mix for other programs: LLaVA JSON, JSONL or parquet."""
-    from croc_cli.commands.console import result
-    from croc_cli.commands.work_line import WorkLine
-    from croc_cli.sources.export import export_mix
-    from croc_cli.sources.index import MixFolder
+    from croc_cli.console import result
+    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.sources.mix.export import export_mix
+    from croc_cli.sources.read.index import MixFolder
 
     with WorkLine("rows") as line:
         rows = export_mix(mix, out, progress=line)

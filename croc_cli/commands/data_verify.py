@@ -10,7 +10,7 @@ from croc_cli.commands.options import SetOption
 if TYPE_CHECKING:
     from croc_cli.names import StageName
     from croc_cli.recipe.schema import Recipe
-    from croc_cli.sources.verify import StageCheck, VerifyReport
+    from croc_cli.sources.verify.verify import StageCheck, VerifyReport
 
 EPILOG = "Example: croc data verify data/mixes/croc1.5m --deep"
 NUM_SHOWN = 20
@@ -44,10 +44,10 @@ def verify(
     ] = None,
 ) -> None:
     """Check data before it is trained on; with errors the exit code is 2."""
-    from croc_cli.commands.console import result
-    from croc_cli.commands.work_line import WorkLine
+    from croc_cli.console import result
     from croc_cli.errors import EXIT_USAGE
-    from croc_cli.sources.verify import verify_mix
+    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.sources.verify.verify import verify_mix
 
     is_good = True
     for path, folder, check in targets(target, stage, assignments or [], image_folder, deep=deep):
@@ -113,14 +113,14 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
     """Return a stage's data, its image folder where it is no mix, and what the stage makes of its rows."""
     from croc_cli.launch.requirements import check_data
     from croc_cli.recipe.schema import LlavaJsonData
-    from croc_cli.sources.recipe_mix import mix_folder
-    from croc_cli.sources.verify import StageCheck
+    from croc_cli.sources.mix.recipe_mix import mix_folder
+    from croc_cli.sources.verify.verify import StageCheck
 
     check_data(recipe, stage)
     section, source = getattr(recipe, stage), getattr(recipe.data, stage)
     tokens = None
     if deep:
-        from croc_cli.commands.data_tokens import row_tokens
+        from croc_cli.pipeline.tokens import row_tokens
 
         tokens = row_tokens(recipe, stage)
     check = StageCheck(section.template, section.image_aspect, section.max_length, tokens)

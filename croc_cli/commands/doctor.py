@@ -11,7 +11,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print it as one JS
     """Show what this machine has, and what will be slow or missing."""
     from json import dumps
 
-    from croc_cli.commands.console import result
+    from croc_cli.console import result
     from croc_cli.launch.doctor import examine, format_findings
 
     findings = examine()

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from croc_cli.commands.console import CrocGroup
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
+from croc_cli.console import CrocGroup
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class EvalGroup(CrocGroup):
 eval_app = typer.Typer(
     cls=EvalGroup,
     help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
-    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005197 --benchmark all",
+    epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005198 --benchmark all",
 )
 
 BenchmarkOption = Annotated[
@@ -82,7 +82,7 @@ def predict(
 ) -> None:
     """Answer benchmarks with a model, going on where it stopped, and score the answers."""
     from croc_cli.benchmarks.registry import choose
-    from croc_cli.commands.benchmark_run import STAGE, EvalRequest, evaluate, run_folder_of
+    from croc_cli.pipeline.benchmarks import STAGE, EvalRequest, evaluate, run_folder_of
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import LaunchRecipe
 
@@ -118,8 +118,8 @@ def score(
 ) -> None:
     """Score saved answers again; needs no model."""
     from croc_cli.benchmarks.registry import NAMES, choose
-    from croc_cli.commands.benchmark_run import STAGE, data_root, score_all
     from croc_cli.errors import UsageError
+    from croc_cli.pipeline.benchmarks import STAGE, data_root, score_all
     from croc_cli.run_dir import RunDir, read_json
 
     table = _checked_form(form)
@@ -141,8 +141,8 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
     """List the benchmarks: split, size, metric, and whether their files are here."""
     from croc_cli.benchmarks.compare import format_rows
     from croc_cli.benchmarks.registry import benchmarks
-    from croc_cli.commands.benchmark_run import DATA_ROOTS
-    from croc_cli.commands.console import result
+    from croc_cli.console import result
+    from croc_cli.pipeline.benchmarks import DATA_ROOTS
 
     table = _checked_form(form)
     root = data or next((folder for folder in DATA_ROOTS if folder.is_dir()), DATA_ROOTS[0])
@@ -173,7 +173,7 @@ def compare(
 ) -> None:
     """Show the scores of runs side by side, with 95 % intervals."""
     from croc_cli.benchmarks.compare import comparison_rows, format_rows, read_scores, warnings
-    from croc_cli.commands.console import result, say
+    from croc_cli.console import result, say
 
     table = _checked_form(form)
     runs = {str(folder): read_scores(folder) for folder in run_dirs}

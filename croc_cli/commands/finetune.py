@@ -32,7 +32,7 @@ def finetune(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Tune projector and LLM on instructions (stage 2)."""
-    from croc_cli.commands.stage import StageRequest, stage_command
+    from croc_cli.pipeline.stage import StageRequest, stage_command
     from croc_cli.recipe.load import with_overrides
 
     flags = {

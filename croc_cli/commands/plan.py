@@ -8,7 +8,7 @@ from croc_cli.commands.options import RecipeArgument, SetOption
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
-    from croc_cli.launch.resources import Hardware, StageResources
+    from croc_cli.estimate.resources import Hardware, StageResources
     from croc_cli.recipe.schema import Recipe
 
 EPILOG = "Example: croc plan croc-7b --gpus 8 --gpu-memory 80GB"
@@ -35,9 +35,9 @@ def plan(
     """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
     from json import dumps
 
-    from croc_cli.commands.console import result
+    from croc_cli.console import result
     from croc_cli.errors import UsageError
-    from croc_cli.launch.resources import recipe_resources
+    from croc_cli.estimate.resources import recipe_resources
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
@@ -54,10 +54,10 @@ def plan(
 
 def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | None, utilisation: float) -> "Hardware":
     """Return what is planned for: what was asked for, else what the recipe would run on here, else eight GPUs."""
+    from croc_cli.estimate.resources import Hardware, parse_memory
     from croc_cli.launch.devices import inspect_machine
     from croc_cli.launch.layout import resolve_layout
     from croc_cli.launch.requirements import fits_cpu
-    from croc_cli.launch.resources import Hardware, parse_memory
     from croc_cli.recipe.parameters import parameter_counts
 
     machine = inspect_machine()
@@ -77,7 +77,7 @@ def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | No
 
 def describe_hardware(hardware: "Hardware") -> str:
     """Return what the plan is made for, in a line or two."""
-    from croc_cli.launch.resources import GPU_RESERVE
+    from croc_cli.estimate.resources import GPU_RESERVE
 
     ranks = f"{hardware.num_ranks} rank{'s' if hardware.num_ranks > 1 else ''}"
     if hardware.on_gpu:
@@ -129,7 +129,7 @@ def describe_all(recipe: "Recipe", stages: "list[StageResources]") -> str:
     """Return hours and disk of all stages, beside the disk that is free."""
     from pathlib import Path
 
-    from croc_cli.launch.resources import free_disk
+    from croc_cli.estimate.resources import free_disk
 
     free = free_disk(Path(recipe.runs_folder))
     disk = sum(stage.disk_bytes for stage in stages) + max((stage.feature_bytes for stage in stages), default=0)

@@ -7,7 +7,7 @@ import typer
 
 from croc_cli.commands.options import DryRunOption
 
-EPILOG = "Example: croc push runs/croc-7b/finetune/checkpoints/step-00005197 me/my-croc-7b --dry-run"
+EPILOG = "Example: croc push runs/croc-7b/finetune/checkpoints/step-00005198 me/my-croc-7b --dry-run"
 
 
 def push(
@@ -24,6 +24,6 @@ def push(
     HF_TOKEN and HF_ENDPOINT mean what they mean to huggingface_hub. With --dry-run the card is printed.
     """
     from croc_cli.checkpoint.publish import push as upload
-    from croc_cli.commands.console import result, say
+    from croc_cli.console import result, say
 
     result(upload(folder, repository, private=private, licence=licence, dry_run=dry_run, say=say))

@@ -38,7 +38,7 @@ def reconstruct(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Pretrain by masked visual token reconstruction (stage 1.5)."""
-    from croc_cli.commands.stage import StageRequest, stage_command
+    from croc_cli.pipeline.stage import StageRequest, stage_command
     from croc_cli.recipe.load import with_overrides
 
     flags = {

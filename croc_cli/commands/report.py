@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from croc_cli.commands.console import CrocGroup
+from croc_cli.console import CrocGroup
 
 _DEFAULT = "runs"
 
@@ -43,8 +43,8 @@ def report_runs(
     ] = True,
 ) -> None:
     """Write the page of one run, or of several side by side, and name it."""
-    from croc_cli.commands.console import result
-    from croc_cli.commands.model_figures import compute_model_figures
+    from croc_cli.console import result
+    from croc_cli.pipeline.figures import compute_model_figures
     from croc_cli.report.run_page import write_report
     from croc_cli.run_dir import RunDir
 
@@ -71,8 +71,8 @@ def attention(
     open_page: OpenOption = False,
 ) -> None:
     """Show where answers look: attention to visual and to instruction tokens (the paper's Fig. 8)."""
-    from croc_cli.commands.console import result
-    from croc_cli.commands.model_figures import compute_attention
+    from croc_cli.console import result
+    from croc_cli.pipeline.figures import compute_attention
     from croc_cli.report.attention_page import write_attention_page
 
     compute_attention(model, images, question=question, num_tokens=num_tokens, out=out, device=device)
@@ -88,7 +88,7 @@ def show_page(page: Path) -> None:
     import sys
     import webbrowser
 
-    from croc_cli.commands.console import say
+    from croc_cli.console import say
 
     has_display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if not has_display or not webbrowser.open(page.resolve().as_uri()):

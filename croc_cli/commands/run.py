@@ -31,10 +31,10 @@ def run(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
-    from croc_cli.commands.console import result, say
-    from croc_cli.commands.pipeline import name_report, run_pipeline
-    from croc_cli.commands.stage import StageRequest
+    from croc_cli.console import result, say
     from croc_cli.names import STAGES
+    from croc_cli.pipeline.recipe_run import name_report, run_pipeline
+    from croc_cli.pipeline.stage import StageRequest
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.report.terminal import summarise
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from croc_cli.data.conversation import SampleError, split_images
 from croc_cli.data.image import PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
-from croc_cli.sources.index import IMAGE_RANGE, MixFolder
-from croc_cli.sources.json_index import open_json_index
-from croc_cli.sources.json_rows import DataError, parse_row
-from croc_cli.sources.rows import leaves_folder
-from croc_cli.sources.scan import estimate_tokens
+from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
+from croc_cli.sources.read.json_index import open_json_index
+from croc_cli.sources.read.json_rows import DataError, parse_row
+from croc_cli.sources.read.rows import leaves_folder
+from croc_cli.sources.read.scan import estimate_tokens
 
 __all__ = ["DataError", "Dataset", "LlavaJsonDataset", "MixDataset"]
 

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import first_line
-from croc_cli.sources.image_check import MAX_ASPECT_RATIO, MAX_PIXELS
+from croc_cli.sources.verify.image_check import MAX_ASPECT_RATIO, MAX_PIXELS
 
 if TYPE_CHECKING:
     import torch

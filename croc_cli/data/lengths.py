@@ -9,8 +9,8 @@ from croc_cli.data.conversation import ConversationEncoder, SampleError
 from croc_cli.data.dataset import MixDataset
 from croc_cli.data.sentencepiece_merges import repair_merges
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.sources.lengths import Counting, length_key
-from croc_cli.sources.scan import estimate_tokens
+from croc_cli.sources.mix.lengths import Counting, length_key
+from croc_cli.sources.read.scan import estimate_tokens
 
 NO_LIMIT = 1 << 40
 """A length that no conversation is cut to."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
-from croc_cli.sources.content import LFS_START
+from croc_cli.sources.read.content import LFS_START
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What transformers looks for, alone or as an index of shards, the better form first."""

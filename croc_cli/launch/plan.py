@@ -15,8 +15,8 @@ from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.schema import STALL_SECONDS, DataSource, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
-from croc_cli.sources.manifest import mix_rows
-from croc_cli.sources.recipe_mix import mix_folder
+from croc_cli.sources.mix.recipe_mix import mix_folder
+from croc_cli.sources.read.manifest import mix_rows
 
 WORKER = "croc_cli.worker"
 SPIN_TURNS = "5000"

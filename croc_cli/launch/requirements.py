@@ -11,8 +11,8 @@ from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
-from croc_cli.sources.manifest import read_manifest
-from croc_cli.sources.recipe_mix import mix_folder, mix_spec
+from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
+from croc_cli.sources.read.manifest import read_manifest
 
 CPU_PARAMETERS = 1_000_000_000
 """Parameters up to which training on a CPU is allowed: a step of 7B takes a CPU many minutes."""

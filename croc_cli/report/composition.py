@@ -14,8 +14,8 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.report.charts import legend_below
 from croc_cli.report.run_data import RunData
 from croc_cli.report.svg import MARKERS, Figure, new_axes, series, to_svg
-from croc_cli.sources.manifest import read_manifest
-from croc_cli.sources.recipe_mix import mix_folder
+from croc_cli.sources.mix.recipe_mix import mix_folder
+from croc_cli.sources.read.manifest import read_manifest
 
 _WHOLE_BYTES = 128 << 20
 """Files up to this size are counted from end to end; of larger ones, blocks at equal distances."""

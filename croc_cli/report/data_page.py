@@ -9,7 +9,7 @@ from typing import Any
 from croc_cli.report.charts import Bars, bar_chart
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import ROLES, Figure
-from croc_cli.sources.stats import DataStats, quantiles
+from croc_cli.sources.verify.stats import DataStats, quantiles
 
 OVERVIEW_FILE = "overview.png"
 _MOST = 12

@@ -15,8 +15,8 @@ from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ScenesData
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows
 from croc_cli.run_dir import StageDir, read_json
-from croc_cli.sources.manifest import read_manifest
-from croc_cli.sources.recipe_mix import mix_folder
+from croc_cli.sources.mix.recipe_mix import mix_folder
+from croc_cli.sources.read.manifest import read_manifest
 
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/'\",\\]+/)+(?=[^\s/'\",\\]+)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -25,8 +25,8 @@ from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
 from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
-from croc_cli.sources.lengths import find_lengths
-from croc_cli.sources.recipe_mix import mix_folder
+from croc_cli.sources.mix.lengths import find_lengths
+from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE

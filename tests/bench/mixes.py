@@ -121,8 +121,8 @@ def _parse_all(folder: Path) -> dict[str, float]:
 
 
 def _mix(folder: Path) -> dict[str, float]:
-    from croc_cli.sources.mix import build_mix
-    from croc_cli.sources.spec import MixSpec, SourceSpec
+    from croc_cli.sources.mix.mix import build_mix
+    from croc_cli.sources.read.spec import MixSpec, SourceSpec
 
     spec = MixSpec("bench", (SourceSpec("rows", folder / "rows.jsonl"),), folder)
     started = time.perf_counter()
@@ -247,7 +247,7 @@ class Bare:
 
 
 def _verify(folder: Path) -> dict[str, float]:
-    from croc_cli.sources.verify import verify_mix
+    from croc_cli.sources.verify.verify import verify_mix
 
     files = sorted((folder / "pictures").glob("*.jpg"))
     _decode(files)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from croc_cli.launch.memory import choices_of, stage_memory
+from croc_cli.estimate.memory import choices_of, stage_memory
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.load import load_recipe
@@ -61,7 +61,7 @@ SMALLEST = Case("baseline", "finetune", 32, 1, settings=BATCH | {"batch.micro_si
 
 def make_llm(folder: Path, *, width: int, layers: int) -> Path:
     """Save a random Llama of a width and depth, with nano's tokenizer."""
-    from croc_cli.demo.pretrain_backbones import LLM
+    from croc_cli.demo.pretrain.backbones import LLM
 
     tokenizer = AutoTokenizer.from_pretrained(LLM)
     config = LlamaConfig(

@@ -20,7 +20,7 @@ from croc_cli.benchmarks.registry import NAMES, benchmarks, choose
 from croc_cli.benchmarks.results import score_benchmark, write_results
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import StageDir
-from croc_cli.sources.catalog import find_source
+from croc_cli.sources.known.catalog import find_source
 from tests.benchmarks.golden_files import load, write_files
 
 GQA = benchmarks()["gqa"]

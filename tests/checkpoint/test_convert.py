@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from croc_cli.checkpoint.convert import ConvertRequest, convert
-from croc_cli.checkpoint.gguf import GgufOptions
+from croc_cli.checkpoint.formats.gguf import GgufOptions
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.checkpoint.metadata import CheckpointMetadata, read_metadata, verify_hashes
 from croc_cli.errors import RunError, UsageError

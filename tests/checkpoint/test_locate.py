@@ -91,12 +91,27 @@ def test_weights_that_are_something_else_are_named(folder):
         locate_checkpoint(folder)
 
 
-def test_a_broken_croc_json_is_named(folder):
-    (folder / "croc.json").write_text('{"visual_norm": "l3"}')
-    with pytest.raises(UsageError, match=r"croc.json: visual_norm is 'l3', expected one of \('none', 'l2'\)"):
-        read_metadata(folder)
-    (folder / "croc.json").write_text('{"start": {"where": 1}}')
-    with pytest.raises(UsageError, match=r"croc.json cannot be read"):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"visual_norm": "l3"}', 'visual_norm is "l3", expected one of none, l2'),
+        ('{"visual_norm": ["l2"]}', 'visual_norm is \\["l2"\\], expected one of none, l2'),
+        ('{"template": 3}', "template is 3, expected one of plain, vicuna_v1"),
+        ('{"stage": "eval"}', 'stage is "eval", expected one of align'),
+        ('{"step": "12"}', 'step is "12", expected a number of steps'),
+        ('{"step": true}', "step is true, expected a number of steps"),
+        ('{"files": ["a"]}', 'files is \\["a"\\], expected a SHA-256 for each file name'),
+        ('{"files": {"../a": "1"}}', "files is .*, expected a SHA-256 for each file name"),
+        ('{"start": {"where": 1}}', "start is .*, expected path and weights_sha256"),
+        ('{"health": 0.5}', "health is 0.5, expected figures by name"),
+        ("[1]", "holds list, expected a JSON object"),
+        ("[" * 100_000, "cannot be read: "),
+        ("\xff", "cannot be read: .*utf-8"),
+    ],
+)
+def test_a_broken_croc_json_is_named_with_its_key(folder, text, expected):
+    (folder / "croc.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=rf"croc\.json:? {expected}"):
         read_metadata(folder)
 
 

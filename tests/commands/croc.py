@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from croc_cli.commands import stage as stage_module
 from croc_cli.commands.app import app
+from croc_cli.pipeline import stage as stage_module
 from tests.launch.make import FAKE_WORKER
 
 
@@ -42,6 +42,6 @@ def fake_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return real(**fields, worker=FAKE_WORKER, through_launcher=False)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage_module, "StageRequest", request)
-    for name in ("croc_cli.commands.stage.check_models", "croc_cli.commands.pipeline.check_models"):
+    for name in ("croc_cli.pipeline.stage.check_models", "croc_cli.pipeline.recipe_run.check_models"):
         monkeypatch.setattr(name, lambda _model: None)
     return tmp_path / "run"

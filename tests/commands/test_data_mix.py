@@ -22,7 +22,7 @@ data:
 def counted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave counting tokens out, whose process takes seconds to start, but where a test is about it."""
     if "tokens" not in request.node.name:
-        monkeypatch.setattr("croc_cli.commands.data_lengths.count_lengths", lambda *_: None)
+        monkeypatch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
 
 
 @pytest.fixture

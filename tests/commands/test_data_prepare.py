@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from croc_cli.run_dir import RunDir
-from croc_cli.sources.manifest import read_manifest
+from croc_cli.sources.read.manifest import read_manifest
 from tests.commands.croc import croc
 from tests.sources.web import Web
 
@@ -201,7 +201,7 @@ def test_a_source_that_cannot_be_had_stops_before_the_mix_and_is_named(recipe: P
 def test_images_that_are_missing_make_it_end_with_exit_code_2_and_their_number(
     recipe: Path, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("croc_cli.commands.data_lengths.count_lengths", lambda *_: None)
+    monkeypatch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
     text = (recipe.parent / "sources.yaml").read_text(encoding="utf-8").replace(", num_files: 48", "")
     (recipe.parent / "sources.yaml").write_text(text, encoding="utf-8")
     images = io.BytesIO()

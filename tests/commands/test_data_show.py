@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from croc_cli.commands.data_show import blocks
-from croc_cli.sources.mix import build_mix
+from croc_cli.sources.mix.mix import build_mix
 from tests.commands.croc import croc
 from tests.sources.data import image_row, small_spec, write_json
 

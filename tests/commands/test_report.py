@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from croc_cli.commands.model_figures import compute_model_figures
 from croc_cli.errors import RunError
+from croc_cli.pipeline.figures import compute_model_figures
 from croc_cli.run_dir import RunDir, StageDir, write_json
 from tests.commands.croc import croc, fake_worker  # noqa: F401
 from tests.report.runs import make_run
@@ -97,7 +97,7 @@ def test_figures_of_another_checkpoint_are_made_again_and_those_of_this_one_are_
         started.append(start)
         write_json(folder.root / "figures.json", {"checkpoint_sha256": "one"})
 
-    monkeypatch.setattr("croc_cli.commands.model_figures._start", start)
+    monkeypatch.setattr("croc_cli.pipeline.figures._start", start)
     run = RunDir(make_run(tmp_path / "nano", stages=("reconstruct",), scenes=None))
     compute_model_figures(run)
     assert started == []  # no checkpoint is there
@@ -119,7 +119,7 @@ def test_a_worker_that_fails_leaves_the_page_without_its_pictures(
     def fail(*_: object, **__: object) -> None:
         raise RunError("it broke")
 
-    monkeypatch.setattr("croc_cli.commands.model_figures._start", fail)
+    monkeypatch.setattr("croc_cli.pipeline.figures._start", fail)
     run = RunDir(make_run(tmp_path / "nano", stages=("reconstruct",), scenes=None))
     checkpoint = run.stage("reconstruct").checkpoint(20)
     checkpoint.mkdir(parents=True)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from croc_cli.data.dataset import DataError, LlavaJsonDataset, MixDataset
 from croc_cli.data.image import BadImageError, open_image
-from croc_cli.sources import json_index
-from croc_cli.sources.mix import build_mix
-from croc_cli.sources.spec import MixSpec, SourceSpec
+from croc_cli.sources.mix.mix import build_mix
+from croc_cli.sources.read import json_index
+from croc_cli.sources.read.spec import MixSpec, SourceSpec
 from tests.sources.data import encoded, picture, small_spec, write_tar
 
 TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Red."}]

@@ -9,11 +9,11 @@ from transformers import AutoTokenizer
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import MixDataset
 from croc_cli.data.lengths import count_rows, current_key, tokenizer_key
-from croc_cli.demo.pretrain_backbones import LLM
+from croc_cli.demo.pretrain.backbones import LLM
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.sources.index import LENGTHS_FOLDER, MixFolder
-from croc_cli.sources.lengths import Counting, LengthsCount, files_key, find_lengths, keep_lengths, known_lengths
-from croc_cli.sources.mix import build_mix
+from croc_cli.sources.mix.lengths import Counting, LengthsCount, files_key, find_lengths, keep_lengths, known_lengths
+from croc_cli.sources.mix.mix import build_mix
+from croc_cli.sources.read.index import LENGTHS_FOLDER, MixFolder
 from tests.sources.data import small_spec
 
 COUNTING = Counting(str(LLM), None, "vicuna_v1")
@@ -61,7 +61,7 @@ def test_the_key_is_that_of_a_checkpoints_tokenizer_and_changes_with_the_templat
 
 
 def test_a_count_that_was_stopped_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("croc_cli.sources.lengths.BLOCK_ROWS", 8)
+    monkeypatch.setattr("croc_cli.sources.mix.lengths.BLOCK_ROWS", 8)
     key = count(folder, blocks=2)
     assert find_lengths(folder, key) is None
     with LengthsCount(MixFolder(folder), key, {}) as lengths:

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPVisionModel, LlamaForCausalLM
 
 from croc_cli.demo.draw import draw_scene
-from croc_cli.demo.gates import measure_gates
-from croc_cli.demo.pretrain_backbones import BACKBONES, LLM, VISION_TOWER
-from croc_cli.demo.pretrain_tower import draw_pixels, normalise
+from croc_cli.demo.pretrain.backbones import BACKBONES, LLM, VISION_TOWER
+from croc_cli.demo.pretrain.gates import measure_gates
+from croc_cli.demo.pretrain.tower import draw_pixels, normalise
 from croc_cli.demo.scenes import COLOURS, PLACES, SHAPES, sample_scene
 
 MAX_BYTES = 12_000_000

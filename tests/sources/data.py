@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from croc_cli.sources.spec import MixSpec, SourceSpec
+from croc_cli.sources.read.spec import MixSpec, SourceSpec
 
 
 def turns(question: str = "<image>\nWhat colour?", answer: str = "Red.") -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from croc_cli.launch.preflight import rehearsal_recipe
+from croc_cli.pipeline.preflight import rehearsal_recipe
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import read_json

@@ -1,0 +1,265 @@
+"""What a recipe will take before anything runs: memory by part, disk, steps, operations, hours, and what to change.
+
+Letters as in `croc_cli.estimate.memory`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from croc_cli.errors import UsageError
+from croc_cli.estimate.memory import Choices, MemoryParts, choices_of, stage_memory, with_changes
+from croc_cli.launch.plan import count_samples, count_steps
+from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.facts import ModelFacts, model_facts
+from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.schema import Recipe, ScenesData, StageRecipe
+
+GPU_PEAK_FLOPS = {"bf16": 312e12, "fp32": 19.5e12}
+"""An A100's, by NVIDIA's data sheet; float32 without TF32."""
+CPU_PEAK_FLOPS = 60e9
+"""A core's in float32: eight numbers a cycle, twice, at some 3.8 GHz; what its matrix products reach."""
+GPU_RESERVE = 2 * 2**30
+"""Bytes of a GPU for its context, its libraries and what fragments."""
+TEXT_TOKENS = 200
+"""Text tokens of a sample where the data is not here: a detailed caption with its request."""
+SCENE_TEXT_TOKENS = 100
+"""The same of drawn scenes: between a brief caption and six questions."""
+PAPER_SAMPLES = {"align": 558_128, "reconstruct": 1_547_901, "finetune": 665_298}
+"""Samples of each stage in the paper, for recipes whose data is not here."""
+_RESUME_BYTES = 16
+"""Bytes a trained parameter in what a checkpoint keeps to go on from."""
+_MOST_GPUS = 1024
+
+TotalBytes = Callable[[Choices], int]
+"""A rank's memory under given choices."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a plan is made for.
+
+    Args:
+        num_ranks: R.
+        on_gpu: GPUs, or processes on CPU cores.
+        memory_bytes: Of one rank.
+        threads: CPU threads of one rank.
+        utilisation: Share of the peak that training reaches.
+    """
+
+    num_ranks: int
+    on_gpu: bool
+    memory_bytes: int
+    threads: int
+    utilisation: float
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes of a rank that training may fill."""
+        return self.memory_bytes - (GPU_RESERVE if self.on_gpu else 0)
+
+    def peak_flops(self, precision: str) -> float:
+        """Operations a second of one rank at best."""
+        return GPU_PEAK_FLOPS[precision] if self.on_gpu else CPU_PEAK_FLOPS * self.threads
+
+
+@dataclass(frozen=True)
+class StageResources:
+    """What one stage takes.
+
+    Args:
+        stage: Which one.
+        choices: The recipe's.
+        length: Tokens of the longest sequence.
+        memory: ZeRO stage → a rank's memory, all other choices as in the recipe.
+        samples: Samples of the whole stage.
+        samples_are_known: Whether the data is here; otherwise they are the paper's.
+        steps: Optimizer steps.
+        tokens: Tokens of the whole stage, about.
+        flops: Operations of the whole stage.
+        hours: At the utilisation that was asked for.
+        checkpoint_bytes: Disk of one checkpoint.
+        disk_bytes: Disk of all that are kept, and of the one being written.
+        feature_bytes: Disk of `data.cache_features` at most; 0 where it is off.
+        fits: Whether the recipe's own choices fit.
+        changes: `key=value` of what to set so that it fits; empty where it does, None where nothing helps.
+    """
+
+    stage: StageName
+    choices: Choices
+    length: int
+    memory: dict[int, MemoryParts]
+    samples: int
+    samples_are_known: bool
+    steps: int
+    tokens: int
+    flops: float
+    hours: float
+    checkpoint_bytes: int
+    disk_bytes: int
+    feature_bytes: int
+    fits: bool
+    changes: tuple[str, ...] | None
+
+
+def recipe_resources(recipe: Recipe, hardware: Hardware) -> list[StageResources]:
+    """Return what each enabled stage of a recipe takes.
+
+    Raises:
+        UsageError: The sizes of its tower or LLM are not known here.
+    """
+    facts = model_facts(recipe.model)
+    for part, known in (("vision_tower", facts.tower is not None), ("llm", "llm" in parameter_counts(recipe, "align"))):
+        if not known:
+            raise UsageError(
+                f"model.{part}: the sizes of {getattr(recipe.model, part)} are not known here",
+                hint="give a folder with its config.json, or download it once; nothing else of it is read",
+            )
+    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if getattr(recipe, stage).enabled]
+
+
+def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardware: Hardware) -> StageResources:
+    """Return what one stage takes."""
+    assert facts.tower is not None
+    assert facts.llm is not None
+    section: StageRecipe = getattr(recipe, stage)
+    counts = parameter_counts(recipe, stage)
+    choices = choices_of(section, num_ranks=hardware.num_ranks, on_gpu=hardware.on_gpu)
+    length = min(section.max_length, facts.llm.max_positions or section.max_length)
+
+    def memory(chosen: Choices) -> MemoryParts:
+        return stage_memory(recipe, stage, facts, counts, chosen, length=length)
+
+    known = count_samples(recipe, stage)
+    steps = count_steps(section, known or PAPER_SAMPLES[stage])
+    assert steps is not None
+    samples = steps * section.batch.global_size
+    drawn = isinstance(getattr(recipe.data, stage), ScenesData)
+    text_tokens = SCENE_TEXT_TOKENS if drawn else TEXT_TOKENS
+    sample_tokens = min(length, facts.tower.num_visual_tokens + text_tokens)
+    flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)
+    trained = sum(
+        counts[group] for group, rate in section.learning_rate.model_dump().items() if rate and group in counts
+    )
+    number = 2 if section.precision == "bf16" else 4
+    checkpoint = sum(counts.values()) * number + trained * _RESUME_BYTES
+    picture = facts.tower.num_visual_tokens * facts.tower.hidden_size * number
+    fits = memory(choices).total <= hardware.usable_bytes
+    return StageResources(
+        stage=stage,
+        choices=choices,
+        length=length,
+        memory={zero: memory(with_changes(choices, zero_stage=zero)) for zero in range(4)},
+        samples=samples,
+        samples_are_known=known is not None or section.max_steps is not None,
+        steps=steps,
+        tokens=samples * sample_tokens,
+        flops=flops,
+        hours=flops / (hardware.num_ranks * hardware.peak_flops(section.precision) * hardware.utilisation) / 3600,
+        checkpoint_bytes=checkpoint,
+        disk_bytes=checkpoint * (section.keep_checkpoints + 1),
+        feature_bytes=picture * min(samples, known or samples) if recipe.data.cache_features else 0,
+        fits=fits,
+        changes=() if fits else changes_that_fit(stage, section, choices, hardware, lambda one: memory(one).total),
+    )
+
+
+def sample_flops(section: StageRecipe, facts: ModelFacts, counts: dict[str, int], *, tokens: int) -> float:
+    """Return the operations of one sample: 2 a parameter and token forwards, as many for each gradient.
+
+    A frozen LLM needs gradients of its inputs alone; a layer that is computed again costs another forward pass.
+    """
+    assert facts.tower is not None
+    assert facts.llm is not None
+    llm_trained = section.learning_rate.llm > 0
+    passes = (3 if llm_trained else 2) + (1 if section.gradient_checkpointing else 0)
+    embeddings = (facts.llm.vocab_size or 0) * (facts.llm.hidden_size or 0)  # looked up, not multiplied
+    matrices = 2 * (counts["llm"] - embeddings) * tokens
+    attention = 4 * tokens**2 * (facts.llm.num_heads or 0) * (facts.llm.head_size or 0) * (facts.llm.num_layers or 0)
+    tower = 2 * counts["vision_tower"] * (facts.tower.num_visual_tokens + 1)
+    projector = 3 * 2 * counts["projector"] * facts.tower.num_visual_tokens
+    return float(passes * (matrices + attention) + tower + projector)
+
+
+def changes_that_fit(
+    stage: StageName, section: StageRecipe, choices: Choices, hardware: Hardware, total: TotalBytes
+) -> tuple[str, ...] | None:
+    """Return the first changes, in the order in which they cost least, with which a stage fits; None if none does."""
+    for chosen in _tries(choices):
+        divides = section.batch.global_size % (chosen.micro_size * chosen.num_ranks) == 0
+        if not divides or total(chosen) > hardware.usable_bytes:
+            continue
+        changed = _without_needless(choices, chosen, section, hardware, total)
+        return tuple(_as_settings(stage, choices, changed))
+    return None
+
+
+def _tries(choices: Choices) -> Iterator[Choices]:
+    """Yield choices that need less and less memory: what costs time only, then communication, then machines."""
+    chosen = with_changes(choices, checkpointing=True)
+    yield chosen
+    while chosen.micro_size > 1:
+        chosen = with_changes(chosen, micro_size=chosen.micro_size // 2)
+        yield chosen
+    for zero in range(chosen.zero_stage + 1, 4):
+        chosen = with_changes(chosen, zero_stage=zero)
+        yield chosen
+    if chosen.on_gpu:
+        for offload in ("optimizer", "all"):
+            yield with_changes(chosen, offload=offload)
+        while chosen.num_ranks < _MOST_GPUS:
+            chosen = with_changes(chosen, num_ranks=2 * chosen.num_ranks)
+            yield chosen
+
+
+def _without_needless(
+    before: Choices, chosen: Choices, section: StageRecipe, hardware: Hardware, total: TotalBytes
+) -> Choices:
+    """Take back each change that is not needed once the others are made."""
+    for name in ("checkpointing", "micro_size", "zero_stage"):
+        back = with_changes(chosen, **{name: getattr(before, name)})
+        divides = section.batch.global_size % (back.micro_size * back.num_ranks) == 0
+        if divides and total(back) <= hardware.usable_bytes:
+            chosen = back
+    return chosen
+
+
+def _as_settings(stage: StageName, before: Choices, after: Choices) -> Iterator[str]:
+    keys = {
+        "checkpointing": f"{stage}.gradient_checkpointing",
+        "micro_size": f"{stage}.batch.micro_size",
+        "zero_stage": f"{stage}.zero_stage",
+        "offload": f"{stage}.offload",
+        "num_ranks": "launch.num_ranks",
+    }
+    for name, key in keys.items():
+        value = getattr(after, name)
+        if value != getattr(before, name):
+            yield f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes of `80GB`, `24 GiB` or a plain number of bytes.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    units = {"": 1, "b": 1, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30, "g": 10**9}
+    digits = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text.strip()[len(digits) :].strip().lower()
+    try:
+        if unit in units and float(digits) > 0:
+            return int(float(digits) * units[unit])
+    except ValueError:
+        pass
+    raise UsageError(f"--gpu-memory {text}: no amount of memory", hint="such as 80GB or 24GiB")
+
+
+def free_disk(folder: Path) -> int | None:
+    """Return the free bytes of the disk that a folder lies on or will lie on; None where it cannot be told."""
+    import shutil
+
+    for place in (folder, *folder.absolute().parents):
+        if place.exists():
+            return shutil.disk_usage(place).free
+    return None

@@ -1,0 +1,262 @@
+"""What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from croc_cli.console import result, say, show_error
+from croc_cli.errors import CrocError, RunError, UsageError
+from croc_cli.launch.devices import inspect_machine
+from croc_cli.launch.layout import resolve_layout
+from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, launcher_command, worker_arguments
+from croc_cli.launch.run import find_free_port, launch
+from croc_cli.launch.stage_state import find_start
+from croc_cli.names import RUNS_FOLDER
+from croc_cli.recipe.load import dump_recipe
+from croc_cli.recipe.schema import LaunchRecipe, Recipe
+from croc_cli.run_dir import RunDir, StageDir, sha256_of, write_json
+
+if TYPE_CHECKING:
+    from croc_cli.benchmarks.base import Benchmark, Record
+    from croc_cli.benchmarks.compare import TableFormat
+    from croc_cli.benchmarks.judge import Judge
+
+STAGE = "benchmarks"
+"""The folder of a run in which answers and scores lie."""
+DATA_ROOTS = (Path("data/eval"), Path("playground/data/eval"))
+"""Where benchmark files are looked for; the second is where LLaVA's guide puts them."""
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """The flags of `croc eval`.
+
+    Attributes:
+        model: Folder or hub id; None takes the recipe's newest finetuned checkpoint.
+        data: Root of the benchmark files; None takes the first of DATA_ROOTS that is there.
+        run_dir: Run folder; None takes the one that the model lies in, or one of its name.
+        batch_size: Questions answered at once; None = as the recipe says.
+        partial: Score incomplete answers.
+        dry_run: Say what would be asked, touch nothing.
+        form: Of the table.
+    """
+
+    model: str | None = None
+    data: Path | None = None
+    run_dir: Path | None = None
+    batch_size: int | None = None
+    partial: bool = False
+    dry_run: bool = False
+    form: "TableFormat" = "text"
+
+
+def data_root(given: Path | None) -> Path:
+    """Return the root of the benchmark files.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for root in (given,) if given is not None else DATA_ROOTS:
+        if root.is_dir():
+            return root
+    looked = " or ".join(str(root) for root in ((given,) if given is not None else DATA_ROOTS))
+    raise UsageError(
+        f"no benchmark files: {looked} is no folder",
+        hint="--data ROOT names the folder with pope/, gqa/ and so on; `croc eval list` says what goes where",
+    )
+
+
+def run_folder_of(model: Path | str, given: Path | None) -> RunDir:
+    """Return the run folder of scores: the given one, the one that a checkpoint lies in, or one of the model's name."""
+    if given is not None:
+        return RunDir(given)
+    path = Path(model)
+    if path.parent.name == "checkpoints" and path.name.startswith("step-"):
+        return RunDir(path.parent.parent.parent)
+    return RunDir(Path(RUNS_FOLDER) / f"eval-{path.name or 'model'}")
+
+
+def evaluate(
+    recipe: Recipe,
+    chosen: "Sequence[Benchmark]",
+    request: EvalRequest,
+    *,
+    launch_settings: LaunchRecipe,
+    recipe_argument: str,
+    judge: "Judge | None",
+) -> None:
+    """Answer and score benchmarks.
+
+    Raises:
+        UsageError: Before anything starts: files are missing, or the model is.
+        RunError: Something failed; what went well is kept.
+    """
+    root = data_root(request.data)
+    records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
+    model = request.model or _trained_model(recipe, request, recipe_argument)
+    run_dir = run_folder_of(model, request.run_dir)
+    stage_dir = run_dir.stage(STAGE)
+    if request.dry_run:
+        _describe(chosen, records, stage_dir, model)
+        return
+    task: dict[str, Any] = {
+        "model": model,
+        "model_sha256": weights_identity(model),
+        "data": str(root.resolve()),
+        "benchmarks": [benchmark.name for benchmark in chosen],
+        "variants": {benchmark.name: benchmark.variant for benchmark in chosen if benchmark.variant},
+        "batch_size": request.batch_size or recipe.eval.batch_size,
+    }
+    waiting = _claim(chosen, records, stage_dir, task)
+    if waiting:
+        settled = recipe.model_copy(update={"launch": launch_settings})
+        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model))
+    score_all(chosen, stage_dir, root, model=task, partial=request.partial, judge=judge, form=request.form)
+
+
+def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:
+    folder = RunDir(Path(recipe.runs_folder) / recipe.name if request.run_dir is None else request.run_dir)
+    start = find_start(recipe, folder, "eval", given=None, recipe_argument=recipe_argument)
+    if start is None:
+        raise UsageError(f"recipe {recipe.name} enables no stage", hint="--model DIR scores any LLaVA checkpoint")
+    return str(start)
+
+
+def _claim(
+    chosen: "Sequence[Benchmark]",
+    records: "Mapping[str, Sequence[Record]]",
+    stage_dir: StageDir,
+    task: Mapping[str, Any],
+) -> list[str]:
+    """Gather what earlier runs have answered, and return the benchmarks with open questions."""
+    from croc_cli.benchmarks.predictions import claim, merge_shards, questions_sha256
+
+    waiting = []
+    for benchmark in chosen:
+        asked = records[benchmark.name]
+        made_by = {
+            "model": task["model"],
+            "model_sha256": task["model_sha256"],
+            "questions_sha256": questions_sha256(asked),
+            "max_new_tokens": benchmark.max_new_tokens,
+            "decoding": "greedy",
+        }
+        if (aside := claim(stage_dir.predictions, benchmark.name, made_by)) is not None:
+            say(f"{benchmark.name}: answers of another model or to other questions are kept in {aside}")
+        answered = len(merge_shards(stage_dir.predictions, benchmark, asked))
+        if answered < len(asked):
+            waiting.append(benchmark.name)
+        if answered:
+            say(f"{benchmark.name}: {answered:,} of {len(asked):,} questions are answered already")
+    return waiting
+
+
+def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Path) -> None:
+    machine = inspect_machine()
+    layout = resolve_layout(recipe.launch, machine, fits_cpu=True)
+    port = recipe.launch.master_port or find_free_port()
+    arguments = worker_arguments(stage_dir, STAGE, model)
+    command = launcher_command(recipe, layout, stage_dir, WORKER, arguments, master_port=port)
+    environment = launch_environment(layout, master_port=port)
+    plan = LaunchPlan(STAGE, stage_dir, model, layout, command, environment)
+    stage_dir.logs.mkdir(parents=True, exist_ok=True)
+    for stale in (stage_dir.stop_file, stage_dir.summary_file, *stage_dir.failures.glob("rank-*.json")):
+        stale.unlink(missing_ok=True)
+    stage_dir.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
+    write_json(stage_dir.root / "task.json", task)
+    write_json(stage_dir.launch_file, {"stage": STAGE, "command": list(command), "time": time.time()})
+    say(f"benchmarks: {layout.describe()}, in {stage_dir.root}")
+    launch(plan)
+
+
+def score_all(
+    chosen: "Sequence[Benchmark]",
+    stage_dir: StageDir,
+    root: Path,
+    *,
+    model: Mapping[str, Any],
+    partial: bool,
+    judge: "Judge | None",
+    form: "TableFormat",
+) -> None:
+    """Score the saved answers, write results.json and print the table.
+
+    Raises:
+        RunError: A benchmark could not be scored; the others are.
+    """
+    from croc_cli.benchmarks.compare import comparison_rows, format_rows
+    from croc_cli.benchmarks.predictions import merge_shards
+    from croc_cli.benchmarks.results import score_benchmark, write_results
+
+    entries: dict[str, dict[str, Any]] = {}
+    failed: list[str] = []
+    for benchmark in chosen:
+        try:
+            merge_shards(stage_dir.predictions, benchmark, benchmark.read(root))
+            if benchmark.needs_judge and judge is None:
+                say(f"{benchmark.name}: answered; a judge scores it: --judge-url URL --judge-model NAME")
+                continue
+            entry = score_benchmark(benchmark, stage_dir, root, partial=partial, judge=judge)
+        except CrocError as error:
+            show_error(error.message, error.hint)
+            failed.append(benchmark.name)
+            continue
+        entries[benchmark.name] = entry
+        if "submission" in entry and entry["value"] is None:
+            say(f"{benchmark.name}: its labels are at a server; upload {entry['submission']}")
+        if (about := entry.get("judge")) and about["num_failed"]:
+            failed.append(benchmark.name)
+            say(f"{benchmark.name}: {about['num_failed']} judgements failed and are not in the score")
+    kept = {name: model[name] for name in ("model", "model_sha256") if name in model}
+    file = write_results(stage_dir, entries, model=kept)
+    if entries:
+        result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))
+        say(f"scores with their parts are in {file}")
+    if failed:
+        raise RunError(
+            f"not everything was scored: {', '.join(failed)}", hint="the same command goes on; what is answered is kept"
+        )
+
+
+def _describe(
+    chosen: "Sequence[Benchmark]", records: "Mapping[str, Sequence[Record]]", stage_dir: StageDir, model: str
+) -> None:
+    from croc_cli.benchmarks.base import match_answers
+    from croc_cli.benchmarks.compare import format_rows
+    from croc_cli.benchmarks.judge import estimate
+    from croc_cli.benchmarks.judged import JudgedBenchmark
+    from croc_cli.benchmarks.predictions import answers_file, read_rows
+
+    rows = [["benchmark", "questions", "answered", "judge requests", "prompt tokens", "reply tokens at most"]]
+    for benchmark in chosen:
+        asked = records[benchmark.name]
+        saved = read_rows(answers_file(stage_dir.predictions, benchmark.name))
+        answered, texts = match_answers(benchmark, asked, saved, partial=True)
+        cells = ["–", "–", "–"]
+        if isinstance(benchmark, JudgedBenchmark):
+            given = dict(zip((record.key for record in answered), texts, strict=True))
+            costs = estimate(benchmark, asked, [given.get(record.key, "") for record in asked])
+            cells = [f"{costs[name]:,}" for name in ("requests", "prompt_tokens", "reply_tokens_at_most")]
+        rows.append([benchmark.name, f"{len(asked):,}", f"{len(answered):,}", *cells])
+    result(f"model: {model}\nanswers: {stage_dir.predictions}\n{format_rows(rows, 'text')}")
+
+
+def weights_identity(model: str) -> str:
+    """Return the hash of a model's weights: from croc.json where it tells, else of the files; a hub id is itself."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return f"hub:{model}"
+    try:
+        recorded = json.loads((folder / "croc.json").read_text(encoding="utf-8")).get("weights_sha256")
+    except (OSError, ValueError):
+        recorded = None
+    if recorded:
+        return str(recorded)
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        digest.update(bytes.fromhex(sha256_of(file)))
+    return digest.hexdigest()

@@ -1,0 +1,262 @@
+"""What `croc align`, `croc reconstruct` and `croc finetune` have in common: check, plan, launch one stage."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from croc_cli.console import result, say, show_error
+from croc_cli.errors import CrocError, RunError, UsageError
+from croc_cli.launch.devices import Machine, inspect_machine
+from croc_cli.launch.joined import is_joined, join_launch
+from croc_cli.launch.layout import joined_layout, resolve_layout
+from croc_cli.launch.model_sources import check_models
+from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
+from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
+from croc_cli.launch.run import find_free_port, launch, write_launch_files
+from croc_cli.launch.run_lock import RunLock
+from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
+from croc_cli.names import StageName, stage_name
+from croc_cli.recipe.load import dump_recipe, load_recipe
+from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.schema import Recipe
+from croc_cli.run_dir import RunDir, StageDir
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """What the flags of a stage command ask for, beside what they change in the recipe.
+
+    Args:
+        start: Checkpoint to start from instead of the stage before.
+        run_dir: Run folder instead of the one named by the recipe.
+        dry_run: Print the plan and touch nothing.
+        fresh: Rename an old stage folder and start over.
+        worker: Python module that is one rank.
+        through_launcher: Start ranks with DeepSpeed's launcher.
+        preflight_only: Rehearse the stage and end.
+    """
+
+    start: Path | None = None
+    run_dir: Path | None = None
+    dry_run: bool = False
+    fresh: bool = False
+    worker: str = WORKER
+    through_launcher: bool = True
+    preflight_only: bool = False
+
+
+def run_folder(recipe: Recipe, run_dir: Path | None) -> RunDir:
+    """Return the run folder: the given one, or the recipe's own."""
+    return RunDir(Path(recipe.runs_folder) / recipe.name if run_dir is None else run_dir)
+
+
+def stage_command(
+    stage: StageName, recipe_argument: str, overrides: Mapping[str, tuple[Any, str]], request: StageRequest
+) -> None:
+    """Run one stage command.
+
+    Args:
+        stage: The stage.
+        recipe_argument: The recipe's name or file, as typed.
+        overrides: Recipe key → value and the flag that gave it.
+        request: The other flags.
+
+    Raises:
+        CrocError: With what the user can do about it.
+    """
+    loaded = load_recipe(recipe_argument, overrides=overrides)
+    for note in loaded.notes:
+        say(f"note: {note}")
+    recipe = loaded.recipe
+    machine = inspect_machine()
+    if request.dry_run:
+        print_plan(recipe, stage, request, machine, recipe_argument=recipe_argument)
+        return
+    plan = prepare_stage(recipe, stage, request, machine, recipe_argument=recipe_argument)
+    if plan is None:
+        stage_dir = run_folder(recipe, request.run_dir).stage(stage)
+        say(f"{stage} is finished already: {stage_dir.latest_checkpoint() or stage_dir.root} (--fresh starts over)")
+        return
+    if request.preflight_only:
+        if is_joined():
+            raise UsageError("--preflight starts its ranks itself; here RANK and WORLD_SIZE are set already")
+        with RunLock(run_folder(recipe, request.run_dir), doing="preflight", say=say) as lock:
+            preflight(recipe, plan, request, lock=lock)
+        return
+    if is_joined():
+        join_launch(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, stage), fresh=request.fresh)
+    launch_stage(recipe, plan, fresh=request.fresh, request=request)
+
+
+def preflight(recipe: Recipe, plan: LaunchPlan, request: StageRequest, *, lock: RunLock) -> None:
+    """Rehearse a stage, and say what was found.
+
+    Raises:
+        RunError: Something would have failed later.
+    """
+    from croc_cli.launch.live import open_progress
+    from croc_cli.pipeline.preflight import rehearsal_plan, run_preflight
+
+    stage = stage_name(plan.stage)
+
+    def rehearse(smaller: Recipe, stage_dir: StageDir, port: int) -> LaunchPlan:
+        made = plan_stage(
+            smaller,
+            stage,
+            stage_dir,
+            start=plan.start,
+            layout=plan.layout,
+            master_port=port,
+            counts=parameter_counts(smaller, stage),
+            worker=request.worker,
+            through_launcher=request.through_launcher,
+        )
+        return rehearsal_plan(made)
+
+    say(f"preflight of {stage}: steps on its longest samples, a save, more in fresh processes, one answer")
+    found = run_preflight(
+        recipe, plan, rehearse=rehearse, lock=lock, progress=lambda: open_progress(f"preflight of {stage}")
+    )
+    peak = found.get("peak_memory_bytes") or 0
+    say(
+        f"preflight of {stage}: passed in {found['seconds']:.0f} s; longest sample {found['longest']}; peak memory"
+        f" {peak / 1e9:.2f} GB a rank; a checkpoint takes {found['checkpoint_bytes'] / 1e9:.2f} GB"
+    )
+
+
+def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: StageRequest | None = None) -> float:
+    """Write a plan's files, launch it, show what it came to, and return the seconds that it took.
+
+    Args:
+        recipe: The recipe.
+        plan: Of a training stage, or of an evaluation.
+        fresh: Rename an old stage folder and start over.
+        request: The flags, with which a training stage is rehearsed first where that is due; None for no rehearsal.
+    """
+    from croc_cli.pipeline.preflight import is_due
+    from croc_cli.report.terminal import format_stage_end
+
+    run_dir = RunDir(plan.stage_dir.root.parent)
+    with RunLock(run_dir, doing=plan.stage, say=say) as lock:
+        if fresh and (aside := move_aside(plan.stage_dir)) is not None:
+            say(f"the old {plan.stage} is now {aside}")
+        if request is not None and is_due(recipe, plan):
+            preflight(recipe, plan, request, lock=lock)
+        try:
+            write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage))
+        except OSError as error:
+            raise RunError(
+                f"{plan.stage_dir.root} cannot be written: {error.strerror or error}",
+                hint="nothing was started; free some space, or --run-dir DIR puts the run elsewhere",
+            ) from error
+        say(f"{plan.stage}: {plan.layout.describe()}, in {plan.stage_dir.root}")
+        seconds = launch(plan, lock=lock)
+        say(format_stage_end(plan.stage_dir, seconds=seconds))
+        return seconds
+
+
+def prepare_stage(
+    recipe: Recipe, stage: StageName, request: StageRequest, machine: Machine, *, recipe_argument: str
+) -> LaunchPlan | None:
+    """Check everything that can be checked without torch, and return the plan; None where the stage is finished.
+
+    Raises:
+        CrocError: What stands in the way; nothing was touched.
+    """
+    check_enabled(recipe, stage)
+    check_machine(recipe, stage, machine, command=stage)
+    plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument)
+    if not request.fresh and stage_state(recipe, plan.stage_dir, plan.start) == "finished":
+        return None
+    run_dir = run_folder(recipe, request.run_dir)
+    if plan.start is None and not (run_dir.init / "config.json").is_file():
+        check_models(recipe.model)
+    check_data(recipe, stage)
+    if note := features_note(recipe, stage):
+        say(note)
+    return plan
+
+
+def make_plan(
+    recipe: Recipe,
+    stage: StageName,
+    request: StageRequest,
+    machine: Machine,
+    *,
+    recipe_argument: str,
+    planning: bool = False,
+) -> LaunchPlan:
+    """Return the plan of a stage; with `planning`, also where start or devices are missing."""
+    run_dir = run_folder(recipe, request.run_dir)
+    counts = parameter_counts(recipe, stage)
+    start: Path | None
+    try:
+        start = find_start(recipe, run_dir, stage, given=request.start, recipe_argument=recipe_argument)
+    except UsageError:
+        if not planning:
+            raise
+        start = request.start or Path("the-checkpoint-of-the-stage-before")
+    return plan_stage(
+        recipe,
+        stage,
+        run_dir.stage(stage),
+        start=start,
+        layout=joined_layout(recipe.launch, machine)
+        or resolve_layout(recipe.launch, machine, fits_cpu=fits_cpu(counts), planning=planning),
+        master_port=recipe.launch.master_port or find_free_port(),
+        counts=counts,
+        worker=request.worker,
+        through_launcher=request.through_launcher,
+    )
+
+
+def print_plan(
+    recipe: Recipe,
+    stage: StageName,
+    request: StageRequest,
+    machine: Machine,
+    *,
+    recipe_argument: str,
+    in_pipeline: bool = False,
+) -> None:
+    """Print what would be started, and on stderr what would stand in the way; touches nothing and asks no hub.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        request: The flags.
+        machine: This machine.
+        recipe_argument: The recipe as it was typed.
+        in_pipeline: Another stage of the same command runs before, so a missing start is no obstacle.
+    """
+    check_enabled(recipe, stage)
+    plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument, planning=True)
+    result(describe_plan(plan))
+    if note := features_note(recipe, stage):
+        result(f"\n{note}")
+    run_dir = run_folder(recipe, request.run_dir)
+
+    def check_start() -> None:
+        start = find_start(recipe, run_dir, stage, given=request.start, recipe_argument=recipe_argument)
+        if not request.fresh and stage_state(recipe, plan.stage_dir, start) == "finished":
+            say(f"{stage} is finished already in {plan.stage_dir.root} (--fresh starts over)")
+
+    checks: list[Callable[[], None]] = [
+        lambda: check_machine(recipe, stage, machine, command=stage),
+        lambda: check_data(recipe, stage),
+    ]
+    for check in checks if in_pipeline else [*checks, check_start]:
+        try:
+            check()
+        except CrocError as error:
+            show_error(error.message, error.hint, label="without --dry-run")
+
+
+def check_enabled(recipe: Recipe, stage: StageName) -> None:
+    """Raise UsageError where the recipe leaves a stage out."""
+    if not getattr(recipe, stage).enabled:
+        raise UsageError(
+            f"recipe {recipe.name} leaves {stage} out",
+            hint=f"--set {stage}.enabled=true puts it in, if it has data for it",
+        )

@@ -1,0 +1,173 @@
+"""Writes the rows that were drawn to rows.jsonl, and images that lie in tables to tars beside it."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from croc_cli.sources.read.index import IMAGE_RANGE, IMAGES_FOLDER, ROWS_NAME
+from croc_cli.sources.read.reader import Reader, SourceRow
+from croc_cli.sources.read.scan import REPORT_EVERY, Progress, Scan
+from croc_cli.sources.read.spec import SourceSpec
+
+SHARD_BYTES = 1 << 30
+"""Size at which a new tar of images begins."""
+_BUFFER_BYTES = 1 << 20
+_KINDS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"BM", "bmp"))
+
+
+class RowsWriter:
+    """Writes a mix's rows, source by source.
+
+    Args:
+        folder: Of the mix.
+        total: Rows that will be written, for the progress.
+        progress: Told how far it is.
+    """
+
+    def __init__(self, folder: Path, *, total: int, progress: Progress | None = None) -> None:
+        self.folder = folder
+        self.total = total
+        self.progress = progress
+        self._lengths: list[Any] = []
+        self._stored: set[int] = set()
+        self._written = 0
+        self._file: BinaryIO = (folder / ROWS_NAME).open("wb", buffering=_BUFFER_BYTES)
+
+    def __enter__(self) -> "RowsWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, number: int, source: SourceSpec, reader: Reader, scan: Scan, positions: Any) -> None:
+        """Write a source's drawn rows.
+
+        Args:
+            number: Of the source in the manifest.
+            source: What the recipe says of it.
+            reader: Reads it again.
+            scan: What the first pass found.
+            positions: Which of the scan's rows were drawn, ascending.
+        """
+        import numpy as np
+
+        lengths = np.empty(len(positions), dtype=np.uint32)
+        if reader.in_place:
+            self._copy(reader, scan, positions, lengths, source.name)
+        else:
+            self._convert(number, reader, scan, positions, lengths, source.name)
+        self._lengths.append(lengths)
+
+    def stored_images(self, number: int) -> bool:
+        """Tell whether a source's images were put into tars of the mix."""
+        return number in self._stored
+
+    def arrays(self, scans: list[Scan], chosen: list[Any]) -> dict[str, Any]:
+        """Return the index arrays in the order of the file."""
+        import numpy as np
+
+        length = np.concatenate(self._lengths)
+        ends = np.cumsum(length.astype(np.uint64) + np.uint64(1))
+        taken = list(zip(scans, chosen, strict=True))
+        return {
+            "offset": ends - length - np.uint64(1),
+            "length": length,
+            "source": np.repeat(np.arange(len(chosen), dtype=np.uint16), [len(positions) for positions in chosen]),
+            **{
+                name: np.concatenate([np.asarray(getattr(scan, field))[positions] for scan, positions in taken])
+                for name, field in (("row", "rows"), ("images", "images"), ("tokens", "tokens"))
+            },
+        }
+
+    def _copy(self, reader: Reader, scan: Scan, positions: Any, lengths: Any, name: str) -> None:
+        """Copy rows as they stand in their file; those that span lines are written on one."""
+        write, starts, sizes = self._file.write, scan.starts, scan.lengths
+        with reader.files[0].open("rb", buffering=_BUFFER_BYTES) as file:
+            for done, position in enumerate(positions.tolist()):
+                file.seek(starts[position])
+                raw = file.read(sizes[position])
+                if b"\n" in raw or b"\r" in raw:
+                    raw = _dump(json.loads(raw))
+                write(raw)
+                write(b"\n")
+                lengths[done] = len(raw)
+                self._report(name)
+
+    def _convert(self, number: int, reader: Reader, scan: Scan, positions: Any, lengths: Any, name: str) -> None:
+        """Convert rows again and write them; an image of a table's own goes into a tar."""
+        import numpy as np
+
+        wanted = np.asarray(scan.rows)[positions].tolist()
+        shards = _Shards(self.folder / IMAGES_FOLDER, name) if reader.embeds_images else None
+        following = 0
+        for item in reader.rows(with_images=True):
+            if following == len(wanted):
+                break
+            if item.number != wanted[following]:
+                continue
+            raw = _dump(_finished(item, shards))
+            self._file.write(raw)
+            self._file.write(b"\n")
+            lengths[following] = len(raw)
+            following += 1
+            self._report(name)
+        if shards is not None:
+            shards.close()
+            self._stored.add(number)
+
+    def _report(self, name: str) -> None:
+        if self.progress is not None and self._written % REPORT_EVERY == 0:
+            self.progress(f"writing {name}", self._written, self.total)
+        self._written += 1
+
+
+def _finished(item: SourceRow, shards: "_Shards | None") -> dict[str, Any]:
+    row: dict[str, Any] = dict(item.row)
+    if item.image is not None and shards is not None:
+        row["image"], row[IMAGE_RANGE] = shards.add(item.number, item.image)
+    elif item.image_range is not None:
+        row[IMAGE_RANGE] = list(item.image_range)
+    return row
+
+
+def _dump(row: Any) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="surrogatepass")
+
+
+class _Shards:
+    """Tars of images, one after the other."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._number = -1
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, index: int, content: bytes) -> tuple[str, list[int]]:
+        """Add an image and return its name, from the mix's folder, with offset and length in the tar."""
+        if self._tar is None or self._tar.offset > SHARD_BYTES:
+            self.close()
+            self._number += 1
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._tar = tarfile.open(  # noqa: SIM115 (closed when it is full)
+                self.folder / f"{self.name}-{self._number:05d}.tar", "w", format=tarfile.USTAR_FORMAT
+            )
+        suffix = next((suffix for magic, suffix in _KINDS if content.startswith(magic)), "img")
+        member = tarfile.TarInfo(f"{index:09d}.{suffix}")
+        member.size = len(content)
+        offset = self._tar.offset + tarfile.BLOCKSIZE  # one block of header, then the content
+        self._tar.addfile(member, io.BytesIO(content))
+        self._tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it wrote
+        name = f"{IMAGES_FOLDER}/{self.name}-{self._number:05d}.tar/{member.name}"
+        return name, [offset, len(content)]
+
+    def close(self) -> None:
+        """Finish the current tar."""
+        if self._tar is not None:
+            self._tar.close()
+            self._tar = None

@@ -1,0 +1,121 @@
+"""From a recipe's data section to the specification of a stage's mix: presets, catalogue and paths settled."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from croc_cli.errors import RecipeError
+from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.find import SUFFIXES
+from croc_cli.recipe.schema import MixData, Recipe, SourceRecipe
+from croc_cli.sources.known.catalog import find_source
+from croc_cli.sources.known.forms import source_columns
+from croc_cli.sources.known.record import fetched_commit
+from croc_cli.sources.mix.presets import lay_over, read_preset
+from croc_cli.sources.read.spec import MIX_FOLDER, MixSpec, RowFilter, SourceSpec
+
+
+def mix_name(recipe: Recipe, stage: StageName) -> str:
+    """Return the name of a stage's mix: the preset's, as long as the recipe changes nothing of it, else its own."""
+    data = _mix(recipe, stage)
+    if data.preset is not None and not data.sources:
+        return Path(data.preset).stem if data.preset.endswith(SUFFIXES) else data.preset
+    return f"{recipe.name}-{stage}"
+
+
+def mix_folder(recipe: Recipe, stage: StageName) -> Path:
+    """Return the folder of a stage's mix.
+
+    Raises:
+        RecipeError: The stage's data is no mix.
+    """
+    data = _mix(recipe, stage)
+    root = data_root(recipe)
+    return root / data.path if data.path is not None else root / MIX_FOLDER / mix_name(recipe, stage)
+
+
+def data_root(recipe: Recipe) -> Path:
+    """Return the folder that sources, images and mixes lie in."""
+    return Path(recipe.data.root).expanduser()
+
+
+def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
+    """Return the enabled sources of a stage's mix by name, the preset's with the recipe's own laid over them.
+
+    Raises:
+        RecipeError: The stage's data is no mix, its preset does not exist, or it has no sources.
+    """
+    data = _mix(recipe, stage)
+    sources = read_preset(data.preset)[1] if data.preset is not None else {}
+    own = {name: source.model_dump(exclude_defaults=True) for name, source in data.sources.items()}
+    found = {name: SourceRecipe.model_validate(keys) for name, keys in lay_over(sources, own).items()}
+    enabled = {name: source for name, source in found.items() if source.enabled}
+    if not enabled:
+        raise RecipeError(f"data.{stage} has no sources", hint="give it a preset, or sources of your own")
+    return enabled
+
+
+def catalog_sources(recipe: Recipe) -> dict[StageName, tuple[str, ...]]:
+    """Return the catalogue's names of the sources that each enabled stage needs."""
+    needed: dict[StageName, tuple[str, ...]] = {}
+    for stage in STAGES:
+        if not getattr(recipe, stage).enabled or not isinstance(getattr(recipe.data, stage), MixData):
+            continue
+        sources = recipe_sources(recipe, stage)
+        names = (source.source or name for name, source in sources.items() if source.path is None)
+        needed[stage] = tuple(dict.fromkeys(names))
+    return needed
+
+
+def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
+    """Return what a stage's mix is made of.
+
+    Raises:
+        RecipeError: The stage's data is no mix, or a source is neither a path nor in the catalogue.
+    """
+    data = _mix(recipe, stage)
+    root = data_root(recipe)
+    catalogs = recipe.data.catalogs
+    sources = tuple(_source(name, source, root, catalogs) for name, source in recipe_sources(recipe, stage).items())
+    return MixSpec(mix_name(recipe, stage), sources, root, seed=data.seed, drop_duplicates=data.drop_duplicates)
+
+
+def _source(name: str, source: SourceRecipe, root: Path, catalogs: Sequence[str]) -> SourceSpec:
+    if source.count is not None and source.fraction is not None:
+        raise RecipeError(f"source {name}: count and fraction are given both", hint="leave one out")
+    columns = source.columns.model_dump(exclude_defaults=True) if source.columns is not None else {}
+    known = None
+    if source.path is None:
+        known = find_source(source.source or name, catalogs)
+        if known.annotation is None:
+            raise RecipeError(
+                f"source {name}: {known.name} has images alone, no rows", hint="`croc data sources` lists"
+            )
+    path = source.path if known is None else known.annotation
+    image_root = source.image_root if known is None or source.image_root is not None else known.image_root
+    return SourceSpec(
+        name=name,
+        path=root / str(path),
+        format=source.format,
+        image_root=root / image_root if image_root is not None else None,
+        columns=columns or (source_columns(known.name) if known is not None else {}),
+        count=source.count,
+        fraction=source.fraction,
+        seed=source.seed,
+        filter=RowFilter(**source.filters.model_dump()),
+        max_dropped=source.max_dropped,
+        catalog=known.name if known is not None else None,
+        revision=(fetched_commit(root, known.name) or known.revision) if known is not None else None,
+        licence=known.licence if known is not None else None,
+        expected_rows=known.rows if known is not None and not known.unverified else None,
+    )
+
+
+def _mix(recipe: Recipe, stage: StageName) -> MixData:
+    data = getattr(recipe.data, stage)
+    if not isinstance(data, MixData):
+        kind = "nothing" if data is None else f"of kind {data.kind}"
+        raise RecipeError(
+            f"data.{stage} of recipe {recipe.name} is {kind}, so there is no mix to make",
+            hint="a mix has `kind: mix` and a preset or sources",
+        )
+    return data

@@ -1,0 +1,233 @@
+"""Streams the rows of a JSON list or JSONL file, with the bytes that each takes, in little memory."""
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import orjson
+
+from croc_cli.errors import UsageError
+from croc_cli.sources.read.content import LFS_START
+
+BLOCK_BYTES = 4 << 20
+LONGEST_ROW = 256 << 20
+"""Characters after which a row without end is taken for broken JSON."""
+
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # set in __init__, not in typeshed
+_SPACE = " \t\r\n"
+
+
+class DataError(UsageError):
+    """A data file that cannot be used as it is; exit code 2."""
+
+
+class JsonRow(NamedTuple):
+    """One row.
+
+    Args:
+        number: From 0.
+        value: What it holds; for a line that is not JSON the JSONDecodeError.
+        start: Its first byte in the file.
+        end: The byte behind its last.
+        line: Line of a JSONL file, from 1; 0 in a list.
+    """
+
+    number: int
+    value: Any
+    start: int
+    end: int
+    line: int
+
+
+def check_file_kind(path: Path) -> None:
+    """Raise DataError where a file is missing, empty, or plainly something else than data.
+
+    Raises:
+        DataError: Says what it is: a web page, a Git LFS pointer, an archive.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise DataError(f"{path}: no rows: the file is empty", hint="download it again")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        raise DataError(
+            f"{path}, line 1: not JSON: a web page in place of the data file",
+            hint="this is a web page; download the file itself, from /resolve/ and not /blob/ on the hub",
+        )
+    if start.startswith(LFS_START):
+        raise DataError(
+            f"{path}, line 1: not JSON: a Git LFS pointer in place of the data file",
+            hint="this is a Git LFS pointer; `git lfs pull`, or download the file itself",
+        )
+    for magic, kind in ((b"PAR1", "a parquet file"), (b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "gzipped")):
+        if head.startswith(magic):
+            raise DataError(f"{path}: {kind}, not JSON", hint="unpack it, or give it its own name ending")
+
+
+def is_json_list(path: Path) -> bool:
+    """Tell a JSON list from JSONL by its first character."""
+    with path.open("rb") as file:
+        return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def json_rows(path: Path) -> Iterator[JsonRow]:
+    """Yield the rows of a JSON list or JSONL file.
+
+    Raises:
+        DataError: The file is no such thing; for a list that is broken JSON, with line and column.
+    """
+    check_file_kind(path)
+    with path.open("rb") as file:
+        yield from _list_rows(path, file) if is_json_list(path) else _line_rows(file)
+
+
+def read_row(file: BinaryIO, start: int, end: int) -> Any:
+    """Read the row that takes some bytes of a file."""
+    file.seek(start)
+    return json.loads(file.read(end - start))
+
+
+def parse_row(content: bytes) -> Any:
+    """Return the value of a row, in half the time that `json.loads` takes.
+
+    Raises:
+        json.JSONDecodeError: It is not JSON.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:  # what orjson is stricter about, such as NaN, and the standard library's messages
+        return json.loads(content.decode())
+
+
+def _line_rows(file: BinaryIO) -> Iterator[JsonRow]:
+    end = index = number = 0
+    for line in file:
+        start, end, number = end, end + len(line), number + 1
+        if number == 1 and line.startswith(codecs.BOM_UTF8):
+            line, start = line[3:], 3
+        value: Any
+        try:
+            value = parse_row(line)
+        except json.JSONDecodeError as error:
+            if not line.strip():
+                continue
+            value = error
+        except UnicodeDecodeError as error:
+            value = json.JSONDecodeError(f"byte {error.start} of the line is not UTF-8", "", 0)
+        yield JsonRow(index, value, start, start + len(line.rstrip()) if line else end, number)
+        index += 1
+
+
+class _Text:
+    """The part of a file that is looked at, as text, with where it starts."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.file = file
+        self.text = ""
+        self.ascii = True
+        self.at_end = False
+        self.start_byte = 0
+        self.start_line = 1
+        self.line_start = 0  # column of the text's first character in its line
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def advance(self, position: int) -> None:
+        """Forget the text before a position and read on."""
+        gone = self.text[:position]
+        self.start_byte += len(gone) if self.ascii else len(gone.encode())
+        newlines = gone.count("\n")
+        self.start_line += newlines
+        self.line_start = len(gone) - gone.rfind("\n") - 1 if newlines else self.line_start + len(gone)
+        block = self.file.read(BLOCK_BYTES)
+        self.at_end = not block
+        try:
+            self.text = self.text[position:] + self._decoder.decode(block, final=self.at_end)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: not UTF-8 text near byte {self.file.tell() - len(block)}") from error
+        self.ascii = self.text.isascii()
+
+    def skip(self, position: int, letters: str) -> int:
+        """Return the next position that holds none of some letters; at the file's end, the text's length."""
+        while True:
+            while position < len(self.text) and self.text[position] in letters:
+                position += 1
+            if position < len(self.text) or self.at_end:
+                return position
+            self.advance(position)
+            position = 0
+
+    def error(self, message: str, position: int) -> DataError:
+        """Return the error of broken JSON at a position."""
+        before = self.text[:position]
+        newlines = before.count("\n")
+        line = self.start_line + newlines
+        column = position - before.rfind("\n") if newlines else self.line_start + position + 1
+        return DataError(f"{self.path}, line {line}, column {column}: not JSON: {message}")
+
+
+def _list_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
+    buffer = _Text(path, file)
+    if file.read(3) == codecs.BOM_UTF8:
+        buffer.start_byte = 3
+    else:
+        file.seek(0)
+    buffer.advance(0)
+    position = buffer.skip(0, _SPACE) + 1
+    index = 0
+    position = buffer.skip(position, _SPACE)
+    if buffer.text[position : position + 1] == "]":
+        return
+    text_now, known, known_byte = buffer.text, 0, buffer.start_byte
+    while True:
+        value, position, stop = _value(buffer, position)
+        if buffer.text is not text_now:
+            text_now, known, known_byte = buffer.text, 0, buffer.start_byte
+        if buffer.ascii:
+            start, end = buffer.start_byte + position, buffer.start_byte + stop
+        else:
+            start = known_byte + len(text_now[known:position].encode())
+            end = start + len(text_now[position:stop].encode())
+            known, known_byte = stop, end
+        yield JsonRow(index, value, start, end, 0)
+        index += 1
+        position = buffer.skip(stop, _SPACE)
+        mark = buffer.text[position : position + 1]
+        if mark == "]":
+            return
+        if mark != ",":
+            raise buffer.error("expected a comma or the list's end" if mark else "the file ends too early", position)
+        position = buffer.skip(position + 1, _SPACE)
+        if buffer.text is not text_now:
+            text_now, known, known_byte = buffer.text, 0, buffer.start_byte
+
+
+def _value(buffer: _Text, position: int) -> tuple[Any, int, int]:
+    """Return the value at a position, where it starts and where it ends, reading on where the text ends before it."""
+    while True:
+        try:
+            value, stop = _scan(buffer.text, position)
+            if stop < len(buffer.text) or buffer.at_end:
+                return value, position, stop
+            message, where = "the file ends too early", stop
+        except StopIteration as error:
+            message, where = "expected a value", error.value
+        except json.JSONDecodeError as error:
+            message, where = error.msg, error.pos
+        except RecursionError:
+            raise buffer.error("nested too deeply", position) from None
+        # What is wrong well before the end of the text stays wrong, however much of the file follows.
+        is_final = where < len(buffer.text) - 16 and not message.startswith("Unterminated")
+        if is_final or buffer.at_end or len(buffer.text) - position > LONGEST_ROW:
+            raise buffer.error(message if where < len(buffer.text) else "the file ends too early", where)
+        buffer.advance(position)
+        position = 0

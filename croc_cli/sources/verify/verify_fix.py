@@ -1,0 +1,136 @@
+"""Writes a clean copy of a data set: without the rows that have errors, and with what can be put right put right."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from croc_cli.errors import UsageError
+from croc_cli.run_dir import write_json
+from croc_cli.sources.mix.lengths import keep_lengths
+from croc_cli.sources.read.index import (
+    IMAGE_RANGE,
+    IMAGES_FOLDER,
+    INDEX_TYPES,
+    ROWS_NAME,
+    MixFolder,
+    order_hash,
+    write_index,
+)
+from croc_cli.sources.read.manifest import MANIFEST_NAME
+from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
+from croc_cli.sources.verify.findings import DEFECTS
+
+
+def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
+    """Write a clean copy beside a data set, and a JSONL of what it leaves out, and why.
+
+    A mix becomes a mix (`NAME-clean`). Anything else becomes a JSONL in LLaVA's form (`NAME.clean.jsonl`) with ids that
+    are text and without leading gpt turns.
+
+    Args:
+        data: The data set; not changed.
+        bad: Why each row that has an error has one, by its number.
+    Returns:
+        The copy, and the list of what it leaves out.
+
+    Raises:
+        UsageError: Images lie in a table, which a JSONL cannot hold.
+    """
+    if data.mix is not None:
+        return _clean_mix(data, data.mix, bad)
+    if data.reader is not None and data.reader.embeds_images:
+        raise UsageError(
+            f"{data.path}: its images lie in the table, so a clean JSONL would lose them",
+            hint="make a mix of it (`croc data mix`), and fix that",
+        )
+    clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
+    dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
+    unfinished = clean.with_name(f".{clean.name}.unfinished")
+    with unfinished.open("w", encoding="utf-8") as good_rows, dropped.open("w", encoding="utf-8") as bad_rows:
+        for row in data.rows():
+            if row.number in bad:
+                bad_rows.write(_dropped(row.key, bad[row.number], row.row) + "\n")
+            else:
+                good_rows.write(json.dumps(_repaired(row), ensure_ascii=False) + "\n")
+    unfinished.replace(clean)
+    return clean, dropped
+
+
+def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str]) -> tuple[Path, Path]:
+    import numpy as np
+
+    clean = mix.folder.with_name(f"{mix.folder.name}-clean")
+    dropped = mix.folder.with_name(f"{mix.folder.name}.dropped.jsonl")
+    unfinished = clean.with_name(f".{clean.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    position = np.argsort(mix.index.offset, kind="stable")  # of each row of the file in the mix
+    offsets = np.zeros(len(mix), dtype=np.uint64)
+    keep = np.ones(len(mix), dtype=bool)
+    reasons: list[Counter[str]] = [Counter() for _ in mix.manifest.sources]
+    written = 0
+    with (unfinished / ROWS_NAME).open("wb") as good_rows, dropped.open("w", encoding="utf-8") as bad_rows:
+        for row in data.rows():
+            place = int(position[row.number])
+            if row.number in bad:
+                keep[place] = False
+                reasons[int(mix.index.source[place])][bad[row.number]] += 1
+                bad_rows.write(_dropped(row.key, bad[row.number], row.row) + "\n")
+                continue
+            offsets[place] = written
+            raw = mix.read(place)
+            good_rows.write(raw + b"\n")
+            written += len(raw) + 1
+    arrays: dict[str, Any] = {name: getattr(mix.index, name)[keep] for name in INDEX_TYPES}
+    arrays["offset"] = offsets[keep]
+    write_index(unfinished, arrays)
+    _write_manifest(unfinished, clean, mix, arrays, reasons, written)
+    keep_lengths(mix.folder, unfinished, keep)
+    shutil.rmtree(clean, ignore_errors=True)
+    unfinished.rename(clean)
+    return clean, dropped
+
+
+def _write_manifest(
+    folder: Path, clean: Path, mix: MixFolder, arrays: dict[str, Any], reasons: list["Counter[str]"], size: int
+) -> None:
+    old = mix.manifest
+    sources = []
+    for number, source in enumerate(old.sources):
+        gone = reasons[number]
+        counts = dict(sorted((Counter(source.dropped) + gone).items()))
+        kept = replace(source, rows_out=source.rows_out - gone.total(), dropped=counts)
+        sources.append(kept)
+    if (mix.folder / IMAGES_FOLDER).is_dir():  # the copy's rows still name the images of the mix that it came from
+        sources = [
+            replace(source, image_root=os.path.abspath(mix.image_roots[number]))
+            for number, source in enumerate(sources)
+        ]
+    manifest = replace(
+        old,
+        name=f"{old.name}-clean",
+        sources=tuple(sources),
+        rows=len(arrays["offset"]),
+        image_rows=int((arrays["images"] > 0).sum()),
+        text_rows=int((arrays["images"] == 0).sum()),
+        bytes=size,
+        order_sha256=order_hash([source.name for source in old.sources], arrays),
+        data_root=os.path.relpath(mix.data_root, clean),
+    )
+    write_json(folder / MANIFEST_NAME, manifest.as_dict())
+
+
+def _dropped(key: str, code: str, row: Any) -> str:
+    return json.dumps({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row}, ensure_ascii=False)
+
+
+def _repaired(checked: CheckedRow) -> dict[str, Any]:
+    """Return a row with a text id and without a leading gpt turn."""
+    row: dict[str, Any] = checked.row
+    turns = row["conversations"]
+    place = {IMAGE_RANGE: list(checked.image_range)} if checked.image_range is not None else {}
+    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :], **place}

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from croc_cli.sources.read import json_rows as module
+from croc_cli.sources.read.json_rows import DataError, json_rows, read_row
+
+ROWS: list[Any] = [{"a": 1}, {"text": "harbour – 港 🙂", "list": [1, [2]]}, "plain", {"b": {"c": 'quote " and \\ [}'}}]
+
+
+@pytest.fixture(params=[4 << 20, 8, 1])
+def any_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks so small that rows and letters lie across several."""
+    monkeypatch.setattr(module, "BLOCK_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("any_block")
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("form", ["compact", "indented", "lines", "bom list", "bom lines"])
+def test_rows_come_with_the_bytes_that_they_take(tmp_path: Path, form: str, ascii_only: bool) -> None:
+    path = tmp_path / "rows.json"
+    if "lines" in form:
+        text = "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n\n" for row in ROWS)
+    else:
+        text = json.dumps(ROWS, ensure_ascii=ascii_only, indent=2 if form == "indented" else None)
+    path.write_text(text, encoding="utf-8-sig" if "bom" in form else "utf-8")
+    found = list(json_rows(path))
+    assert [row.value for row in found] == ROWS
+    assert [row.number for row in found] == [0, 1, 2, 3]
+    with path.open("rb") as file:
+        assert [read_row(file, row.start, row.end) for row in found] == ROWS
+    assert [row.line for row in found] == ([1, 3, 5, 7] if "lines" in form else [0] * 4)
+
+
+@pytest.mark.usefixtures("any_block")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"a": 1},\n {"b": oops}]', "line 2, column 8: not JSON: expected a value"),
+        ('[{"a": 1},\n {"b": 2}', "line 2, column 10: not JSON: the file ends too early"),
+        ('[{"a": 1},\n {"b": "no end', "line 2, column 8: not JSON: Unterminated string"),
+        ('[{"a": 1}\n {"b": 2}]', "line 2, column 2: not JSON: expected a comma or the list's end"),
+        ("[1, 2,]", "line 1, column 7: not JSON: expected a value"),
+    ],
+)
+def test_a_broken_list_is_named_with_its_place(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        list(json_rows(tmp_path / "a.json"))
+
+
+def test_a_broken_line_does_not_keep_the_others_from_being_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": \n{"a": 2} x\n\xff\n  {"a": 3}\n')
+    found = list(json_rows(tmp_path / "a.jsonl"))
+    assert [row.value for row in found if not isinstance(row.value, ValueError)] == [{"a": 1}, {"a": 3}]
+    assert [row.line for row in found if isinstance(row.value, ValueError)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        (b"", "no rows: the file is empty", "download it again"),
+        (b"\n <!DOCTYPE html><html>", "a web page in place of the data file", "/resolve/ and not /blob/"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer", "git lfs pull"),
+        (b"PAR1....", "a parquet file, not JSON", ""),
+        (b"PK\x03\x04....", "a zip archive, not JSON", ""),
+        (b"\x1f\x8b....", "gzipped, not JSON", ""),
+        (b"[\xff\xfe]", "not UTF-8 text near byte 0", ""),
+    ],
+)
+def test_what_is_no_json_is_recognised(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        list(json_rows(tmp_path / "a.json"))
+    assert hint in (caught.value.hint or "")
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.json: no such file"):
+        list(json_rows(tmp_path / "none.json"))
+
+
+def test_an_empty_list_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(" [ ] ")
+    assert list(json_rows(tmp_path / "a.json")) == []
