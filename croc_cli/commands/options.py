@@ -23,6 +23,10 @@ StepsOption = Annotated[int | None, typer.Option("--steps", min=1, metavar="N", 
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of data order and masks")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; touch nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; the old stage folder is renamed, not deleted")]
+AcceptChangedDataOption = Annotated[
+    bool,
+    typer.Option("--accept-changed-data", help="Resume though the data has changed; its schedule's rest uses the new"),
+]
 PreflightOption = Annotated[
     bool, typer.Option("--preflight", help="Rehearse the stage on its longest samples and end: save, resume, answer")
 ]

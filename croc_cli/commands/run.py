@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from croc_cli.commands.options import (
+    AcceptChangedDataOption,
     DryRunOption,
     FreshOption,
     NoPreflightOption,
@@ -28,6 +29,7 @@ def run(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    accept_changed_data: AcceptChangedDataOption = False,
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
@@ -46,7 +48,7 @@ def run(
     loaded = load_recipe(recipe, overrides=with_overrides(flags, assignments or ()))
     for note in loaded.notes:
         say(f"note: {note}")
-    request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh)
+    request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh, accept_changed_data=accept_changed_data)
     folder = run_pipeline(loaded.recipe, request, until=until, recipe_argument=recipe)
     if not dry_run:
         result(summarise(folder.root))

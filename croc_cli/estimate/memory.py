@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from croc_cli.names import StageName
+from croc_cli.recipe.deepspeed_block import gradient_dtype
 from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
@@ -35,6 +36,7 @@ class Choices:
         checkpointing: Whether layers are computed again in the backward pass.
         offload: `none`, `optimizer` or `all`.
         on_gpu: Whether ranks compute on GPUs: there DeepSpeed's buckets take their whole size at once.
+        gradient_bytes: Of a number in which gradients are added up.
     """
 
     zero_stage: int
@@ -43,6 +45,7 @@ class Choices:
     checkpointing: bool
     offload: str
     on_gpu: bool
+    gradient_bytes: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def choices_of(section: StageRecipe, *, num_ranks: int, on_gpu: bool) -> Choices
         checkpointing=section.gradient_checkpointing,
         offload=section.offload,
         on_gpu=on_gpu,
+        gradient_bytes=_NUMBER[gradient_dtype(section)],
     )
 
 
@@ -142,7 +146,7 @@ def _state(total: int, trained: int, number: int, choices: Choices) -> tuple[int
     ranks, zero = choices.num_ranks, choices.zero_stage
     master = _MASTER_AND_MOMENTS if number == 2 or zero >= 1 else _MOMENTS
     weights = total * number // (ranks if zero == 3 else 1)
-    gradients = trained * number // (ranks if zero >= 2 else 1)
+    gradients = trained * choices.gradient_bytes // (ranks if zero >= 2 else 1)
     optimizer = trained * master // (ranks if zero >= 1 else 1)
     buffers = 0
     if zero >= 1:

@@ -41,6 +41,8 @@ def write_launch_files(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str) 
     stage_dir.logs.mkdir(parents=True, exist_ok=True)
     for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json"), *stage_dir.ranks.glob("rank-*")):
         stale.unlink(missing_ok=True)
+    if stage_dir.finished():  # its recipe wants more steps of it now
+        write_json(stage_dir.summary_file, read_json(stage_dir.summary_file) | {"finished": False})
     write_whole(stage_dir.recipe_file, recipe_yaml)
     write_whole(RunDir(stage_dir.root.parent).recipe_file, recipe_yaml)
     if plan.deepspeed is not None:

@@ -15,7 +15,7 @@ from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
 from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
-from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
+from croc_cli.launch.stage_state import State, find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import StageName, stage_name
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
@@ -32,6 +32,7 @@ class StageRequest:
         run_dir: Run folder instead of the one named by the recipe.
         dry_run: Print the plan and touch nothing.
         fresh: Rename an old stage folder and start over.
+        accept_changed_data: Resume also where the data has changed since the stage started.
         worker: Python module that is one rank.
         through_launcher: Start ranks with DeepSpeed's launcher.
         preflight_only: Rehearse the stage and end.
@@ -41,6 +42,7 @@ class StageRequest:
     run_dir: Path | None = None
     dry_run: bool = False
     fresh: bool = False
+    accept_changed_data: bool = False
     worker: str = WORKER
     through_launcher: bool = True
     preflight_only: bool = False
@@ -85,6 +87,7 @@ def stage_command(
             preflight(recipe, plan, request, lock=lock)
         return
     if is_joined():
+        forget_data(plan, request)
         join_launch(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, stage), fresh=request.fresh)
     launch_stage(recipe, plan, fresh=request.fresh, request=request)
 
@@ -143,6 +146,7 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: Stag
             say(f"the old {plan.stage} is now {aside}")
         if request is not None and is_due(recipe, plan):
             preflight(recipe, plan, request, lock=lock)
+        forget_data(plan, request)
         try:
             write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage))
         except OSError as error:
@@ -156,6 +160,12 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: Stag
         return seconds
 
 
+def forget_data(plan: LaunchPlan, request: StageRequest | None) -> None:
+    """Take out what a stage's data was, where it may be another now; the worker writes what it is."""
+    if request is not None and request.accept_changed_data:
+        plan.stage_dir.data_file.unlink(missing_ok=True)
+
+
 def prepare_stage(
     recipe: Recipe, stage: StageName, request: StageRequest, machine: Machine, *, recipe_argument: str
 ) -> LaunchPlan | None:
@@ -167,7 +177,7 @@ def prepare_stage(
     check_enabled(recipe, stage)
     check_machine(recipe, stage, machine, command=stage)
     plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument)
-    if not request.fresh and stage_state(recipe, plan.stage_dir, plan.start) == "finished":
+    if not request.fresh and known_state(recipe, plan.stage_dir, plan.start, request) == "finished":
         return None
     run_dir = run_folder(recipe, request.run_dir)
     if plan.start is None and not (run_dir.init / "config.json").is_file():
@@ -176,6 +186,15 @@ def prepare_stage(
     if note := features_note(recipe, stage):
         say(note)
     return plan
+
+
+def known_state(recipe: Recipe, stage_dir: StageDir, start: Path | None, request: StageRequest) -> State:
+    """Return a stage's state, with what the flags accept.
+
+    Raises:
+        UsageError: What is in the folder does not fit the recipe.
+    """
+    return stage_state(recipe, stage_dir, start, accept_changed_data=request.accept_changed_data)
 
 
 def make_plan(
@@ -239,7 +258,7 @@ def print_plan(
 
     def check_start() -> None:
         start = find_start(recipe, run_dir, stage, given=request.start, recipe_argument=recipe_argument)
-        if not request.fresh and stage_state(recipe, plan.stage_dir, start) == "finished":
+        if not request.fresh and known_state(recipe, plan.stage_dir, start, request) == "finished":
             say(f"{stage} is finished already in {plan.stage_dir.root} (--fresh starts over)")
 
     checks: list[Callable[[], None]] = [

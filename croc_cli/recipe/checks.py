@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.deepspeed_block import block_issues
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.issues import Issue, KeyPath, dotted
 from croc_cli.recipe.schema import Recipe, ScenesData, StageRecipe
@@ -193,6 +194,18 @@ def _optimizer_fits(recipe: Recipe) -> Iterator[Issue]:
             yield Issue((stage, "offload"), message, related=((stage, "zero_stage"),))
 
 
+def _deepspeed_fits(recipe: Recipe) -> Iterator[Issue]:
+    for stage in _enabled(recipe):
+        section = _stage(recipe, stage)
+        if section.precision == "bf16" and section.gradient_dtype == "fp32" and section.zero_stage == 0:
+            message = "fp32 needs ZeRO for a bf16 stage: zero_stage 1 or more, not 0"
+            yield Issue((stage, "gradient_dtype"), message, related=((stage, "zero_stage"),))
+        if section.precision == "fp32" and section.gradient_dtype == "bf16":
+            message = "bf16 is for bf16 stages; this one has precision fp32"
+            yield Issue((stage, "gradient_dtype"), message, related=((stage, "precision"),))
+        yield from block_issues(recipe, stage, section)
+
+
 def _objectives_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
     stage = recipe.reconstruct
     if not stage.enabled:
@@ -229,6 +242,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _data_fits,
     _rates_fit,
     _optimizer_fits,
+    _deepspeed_fits,
     _launch_fits,
 )
 _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (

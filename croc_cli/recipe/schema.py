@@ -1,9 +1,11 @@
 """What a recipe may say: one YAML file is one pipeline, and this is every key of it."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -18,6 +20,19 @@ TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
+
+
+def _number_or_share(value: object) -> object:
+    """Return a number of images, or a share such as `5%`, as it is; anything else is refused."""
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
+    is_share = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value) and float(value[:-1]) <= 100
+    if is_share or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("must be a number of images such as 100, or a share of them such as 5%")
+
+
+BadImages = Annotated[int | str, BeforeValidator(_number_or_share)]
 
 
 class Section(BaseModel):
@@ -148,7 +163,9 @@ class DataRecipe(Section):
     cache_features: str | None = Field(
         None, description="Folder that keeps what the frozen tower makes of pictures; left out: computed at each step"
     )
-    max_bad_images: NonNegativeInt = Field(100, description="Images of a stage that may fail to open before it stops")
+    max_bad_images: BadImages = Field(
+        100, description="Images of a stage that may fail to open: a number, or a share of those seen such as 5%"
+    )
 
 
 class BatchRecipe(Section):
@@ -194,6 +211,12 @@ class StageRecipe(Section):
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer", "all"] = Field(
         "none", description="What DeepSpeed keeps in host memory: nothing, optimizer state, or parameters too"
+    )
+    gradient_dtype: Literal["fp32", "bf16"] | None = Field(
+        None, description="Type in which gradients are added up; left out: fp32, but bf16 in bf16 without ZeRO"
+    )
+    deepspeed: dict[str, Any] = Field(
+        {}, description="Keys of DeepSpeed's config, laid over what croc makes; none that this recipe's own keys decide"
     )
     gradient_checkpointing: bool = True
     seed: NonNegativeInt = 0

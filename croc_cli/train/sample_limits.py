@@ -3,9 +3,12 @@
 from croc_cli.train.state import TrainerState
 from croc_cli.train.step_report import StepCounts
 
+LEAST_IMAGES = 4
+"""Images of a step, or since the start, of which none may open without stopping the run; fewer may be chance."""
 EMPTY_STEPS = 20
 """Steps without a single trained token since the start after which a run stops."""
 
+_FOLDER_HINT = "an image folder one level off looks like this; `croc data verify` names every image that does not open"
 Failure = tuple[str, str]
 """Message and hint."""
 
@@ -32,18 +35,20 @@ def bad_image_failure(
             f"{bad}{of_seen} images failed to open, more than data.max_bad_images = {limit}; {named}",
             "mend the images, or allow more with data.max_bad_images",
         )
-    if counts.bad_images == counts.images_shown > 1:
-        return (
-            f"none of the {counts.images_shown} images of step {state.step + 1} opened; {named}",
-            "an image folder one level off looks like this; `croc data verify` names every image that does not open",
-        )
+    of_step = counts.images_shown if counts.bad_images == counts.images_shown else 0
+    of_all = seen if bad == seen else 0
+    if max(of_step, of_all) >= LEAST_IMAGES:
+        which = f"{of_all} images so far" if of_all else f"{of_step} images of step {state.step + 1}"
+        return f"none of the {which} opened; {named}", _FOLDER_HINT
     return None
 
 
 def nothing_trained_failure(state: TrainerState, *, num_steps: int) -> Failure | None:
-    """Return why a run that has trained nothing so far must stop, or None; looked at after a step."""
-    if state.trained or state.step < min(num_steps, EMPTY_STEPS):
+    """Return why a run that has trained nothing worth keeping must stop, or None; looked at after a step."""
+    if state.has_trained or state.step < min(num_steps, EMPTY_STEPS):
         return None
+    if state.trained:
+        return f"none of the {state.images} images of {state.step} steps opened", _FOLDER_HINT
     reasons = [f"{state.dropped} samples had nothing left to train, such as samples cut before their answer"]
     if state.bad_images:
         reasons.append(f"{state.bad_images} images did not open")

@@ -57,6 +57,11 @@ class TrainerState:
     save_seconds: float = 0.0
     health: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether there is something to keep: some loss was computed, and not with blanks in place of all images."""
+        return self.trained > 0 and not 0 < self.images == self.bad_images
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainerState":
         """Return the state that a checkpoint kept; one of an older croc counts as having trained something."""

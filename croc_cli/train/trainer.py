@@ -126,7 +126,7 @@ class Trainer:
                 saved = self._save_at_end(checkpoint, last)
                 raise Interrupted(
                     f"stopped after step {step} of {self.settings.num_steps}; {saved}",
-                    hint="the same command resumes there" if self.state.trained else "the same command starts it again",
+                    hint=f"the same command {'resumes there' if self.state.has_trained else 'starts it again'}",
                 )
             self._note_samples(micro_batches, counts)
             if self.failure is None:
@@ -137,7 +137,8 @@ class Trainer:
                 raise RunError(message, hint=f"{hint}; {saved}")
             every = self.settings.save_every
             checkpoint = None
-            if step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0):
+            is_due = step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0)
+            if is_due and self.state.has_trained:
                 checkpoint = self._save_now(last)
         self._timed(self.saver.finish)
         return last
@@ -303,7 +304,7 @@ class Trainer:
 
     def _save_at_end(self, already: Path | None, last: dict[str, Any]) -> str:
         """Save unless that was done, and say where; nothing is saved of a run that has trained nothing."""
-        if not self.state.trained:
+        if not self.state.has_trained:
             return "nothing was trained, so no checkpoint was saved"
         saved = self._save_now(last) if already is None else already
         self.saver.finish()

@@ -181,6 +181,7 @@ def build_stage(
     rank: int,
     num_ranks: int,
     chat_template: str | None,
+    device: str = "cpu",
 ) -> StageParts:
     """Build everything of a stage but the engine.
 
@@ -192,9 +193,10 @@ def build_stage(
         rank: This process.
         num_ranks: All of them.
         chat_template: Jinja template that the saved processor gets; None keeps the tokenizer's own.
+        device: Where weights are read to; `cpu` under ZeRO-3, which places them itself.
     """
     section = stage_section(recipe, stage)
-    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention)
+    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
     llava.model.vision_tower.eval()
     if section.gradient_checkpointing:

@@ -16,7 +16,7 @@ from croc_cli.data.sample import ImageRef
 from croc_cli.errors import RunError, UsageError
 from croc_cli.model.projector import projector_inputs
 from croc_cli.train.collectives import barrier, gather_from_ranks, num_ranks, rank
-from croc_cli.train.weights import gathered
+from croc_cli.train.weights import visual_parts_on
 from croc_cli.worker.build import StageParts
 
 _BATCH_IMAGES = 8
@@ -39,9 +39,7 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
     """
     check_tower_is_frozen(parts)
     llava = parts.module.model.llava
-    with torch.no_grad(), gathered(list(llava.model.parameters())):
-        home = next(llava.model.parameters()).device
-        llava.model.to(device)
+    with visual_parts_on(llava, device):
         cache = FeatureCache(
             folder / cache_name(parts),
             (parts.num_visual_tokens, llava.config.vision_config.hidden_size),
@@ -57,7 +55,6 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
         _write(cache, None, projector_inputs(llava, parts.loader.collator.blank[None].to(device)))
         for images, pixels in _batches(todo[rank() :: num_ranks()], parts.processor.image_processor):
             _write(cache, images, projector_inputs(llava, pixels.to(device)))
-        llava.model.to(home)
     barrier()
     if todo:
         say("features are kept; this stage and every other that shows the same pictures read them")

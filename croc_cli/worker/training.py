@@ -18,6 +18,7 @@ from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_me
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.launch.data_record import keep_data_record
 from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.process import parent_process
@@ -95,6 +96,8 @@ def run_training(
 
     start_folder = find_start(recipe, stage_dir, stage, start=start, say=say)
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
+    if on_main:
+        keep_data_record(recipe, stage, stage_dir, resumes=stopped_at is not None)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
     partitioning = HfDeepSpeedConfig(deepspeed_config) if section.zero_stage == 3 else None
     parts = build_stage(
@@ -105,6 +108,7 @@ def run_training(
         rank=dist.get_rank(),
         num_ranks=dist.get_world_size(),
         chat_template=chat_template_for(section.template),
+        device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
     )
     del partitioning
     preflight = Preflight(recipe, stage, stage_dir, parts, device=device) if is_preflight else None
