@@ -10,6 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
 LIGHT = (
+    "words",
     "errors",
     "names",
     "run_dir",
@@ -30,18 +31,19 @@ INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
 seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "words": (),
     "errors": (),
     "names": (),
-    "run_dir": ("errors", "names"),
-    "console": ("errors", "names"),
-    "recipe": ("errors", "names"),
-    "sources": ("errors", "names", "run_dir", "recipe"),
-    "benchmarks": ("errors", "names", "run_dir"),
-    "launch": ("errors", "names", "run_dir", "recipe", "sources"),
-    "estimate": ("errors", "names", "run_dir", "recipe", "sources", "launch"),
+    "run_dir": ("words", "errors", "names"),
+    "console": ("words", "errors", "names"),
+    "recipe": ("words", "errors", "names"),
+    "sources": ("words", "errors", "names", "run_dir", "recipe"),
+    "benchmarks": ("words", "errors", "names", "run_dir"),
+    "launch": ("words", "errors", "names", "run_dir", "recipe", "sources"),
+    "estimate": ("words", "errors", "names", "run_dir", "recipe", "sources", "launch"),
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
-    "report": ("errors", "names", "run_dir", "recipe", "sources", "launch", "estimate", "benchmarks"),
-    "ablation": ("errors", "names", "run_dir", "recipe", "launch", "estimate", "benchmarks", "report"),
+    "report": ("words", "errors", "names", "run_dir", "recipe", "sources", "launch", "estimate", "benchmarks"),
+    "ablation": ("words", "errors", "names", "run_dir", "recipe", "launch", "estimate", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

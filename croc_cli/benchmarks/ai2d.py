@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_number, take_text, take_texts
+from croc_cli.benchmarks.files import read_parquet
+from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import LETTERS, ai2d_answer, equals_loosely
 
@@ -31,11 +33,11 @@ class Ai2d(Benchmark):
         records = []
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
-            options = take(row, "options", where)
+            options = take_texts(row, "options", where)
             lines = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
             picture = take(row, "image", where)
-            answer = LETTERS[int(take(row, "answer", where))]
-            prompt = take(row, "question", where) + lines + LETTER_ANSWER
+            answer = _letter(take_number(row, "answer", where), len(options), where)
+            prompt = take_text(row, "question", where) + lines + LETTER_ANSWER
             records.append(Record(str(number), number, prompt, picture, answer))
         return records
 
@@ -50,3 +52,9 @@ class Ai2d(Benchmark):
             hits,
             num_unparsable=unparsable,
         )
+
+
+def _letter(index: int, num_options: int, where: str) -> str:
+    if not 0 <= index < min(num_options, len(LETTERS)):
+        raise BenchmarkDataError(f"{where}: answer {index}, expected an option from 0 to {num_options - 1}")
+    return LETTERS[index]

@@ -5,22 +5,18 @@ from __future__ import annotations
 import copy
 import difflib
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.files import BenchmarkDataError, Picture
+from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.benchmarks.files import Picture
+from croc_cli.benchmarks.prompts import same_question
 from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
 
-SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-"""LLaVA-1.5's suffix of questions with short answers."""
-LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
-"""LLaVA-1.5's suffix of multiple-choice questions."""
-
-_SHOWN = 10
+_DOCUMENT_IDS = ("question_id", "questionId", "index", "id")
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,8 @@ class Record:
         prompt: What the model is asked, without image placeholder and template.
         picture: The picture, or None for a question about text alone.
         answer: The ground truth in the benchmark's own form, or None where labels are hidden.
-        extra: What else the scoring needs; `answer_fields` are added to the question's answer rows.
+        extra: What else the scoring needs. `answer_fields` are added to the question's answer rows; `saved_prompt` is
+            what LLaVA writes as their prompt, where that is not `prompt`; `aliases` are ids that other tools use.
     """
 
     key: str
@@ -108,6 +105,18 @@ class Benchmark(ABC):
         """Return the key of the record that an answer row belongs to."""
         return str(row["question_id"])
 
+    def document_id(self, document: Mapping[str, Any]) -> Any:
+        """Return the id in a document of lmms-eval's data set, or None where it has none."""
+        return next((document[name] for name in _DOCUMENT_IDS if document.get(name) is not None), None)
+
+    def as_asked(self, record: Record, prompt: str) -> Record | None:
+        """Return a record as an answer's own prompt asked it, or None where that asked something else."""
+        return record if same_question(prompt, record.prompt, record.extra.get("question")) else None
+
+    def unit(self, record: Record) -> str:
+        """Return what a record is drawn with when only some questions are asked: those of one unit stay together."""
+        return record.key
+
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]] | None:
         """Return the rows of the file that the benchmark's server takes, or None where there is no server."""
         del records, answers
@@ -137,50 +146,3 @@ class Benchmark(ABC):
             hint=f"croc data fetch eval:{self.name} puts {self.title}'s files below data/eval; "
             "--data ROOT names another place",
         )
-
-
-def match_answers(
-    benchmark: Benchmark, records: Sequence[Record], rows: Sequence[Mapping[str, Any]], *, partial: bool = False
-) -> tuple[list[Record], list[str]]:
-    """Match answer rows with records.
-
-    Args:
-        benchmark: Whose records these are.
-        records: All of them.
-        rows: Of an answer file in LLaVA's format.
-        partial: Score what is there, instead of refusing an incomplete file.
-
-    Returns:
-        The answered records in their order, and their answers.
-
-    Raises:
-        BenchmarkDataError: Answers are missing, repeated or unknown, with counts and the first ten.
-    """
-    known = Counter(record.key for record in records)
-    texts: dict[str, list[str]] = {}
-    repeated: list[str] = []
-    unknown: list[str] = []
-    for row in rows:
-        key = benchmark.row_key(row)
-        if key not in known:
-            unknown.append(key)
-        elif len(texts.setdefault(key, [])) == known[key]:
-            repeated.append(key)
-        else:
-            texts[key].append(str(row["text"]))
-    missing = [record.key for record in records if record.key not in texts]
-    problems = {"missing": missing, "repeated": repeated, "unknown": unknown}
-    found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items() if keys]
-    if found and not partial:
-        raise BenchmarkDataError(
-            f"{benchmark.name}: the answers do not fit the {len(records)} questions: {'; '.join(found)}",
-            hint="answer the rest with the same croc eval command, or score what is there with --partial",
-        )
-    answered = [record for record in records if record.key in texts]
-    waiting = {key: iter(said) for key, said in texts.items()}
-    # The same question has the same greedy answer, so one answer serves where it was asked once.
-    return answered, [next(waiting[record.key], texts[record.key][-1]) for record in answered]
-
-
-def _first(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")

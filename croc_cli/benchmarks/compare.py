@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take_object
 from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.errors import UsageError
-from croc_cli.run_dir import read_json
 
 TableFormat = Literal["text", "md", "csv", "json"]
 
@@ -31,34 +32,100 @@ def read_scores(run_dir: Path) -> dict[str, dict[str, Any]]:
         run_dir: A run folder, its `benchmarks` folder, or a folder with a results.json of its own.
 
     Raises:
-        UsageError: There are no results.
+        UsageError: There are no results, or they are damaged; the file is named.
     """
-    for folder in (run_dir / "benchmarks", run_dir):
-        entries = read_json(folder / "results.json").get("benchmarks")
-        if isinstance(entries, Mapping) and any(name in entries for name in NAMES):
-            return {name: dict(entry) for name, entry in entries.items() if name in NAMES}
+    for file in (run_dir / "benchmarks" / "results.json", run_dir / "results.json"):
+        if file.is_file() and (entries := read_entries(file)):
+            return entries
     raise UsageError(f"{run_dir} holds no benchmark scores", hint=f"croc eval score {run_dir} makes them")
 
 
-def comparison_rows(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], *, paper: bool) -> list[list[str]]:
-    """Return a table: one row for each benchmark, one column for each run, then the published numbers.
+def read_entries(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a results.json, those of known benchmarks; none where it holds none.
 
-    A score has its 95 % interval behind it; one of fewer questions than the benchmark has says how many.
+    Raises:
+        BenchmarkDataError: The file is damaged; says which benchmark and value.
     """
-    models = list(published()["models"]) if paper else []
-    rows = [["benchmark", "metric", *runs, *(f"{model} (published)" for model in models)]]
+    content = take_object(read_json(file), str(file))
+    entries = take_object(content.get("benchmarks", {}), f"{file}, benchmarks")
+    found = {}
     for name in NAMES:
-        if not paper and not any(name in entries for entries in runs.values()):
-            continue
+        if name in entries:
+            found[name] = _checked(take_object(entries[name], f"{file}, {name}"), f"{file}, {name}")
+    return found
+
+
+_FIGURES = ("value", "num_questions", "num_answered", "num_unparsable", "limit")
+
+
+def _checked(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return an entry whose figures are figures.
+
+    Raises:
+        BenchmarkDataError: One is not.
+    """
+    interval = entry.get("interval_95")
+    pair = interval if isinstance(interval, list) and len(interval) == 2 else [interval]
+    wrong = [
+        key
+        for key in ("value", "num_questions", "num_answered", "num_unparsable", "limit")
+        if not _is_figure(entry.get(key))
+    ]
+    wrong += [] if all(_is_figure(one) for one in pair) and (interval is None or len(pair) == 2) else ["interval_95"]
+    wrong += [key for key in ("made_by", "judge") if not isinstance(entry.get(key, {}), dict)]
+    wrong += [key for key in ("metric", "variant") if not isinstance(entry.get(key, ""), str)]
+    if wrong:
+        shown = json.dumps(entry.get(wrong[0]))[:60]
+        raise BenchmarkDataError(
+            f"{where}: {wrong[0]} is {shown}", hint="croc eval score RUN_DIR writes the scores again from the answers"
+        )
+    return entry
+
+
+def _is_figure(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+
+
+def comparison_rows(
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]], *, paper: bool, models: Sequence[str] | None = None
+) -> list[list[str]]:
+    """Return a table: one row for each benchmark and variant, one column for each run, then the published numbers.
+
+    A score has its 95 % interval behind it, and what it is of where that is not every question. Scores of different
+    variants stand in different rows; published numbers stand beside primary scores alone, which say how many questions
+    they are of.
+
+    Args:
+        runs: The entries of each run, by its label.
+        paper: Add the published numbers, and the benchmarks that no run has a score of.
+        models: Which published models; None for all.
+    """
+    columns = [model for model in published()["models"] if models is None or model in models] if paper else []
+    rows = [["benchmark", "metric", *runs, *(f"{model} (published)" for model in columns)]]
+    for name in NAMES:
         benchmark = benchmarks()[name]
-        cells = [format_score(entries.get(name)) for entries in runs.values()]
-        numbers = [_number(published()["models"][model].get(name)) for model in models]
-        rows.append([benchmark.title, benchmark.metric, *cells, *numbers])
+        variants = list(dict.fromkeys(_variant(entries[name]) for entries in runs.values() if name in entries))
+        for variant in sorted(variants or (["primary"] if paper else []), key=lambda one: one != "primary"):
+            chosen = [entries.get(name) for entries in runs.values()]
+            chosen = [entry if entry is not None and _variant(entry) == variant else None for entry in chosen]
+            metric = benchmark.metric if variant == "primary" else f"{benchmark.metric} ({variant})"
+            cells = [format_score(entry, of=benchmark.size if paper else None) for entry in chosen]
+            numbers = [published()["models"][model].get(name) if variant == "primary" else None for model in columns]
+            rows.append([benchmark.title, metric, *cells, *map(_number, numbers)])
     return rows
 
 
-def format_score(entry: Mapping[str, Any] | None) -> str:
-    """Return a score with its interval, such as `86.9 [86.1, 87.6]`."""
+def _variant(entry: Mapping[str, Any]) -> str:
+    return entry.get("variant") or "primary"
+
+
+def format_score(entry: Mapping[str, Any] | None, *, of: int | None = None) -> str:
+    """Return a score with its interval, such as `86.9 [86.1, 87.6]`, and what stands in its way of being compared.
+
+    Args:
+        entry: Of results.json; None where there is none.
+        of: Questions of the benchmark behind a published number that stands beside it.
+    """
     if entry is None:
         return "–"
     value, interval = entry.get("value"), entry.get("interval_95")
@@ -67,23 +134,38 @@ def format_score(entry: Mapping[str, Any] | None) -> str:
     text = _number(value)
     if interval:
         text += f" [{_number(interval[0])}, {_number(interval[1])}]"
-    if entry.get("num_answered") != entry.get("num_questions"):
-        text += f" ({entry['num_answered']} of {entry['num_questions']})"
-    return text
+    answered, asked = entry.get("num_answered"), entry.get("num_questions")
+    notes = [f"--limit {entry['limit']}"] if entry.get("limit") else []
+    if of is not None and answered is not None:
+        notes.append(f"{answered:,} of {of:,} questions" if answered != of else f"{answered:,} questions")
+    elif answered != asked:
+        notes.append(f"{answered:,} of {asked:,}")
+    if unread := entry.get("num_unparsable"):
+        notes.append(f"{unread:,} of {answered:,} answers unreadable" if answered else f"{unread:,} answers unreadable")
+    return f"{text} ({'; '.join(notes)})" if notes else text
 
 
 def warnings(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """Return what makes columns hard to compare: other questions or another judge behind the same name."""
+    """Return what makes columns hard to compare: other questions, variants or judges behind the same name."""
     found = []
     for name in NAMES:
         entries = {run: scores[name] for run, scores in runs.items() if name in scores}
-        asked = {str(entry.get("made_by", {}).get("questions_sha256")) for entry in entries.values()}
+        variants = {_variant(entry) for entry in entries.values()}
+        if len(variants) > 1:
+            found.append(f"{name}: the runs were scored in different variants: {', '.join(sorted(variants))}")
+        asked = {_questions(entry) for entry in entries.values()}
         judges = {str(entry.get("judge", {}).get("model")) for entry in entries.values()}
         if len(asked) > 1:
             found.append(f"{name}: the runs answered different questions")
         if len(judges) > 1:
             found.append(f"{name}: the runs were scored by different judges: {', '.join(sorted(judges))}")
     return found
+
+
+def _questions(entry: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return what tells which questions a score is of."""
+    made_by = entry.get("made_by", {})
+    return str(made_by.get("questions_sha256_now") or made_by.get("questions_sha256")), entry.get("num_answered")
 
 
 def format_rows(rows: Sequence[Sequence[str]], form: TableFormat) -> str:

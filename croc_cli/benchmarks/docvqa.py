@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import read_json, take, take_list, take_number, take_text, take_texts
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.anls import anls
 
@@ -33,16 +35,16 @@ class DocVqa(Benchmark):
         folder = root / self.folder
         rows = read_parquet(folder, "validation", "val")
         file = folder if rows is not None else self.find(root, *_FILES)
-        rows = rows if rows is not None else take(read_json(file), "data", str(file))
+        rows = rows if rows is not None else take_list(read_json(file), "data", str(file))
         records = []
         for number, row in enumerate(rows):
             where = f"{file}, record {number}"
-            question_id, image = take(row, "questionId", where), take(row, "image", where)
+            question_id, image = take_number(row, "questionId", where), take(row, "image", where)
             picture = Picture(image, path=folder / image) if isinstance(image, str) else image
-            prompt = take(row, "question", where) + SHORT_ANSWER
-            answers = row.get("answers") or None
+            prompt = take_text(row, "question", where) + SHORT_ANSWER
+            answers = take_texts(row, "answers", where) if row.get("answers") else None
             extra = {"types": row.get("question_types") or []}
-            records.append(Record(str(question_id), int(question_id), prompt, picture, answers, extra))
+            records.append(Record(str(question_id), question_id, prompt, picture, answers, extra))
         return records
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:

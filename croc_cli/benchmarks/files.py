@@ -1,25 +1,21 @@
-"""Reads benchmark files: JSON, JSON lines and the parquet tables of hub data sets; pictures are opened when needed."""
+"""Reads the parquet tables of hub data sets, and pictures, which are opened when they are needed."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.errors import UsageError
+from croc_cli.benchmarks.decode import BenchmarkDataError
 
 if TYPE_CHECKING:
     from PIL import Image
     from pyarrow import ChunkedArray
-
-
-class BenchmarkDataError(UsageError):
-    """A benchmark's files or an answer file are not as they should be; exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,15 @@ class Picture:
 
     @classmethod
     def from_base64(cls, name: str, text: str) -> Picture:
-        """Return the picture that a TSV cell holds."""
-        return cls(name, data=base64.b64decode(text))
+        """Return the picture that a TSV cell holds.
+
+        Raises:
+            BenchmarkDataError: The cell is no base64.
+        """
+        try:
+            return cls(name, data=base64.b64decode(text))
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise BenchmarkDataError(f"{name}: not base64", hint="fetch the file again") from error
 
     def read(self) -> bytes:
         """Return the picture file's content; nothing where a table's cell is empty.
@@ -96,48 +99,6 @@ class Picture:
         from PIL import Image
 
         return Image.open(io.BytesIO(self.read()))
-
-
-def take(record: Mapping[str, Any], name: str, where: str) -> Any:
-    """Return a field of a record.
-
-    Raises:
-        BenchmarkDataError: The record has no such field; says which record.
-    """
-    if name not in record:
-        raise BenchmarkDataError(f"{where}: no field {name!r}", hint=f"it has {', '.join(map(str, record)) or 'none'}")
-    return record[name]
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        BenchmarkDataError: It is no JSON; says where.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BenchmarkDataError(f"{file}: not JSON: {error}", hint="fetch the file again") from error
-
-
-def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place for messages, object) of every line.
-
-    Raises:
-        BenchmarkDataError: A line is no JSON object; says which.
-    """
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BenchmarkDataError(f"{file}, line {number}: not JSON: {error.msg}") from error
-            if not isinstance(row, dict):
-                raise BenchmarkDataError(f"{file}, line {number}: not a JSON object")
-            yield f"{file}, line {number}", row
 
 
 def read_parquet(folder: Path, *splits: str, picture: str = "image") -> list[dict[str, Any]] | None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take, take_object, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 
 _QUESTIONS = "testdev_balanced_questions.json"
@@ -32,7 +34,10 @@ class Gqa(Benchmark):
         """See `Benchmark.read`."""
         folder = root / self.folder
         if not self.holds(root, *_FILES) and (rows := read_parquet(folder / _HUB_QUESTIONS, "testdev")) is not None:
-            pictures = {row["id"]: row["image"] for row in read_parquet(folder / _HUB_IMAGES, "testdev") or ()}
+            pictures = {
+                take(row, "id", str(folder)): take(row, "image", str(folder))
+                for row in read_parquet(folder / _HUB_IMAGES, "testdev") or ()
+            }
             where = f"{folder / _HUB_QUESTIONS}, question "
             pairs = [(str(take(row, "id", where)), row) for row in rows]
             return [
@@ -42,8 +47,8 @@ class Gqa(Benchmark):
         file = self.find(root, *_FILES)
         images = folder / "data" / "images"
         records = []
-        for question_id, row in read_json(file).items():
-            if row.get("isBalanced", True):
+        for question_id, row in take_object(read_json(file), str(file)).items():
+            if take_object(row, f"{file}, question {question_id}").get("isBalanced", True):
                 where = f"{file}, question "
                 image = f"{take(row, 'imageId', where + question_id)}.jpg"
                 records.append(self._record(question_id, row, where, Picture(image, images / image)))
@@ -54,8 +59,8 @@ class Gqa(Benchmark):
         extra = {name: take(row, name, where) for name in ("types", "groups", "semantic", "question")}
         if picture is None:
             raise BenchmarkDataError(f"{where}: no picture {row.get('imageId')}", hint=f"fetch {_HUB_IMAGES} too")
-        prompt = take(row, "question", where) + SHORT_ANSWER
-        return Record(question_id, question_id, prompt, picture, take(row, "answer", where), extra)
+        prompt = take_text(row, "question", where) + SHORT_ANSWER
+        return Record(question_id, question_id, prompt, picture, take_text(row, "answer", where), extra)
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """Compare exactly, trailing periods and case aside; see `Benchmark.score`."""

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_json, read_json_lines, read_parquet, take
+from croc_cli.benchmarks.decode import (
+    BenchmarkDataError,
+    read_json,
+    read_json_lines,
+    take,
+    take_object,
+    take_text,
+    take_texts,
+)
+from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.score import Headline, Score
 
 UNREADABLE = (-1.0, -1.0)
@@ -90,14 +99,15 @@ class LlavaBench(JudgedBenchmark):
             return [self._hub_record(row, f"{folder}, row {number}") for number, row in enumerate(rows)]
         questions, contexts = self.find(root, "questions.jsonl"), self.find(root, "context.jsonl")
         references_file = self.find(root, "answers_gpt4.jsonl")
-        captions = {take(row, "image", where): take(row, "caption", where) for where, row in read_json_lines(contexts)}
+        captions = {take(row, "image", where): _caption(row, where) for where, row in read_json_lines(contexts)}
         references = {
-            take(row, "question_id", where): take(row, "text", where) for where, row in read_json_lines(references_file)
+            take(row, "question_id", where): take_text(row, "text", where)
+            for where, row in read_json_lines(references_file)
         }
         records = []
         for where, row in read_json_lines(questions):
-            question_id, image = take(row, "question_id", where), take(row, "image", where)
-            text = take(row, "text", where)
+            question_id, image = take(row, "question_id", where), take_text(row, "image", where)
+            text = take_text(row, "text", where)
             extra = _context(row, captions.get(image, ""), where)
             reference = take(references, question_id, f"{references_file}, answers")
             picture = Picture(image, path=questions.parent / "images" / image)
@@ -105,8 +115,8 @@ class LlavaBench(JudgedBenchmark):
         return records
 
     def _hub_record(self, row: Mapping[str, Any], where: str) -> Record:
-        question_id, text = take(row, "question_id", where), take(row, "question", where)
-        extra = _context(row, take(row, "caption", where), where)
+        question_id, text = take(row, "question_id", where), take_text(row, "question", where)
+        extra = _context(row, _caption(row, where), where)
         reference = take(row, "gpt_answer", where)
         return Record(str(question_id), question_id, text, take(row, "image", where), reference, extra)
 
@@ -166,9 +176,9 @@ class MmVet(JudgedBenchmark):
             ]
         file = self.find(root, "mm-vet.json")
         records = []
-        for name, row in read_json(file).items():
+        for name, row in take_object(read_json(file), str(file)).items():
             where = f"{file}, {name}"
-            image = take(row, "imagename", where)
+            image = take_text(row, "imagename", where)
             records.append(_mmvet_record(name, row, where, Picture(image, path=file.parent / "images" / image)))
         return records
 
@@ -211,10 +221,16 @@ class MmVet(JudgedBenchmark):
         return parse_share(readable[-1])
 
 
-def _context(row: Mapping[str, Any], caption: str | Sequence[str], where: str) -> dict[str, str]:
+def _caption(row: Mapping[str, Any], where: str) -> str:
+    """Return what is known of a picture: a text, or a list of lines."""
+    if isinstance(take(row, "caption", where), str):
+        return take_text(row, "caption", where)
+    return "\n".join(take_texts(row, "caption", where))
+
+
+def _context(row: Mapping[str, Any], caption: str, where: str) -> dict[str, str]:
     """Return what the judge is told beside question and answers."""
-    text = caption if isinstance(caption, str) else "\n".join(caption)
-    return {"category": f"llava_bench_{take(row, 'category', where)}", "caption": text}
+    return {"category": f"llava_bench_{take_text(row, 'category', where)}", "caption": caption}
 
 
 def parse_pair(reply: str) -> tuple[float, float]:
@@ -231,9 +247,10 @@ def parse_pair(reply: str) -> tuple[float, float]:
 def _mmvet_record(name: str, row: Mapping[str, Any], where: str, picture: Picture | None) -> Record:
     number = name.removeprefix("v1_")
     question_id: int | str = int(number) if number.isdigit() else name
-    capability = take(row, "capability", where)
-    extra = {"capability": capability.split(",") if isinstance(capability, str) else capability}
-    prompt, answer = take(row, "question", where), take(row, "answer", where)
+    given = take(row, "capability", where)
+    capability = given.split(",") if isinstance(given, str) else take_texts(row, "capability", where)
+    extra = {"capability": capability, "aliases": [name]}
+    prompt, answer = take_text(row, "question", where), take_text(row, "answer", where)
     return Record(str(question_id), question_id, prompt, picture, answer, extra)
 
 

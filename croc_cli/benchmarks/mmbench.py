@@ -9,8 +9,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import CHINESE_LETTER_ANSWER, LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import circular_hits, mmbench_letter
 
@@ -76,7 +78,7 @@ class MmBench(Benchmark):
             raise BenchmarkDataError(f"{where}: index {index!r} is not a number")
         options = {letter: row[letter] for letter in _OPTIONS if not _is_missing(row.get(letter))}
         shown = dict(takewhile(lambda option: not _is_unsaid(option[1]), ((name, row.get(name)) for name in _OPTIONS)))
-        hint, question = row.get("hint"), take(row, "question", where)
+        hint, question = row.get("hint"), take_text(row, "question", where)
         stem = question if _is_unsaid(hint) else f"{hint}\n{question}"
         lines = "".join(f"\n{letter}. {text}" for letter, text in shown.items())
         cell = take(row, "image", where)
@@ -85,11 +87,16 @@ class MmBench(Benchmark):
         kept = ("question", "hint", "category", "l2-category", "split", *_OPTIONS)
         extra = {name: row.get(name) or "" for name in kept} | {"options": options}
         extra["answer_fields"] = {
-            "round_id": int(index) // _PASS,
+            "round_id": 0,  # LLaVA counts rounds only where it rotates the options itself
             "options": list(shown.values()),
             "option_char": list(shown),
         }
+        extra["saved_prompt"] = stem + lines
         return Record(str(index), int(index), stem + lines + self.suffix, picture, answer, extra)
+
+    def unit(self, record: Record) -> str:
+        """Keep the rotations of a question together."""
+        return str(int(record.question_id) % _PASS)
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """Read letters by VLMEvalKit's exact rule; an unresolved answer is wrong; see `Benchmark.score`."""
@@ -137,7 +144,7 @@ class MmBenchCn(MmBench):
     hub_folder = "cn"
     files = ("mmbench_dev_cn_20231003.tsv",)
     test_files = ("mmbench_test_cn_20231003.tsv",)
-    suffix = "\n请直接回答选项字母。"
+    suffix = CHINESE_LETTER_ANSWER
 
 
 def _is_missing(cell: str | None) -> bool:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import SHORT_ANSWER, YES_OR_NO
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.yes_no import mme_answer, mme_score
 
@@ -29,7 +31,6 @@ PERCEPTION = (
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 _RELEASE = "MME_Benchmark_release_version"
-_REQUEST = "Please answer yes or no."
 _IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
@@ -60,8 +61,12 @@ class Mme(Benchmark):
 
     def row_key(self, row: Mapping[str, Any]) -> str:
         """Match by picture and question: LLaVA's question ids are the pictures' paths."""
-        question = str(row["prompt"]).removesuffix(SHORT_ANSWER)
+        question = str(row.get("prompt") or "").removesuffix(SHORT_ANSWER).replace(YES_OR_NO, "")
         return _key(str(row["question_id"]), question)
+
+    def unit(self, record: Record) -> str:
+        """Keep the questions about a picture together."""
+        return f"{record.extra['subtask']}/{record.extra['image']}"
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """See `Benchmark.score`."""
@@ -85,9 +90,9 @@ class Mme(Benchmark):
 
 def _hub_record(row: Mapping[str, Any], where: str) -> Record:
     question_id = str(take(row, "question_id", where))
-    question = take(row, "question", where).replace(_REQUEST, "").rstrip()
-    extra = {"subtask": take(row, "category", where), "image": question_id.rsplit("/", 1)[-1].rsplit(".", 1)[0]}
-    label, picture = take(row, "answer", where).strip().lower(), take(row, "image", where)
+    question = take_text(row, "question", where).replace(YES_OR_NO, "").rstrip()
+    extra = {"subtask": take_text(row, "category", where), "image": question_id.rsplit("/", 1)[-1].rsplit(".", 1)[0]}
+    label, picture = take_text(row, "answer", where).strip().lower(), take(row, "image", where)
     return Record(_key(question_id, question), question_id, question + SHORT_ANSWER, picture, label, extra)
 
 
@@ -106,7 +111,7 @@ def _read_pair(file: Path, subtask: str) -> list[Record]:
         fields = line.split("\t")
         if len(fields) != 2 or fields[1].strip().lower() not in ("yes", "no"):
             raise BenchmarkDataError(f"{file}, line {number}: not a question, a tab, and Yes or No")
-        question = fields[0].replace(_REQUEST, "").rstrip()
+        question = fields[0].replace(YES_OR_NO, "").rstrip()
         extra = {"subtask": subtask, "image": file.stem}
         label = fields[1].strip().lower()
         key = _key(question_id, question)

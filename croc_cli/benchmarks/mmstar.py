@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import take, take_text
+from croc_cli.benchmarks.files import read_parquet
+from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import mmstar_is_right
 
@@ -35,10 +37,10 @@ class MmStar(Benchmark):
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
             index = take(row, "index", where)
-            prompt = take(row, "question", where).strip() + LETTER_ANSWER.removesuffix(".")
+            prompt = take_text(row, "question", where).strip() + LETTER_ANSWER.removesuffix(".")
             picture = take(row, "image", where)
             extra = {name: take(row, name, where) for name in ("category", "l2_category")}
-            records.append(Record(str(index), index, prompt, picture, take(row, "answer", where), extra))
+            records.append(Record(str(index), index, prompt, picture, take_text(row, "answer", where), extra))
         return records
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:

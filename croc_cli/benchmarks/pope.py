@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import BenchmarkDataError, Picture, read_json_lines, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json_lines, take, take_number, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
-from croc_cli.benchmarks.scorers.yes_no import binary_metrics, pope_answer
+from croc_cli.benchmarks.scorers.yes_no import binary_metrics, lmms_answer, pope_answer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +34,7 @@ class Pope(Benchmark):
     metric = "mean F1"
     variants: ClassVar[Mapping[str, str]] = {
         "by-id": "answers pair with labels by question id; the reference pairs them by order",
-        "pooled": "one F1 over all three subsets together, as lmms-eval reports",
+        "pooled": "lmms-eval's F1: all three subsets together, answers that are not exactly yes or no left out",
     }
 
     def read(self, root: Path) -> list[Record]:
@@ -44,29 +46,38 @@ class Pope(Benchmark):
         for subset in SUBSETS:
             file = self.find(root, f"coco/coco_pope_{subset}.json")
             for position, (where, row) in enumerate(read_json_lines(file), start=1):
-                image = take(row, "image", where)
+                image = take_text(row, "image", where)
                 picture = Picture(image, path=root / self.folder / "val2014" / image)
-                number = int(take(row, "question_id", where)) if self.variant == "by-id" else position
+                number = take_number(row, "question_id", where) if self.variant == "by-id" else position
                 question_id = _FIRST_ID[subset] + number
-                prompt = take(row, "text", where) + SHORT_ANSWER
-                label = take(row, "label", where)
-                records.append(Record(str(question_id), question_id, prompt, picture, label, {"subset": subset}))
+                prompt = take_text(row, "text", where) + SHORT_ANSWER
+                label = take_text(row, "label", where)
+                extra = {"subset": subset, "aliases": [f"{subset}/{row.get('question_id')}"]}
+                records.append(Record(str(question_id), question_id, prompt, picture, label, extra))
         return records
+
+    def document_id(self, document: Mapping[str, Any]) -> str:
+        """See `Benchmark.document_id`; POPE's ids count within a subset."""
+        return f"{document.get('category')}/{document.get('question_id')}"
 
     def _read_hub(self, rows: list[dict[str, Any]], folder: Path) -> list[Record]:
         records = []
         positions: Counter[str] = Counter()
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
-            subset = str(take(row, "category", where))
+            subset = take_text(row, "category", where)
             if subset not in SUBSETS:
                 raise BenchmarkDataError(f"{where}: category {subset!r}", hint=f"POPE has {', '.join(SUBSETS)}")
             positions[subset] += 1
-            its_number = int(take(row, "question_id", where)) if self.variant == "by-id" else positions[subset]
+            its_number = take_number(row, "question_id", where) if self.variant == "by-id" else positions[subset]
             question_id = _FIRST_ID[subset] + its_number
-            prompt, label = take(row, "question", where) + SHORT_ANSWER, take(row, "answer", where).strip().lower()
+            prompt, label = (
+                take_text(row, "question", where) + SHORT_ANSWER,
+                take_text(row, "answer", where).strip().lower(),
+            )
             picture = take(row, "image", where)
-            records.append(Record(str(question_id), question_id, prompt, picture, label, {"subset": subset}))
+            extra = {"subset": subset, "aliases": [f"{subset}/{row.get('question_id')}"]}
+            records.append(Record(str(question_id), question_id, prompt, picture, label, extra))
         return sorted(records, key=lambda record: SUBSETS.index(record.extra["subset"]))
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
@@ -83,15 +94,16 @@ class Pope(Benchmark):
         mean = {
             name: sum(metrics[name] for metrics in per_subset.values()) / max(1, len(per_subset)) for name in _AVERAGED
         }
-        strict = [answer.strip().lower() in ("yes", "no") for answer in answers]
-        pooled = binary_metrics(read, [record.answer for record in records])
+        exact = [lmms_answer(answer) for answer in answers]
+        kept = [index for index, answer in enumerate(exact) if answer != "other"]
+        pooled = binary_metrics([exact[index] for index in kept], [records[index].answer for index in kept])
         return Score(
             self.metric,
             Headline(100 * mean["f1"], len(records), _mean_f1(records, read)),
             hits,
             {"per_subset": per_subset, "mean": mean},
-            num_unparsable=strict.count(False),
-            variants={"pooled": Headline(100 * pooled["f1"], len(records), _mean_f1(records, read, pooled=True))},
+            num_unparsable=exact.count("other"),
+            variants={"pooled": Headline(100 * pooled["f1"], len(records), _mean_f1(records, exact, pooled=True))},
         )
 
 
@@ -99,6 +111,7 @@ def _mean_f1(records: Sequence[Record], read: Sequence[str], *, pooled: bool = F
     import numpy as np
 
     said = np.array([answer == "yes" for answer in read])
+    counted = np.array([answer in ("yes", "no") for answer in read])
     true = np.array([record.answer == "yes" for record in records])
     names = [("all",)] * len(records) if pooled else [(record.extra["subset"],) for record in records]
     subsets = [np.array([name == subset for name in names]) for subset in sorted(set(names))]
@@ -109,7 +122,7 @@ def _mean_f1(records: Sequence[Record], read: Sequence[str], *, pooled: bool = F
             if not chosen.any():
                 continue
             right = float(weights[chosen & said & true].sum())
-            wrong = float(weights[chosen & (said != true)].sum())
+            wrong = float(weights[chosen & counted & (said != true)].sum())
             values.append(2 * right / (2 * right + wrong) if right else 0.0)
         return 100 * sum(values) / len(values)
 

@@ -1,6 +1,7 @@
 """Answer files in LLaVA's format: one growing file for each rank while it answers, one file in the end.
 
-A line that a crash cut is dropped when the file is read again, and its question is asked again.
+A line that a crash cut is dropped when a rank's file is read again, and its question is asked again. The one file is
+written only to add answers to it; scoring reads.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json_lines, take
 from croc_cli.run_dir import read_json, write_json
+
+Row = dict[str, Any]
 
 
 def answers_file(folder: Path, name: str) -> Path:
@@ -27,8 +32,13 @@ def shard_file(folder: Path, name: str, rank: int) -> Path:
     return folder / f"{name}.rank-{rank}.jsonl"
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of an answer file; what a crash cut is left out."""
+def shard_files(folder: Path, name: str) -> list[Path]:
+    """Return the files that ranks appended to and that are not part of the one file yet."""
+    return sorted(folder.glob(f"{name}.rank-*.jsonl"))
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the whole lines of a rank's answer file; what a crash cut is left out."""
     if not file.exists():
         return []
     rows = []
@@ -42,21 +52,78 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def append_row(stream: Any, row: dict[str, Any]) -> None:
+def read_answers(file: Path) -> list[Row]:
+    """Return the rows of a benchmark's one answer file; none where there is no file.
+
+    Raises:
+        BenchmarkDataError: A line is no answer row; says which and why.
+    """
+    rows = []
+    for where, row in read_json_lines(file) if file.exists() else ():
+        take(row, "question_id", where), take(row, "text", where)
+        rows.append(row)
+    return rows
+
+
+def answers_sha256(folder: Path, name: str) -> str:
+    """Return the hash of a benchmark's saved answers, which is that of the one file where no rank has more."""
+    digest = hashlib.sha256()
+    for file in (answers_file(folder, name), *shard_files(folder, name)):
+        if file.exists():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def append_row(stream: Any, row: Row) -> None:
     """Append a row and hand it to the system, so that a crash of this process loses nothing."""
     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     stream.flush()
 
 
-def merge_shards(folder: Path, benchmark: Benchmark, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Gather what ranks have answered into the one file, in the order of the records, and return its rows."""
-    shards = sorted(folder.glob(f"{benchmark.name}.rank-*.jsonl"))
-    whole = answers_file(folder, benchmark.name)
-    by_key: dict[str, dict[str, Any]] = {}
-    for row in (row for file in (whole, *shards) for row in read_rows(file)):
-        by_key.setdefault(benchmark.row_key(row), row)
-    rows = [by_key[record.key] for record in records if record.key in by_key]
+def saved_rows(folder: Path, benchmark: Benchmark, records: Sequence[Record]) -> list[Row]:
+    """Return every saved answer of a benchmark: the one file's, then what ranks added; changes nothing.
+
+    Raises:
+        BenchmarkDataError: A line of the one file is no answer, or two answers to one question differ.
+    """
+    rows = read_answers(answers_file(folder, benchmark.name))
+    allowed = Counter(record.key for record in records)
+    texts: dict[str, list[Any]] = {}
+    for row in rows:
+        if row["text"] is not None:
+            texts.setdefault(benchmark.row_key(row), []).append(row["text"])
+    for file in shard_files(folder, benchmark.name):
+        for row in read_rows(file):
+            key = benchmark.row_key(row)
+            said = texts.setdefault(key, [])
+            if row["text"] in said and len(said) >= max(1, allowed[key]):
+                continue
+            if said and row["text"] not in said:
+                raise BenchmarkDataError(
+                    f"{file}: question {row['question_id']} has another answer here than in the answers kept before",
+                    hint=f"answers of two evaluations lie in {folder}; move one of the files away",
+                )
+            said.append(row["text"])
+            rows.append(row)
+    return rows
+
+
+def merge_shards(folder: Path, benchmark: Benchmark, records: Sequence[Record]) -> list[Row]:
+    """Add what ranks have answered to the one file, in the order of the records, and return its rows.
+
+    Every row is kept: those that answer none of these records stand at the end.
+
+    Raises:
+        BenchmarkDataError: See `saved_rows`; nothing has changed then.
+    """
+    shards = shard_files(folder, benchmark.name)
+    rows = saved_rows(folder, benchmark, records)
+    if not shards:
+        return rows
+    places = {record.key: place for place, record in reversed(list(enumerate(records)))}
+    rows.sort(key=lambda row: places.get(benchmark.row_key(row), len(places)))
     if rows:
+        whole = answers_file(folder, benchmark.name)
         unfinished = whole.with_name(f".{whole.name}")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         unfinished.write_text(text, encoding="utf-8")
@@ -74,22 +141,27 @@ def questions_sha256(records: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def claim(folder: Path, name: str, made_by: dict[str, Any]) -> Path | None:
+def claim(folder: Path, name: str, made_by: dict[str, Any], *, fits: Callable[[], bool] = lambda: False) -> Path | None:
     """Make sure that the answers in a folder are of one model and one set of questions.
 
     Args:
         folder: Of the answer files.
         name: The benchmark's.
         made_by: What the answers depend on: hashes of weights and questions, template, lengths.
+        fits: Whether the answers in the folder are all to these questions; asked where only their hash differs.
 
     Returns:
         Where answers that were made otherwise are kept now, or None where there were none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f"{name}.made_by.json"
-    files = [file for file in (answers_file(folder, name), *folder.glob(f"{name}.rank-*.jsonl")) if file.exists()]
+    files = [file for file in (answers_file(folder, name), *shard_files(folder, name)) if file.exists()]
+    before = read_json(record)
     aside: Path | None = None
-    if files and read_json(record) != made_by:
+    is_same = before == made_by or (
+        {**before, "questions_sha256": ""} == {**made_by, "questions_sha256": ""} and fits()
+    )
+    if files and not is_same:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for file in files:
             aside = file.with_name(f"{file.stem}-until-{stamp}.jsonl.old")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.files import read_parquet, take
+from croc_cli.benchmarks.decode import take, take_text
+from croc_cli.benchmarks.files import read_parquet
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import equals_loosely, realworldqa_answer
 
@@ -32,7 +33,7 @@ class RealWorldQa(Benchmark):
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
             picture = take(row, "image", where)
-            question, answer = take(row, "question", where), take(row, "answer", where)
+            question, answer = take_text(row, "question", where).strip(), take_text(row, "answer", where)
             records.append(Record(str(number), number, question, picture, answer))
         return records
 

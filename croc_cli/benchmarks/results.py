@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from croc_cli import __version__
-from croc_cli.benchmarks.base import Benchmark, Record, match_answers
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError
 from croc_cli.benchmarks.judged import JudgedBenchmark
-from croc_cli.benchmarks.predictions import answers_file, questions_sha256, read_rows
+from croc_cli.benchmarks.matching import match_answers
+from croc_cli.benchmarks.predictions import Row, answers_file, answers_sha256, questions_sha256, saved_rows
 from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import StageDir, read_json, write_json, write_whole
@@ -25,31 +26,77 @@ Judge = Callable[[JudgedBenchmark, Sequence[Record], Sequence[str]], tuple[list[
 
 
 def score_benchmark(
-    benchmark: Benchmark, stage_dir: StageDir, data_root: Path, *, partial: bool = False, judge: Judge | None = None
+    benchmark: Benchmark,
+    stage_dir: StageDir,
+    data_root: Path,
+    *,
+    partial: bool = False,
+    limit: int | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
-    """Score the saved answers of one benchmark; needs no model.
+    """Score the saved answers of one benchmark; needs no model, and leaves the answers as they are.
 
     Args:
         benchmark: The benchmark.
         stage_dir: With `predictions/`; submission files are written beside it.
         data_root: Where the benchmark's files are.
         partial: Score incomplete answers.
+        limit: Score these questions alone; see `limit_records`.
         judge: Asked where the benchmark needs one.
 
     Raises:
         BenchmarkDataError: Files or answers do not fit.
         UsageError: There are no answers.
     """
-    file = answers_file(stage_dir.predictions, benchmark.name)
-    rows = read_rows(file)
+    records = benchmark.read(data_root)
+    rows = saved_rows(stage_dir.predictions, benchmark, records)
     if not rows:
         raise UsageError(
-            f"{benchmark.name}: no answers in {file}", hint=f"croc eval --benchmark {benchmark.name} makes them"
+            f"{benchmark.name}: no answers in {answers_file(stage_dir.predictions, benchmark.name)}",
+            hint=f"croc eval --benchmark {benchmark.name} makes them",
         )
-    records = benchmark.read(data_root)
-    answered, texts = match_answers(benchmark, records, rows, partial=partial)
+    made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
+    entry = score_rows(benchmark, records, rows, stage_dir, made_by=made_by, partial=partial, limit=limit, judge=judge)
+    entry["made_by"]["answers_sha256"] = answers_sha256(stage_dir.predictions, benchmark.name)
+    return entry
+
+
+def score_rows(
+    benchmark: Benchmark,
+    records: Sequence[Record],
+    rows: Sequence[Row],
+    stage_dir: StageDir | None,
+    *,
+    made_by: Mapping[str, Any],
+    partial: bool = False,
+    limit: int | None = None,
+    judge: Judge | None = None,
+) -> dict[str, Any]:
+    """Score answer rows and return the benchmark's entry in results.json.
+
+    Args:
+        benchmark: The benchmark.
+        records: Its questions.
+        rows: In LLaVA's format.
+        stage_dir: Gets `items/` and `submissions/`; None writes nothing.
+        made_by: What is kept beside the answers about their making.
+        partial: Score incomplete answers.
+        limit: Score these questions alone; see `limit_records`.
+        judge: Asked where the benchmark needs one.
+
+    Raises:
+        BenchmarkDataError: Answers do not fit the questions.
+    """
+    now = questions_sha256(records)
+    differ = made_by.get("questions_sha256") not in (None, now)
+    if differ and not all(row.get("prompt") for row in rows):
+        raise BenchmarkDataError(
+            f"{benchmark.name}: the answers were made to other questions than these, by the hash kept beside them",
+            hint="score answers with the data and the variant that they were made with",
+        )
+    answered, texts = match_answers(benchmark, records, rows, partial=partial, limit=limit)
     if not answered:
-        raise UsageError(f"{benchmark.name}: none of the answers in {file} belongs to a question of this data")
+        raise UsageError(f"{benchmark.name}: none of the answers belongs to a question of this data")
     entry: dict[str, Any] = {
         "metric": benchmark.metric,
         "variant": benchmark.variant or "primary",
@@ -57,16 +104,21 @@ def score_benchmark(
         "num_answered": len(answered),
         "share_scored": len(answered) / len(records),
     }
-    submission = benchmark.submission(answered, texts)
-    if submission is not None:
+    if limit is not None:
+        entry["limit"] = limit
+    if differ:
+        entry["note"] = "labels or number of questions differ from when the answers were made"
+    submission = benchmark.submission(answered, texts) if stage_dir is not None else None
+    if stage_dir is not None and submission is not None:
         entry["submission"] = str(write_submission(benchmark, submission, stage_dir))
     score, scored = _score(benchmark, answered, texts, entry, judge)
     if score is None:
-        entry |= {"value": None, "note": "the labels are at the benchmark's server; upload the submission file"}
+        entry |= {"value": None, "note": "the labels are at the benchmark's server"}
     else:
         score = benchmark.headline_of(score)
         interval = score.interval()
-        entry["items"] = str(write_items(benchmark, scored, score.per_item, stage_dir))
+        if stage_dir is not None:
+            entry["items"] = str(write_items(benchmark, scored, score.per_item, stage_dir))
         entry |= {
             "metric": score.metric,
             "value": score.value,
@@ -75,10 +127,7 @@ def score_benchmark(
             "variants": {name: headline.value for name, headline in score.variants.items()},
             "num_unparsable": score.num_unparsable,
         }
-    entry["made_by"] = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json") | {
-        "questions_sha256_now": questions_sha256(records),
-        "answers_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }
+    entry["made_by"] = {**made_by, "questions_sha256_now": now}
     return entry
 
 
@@ -100,10 +149,17 @@ def _score(
 def write_items(
     benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float], stage_dir: StageDir
 ) -> Path:
-    """Write each answer with its own score, in the order of the questions."""
+    """Write each answer with the expected one and its own score, in the order of the questions."""
     file = stage_dir.root / "items" / f"{benchmark.name}.jsonl"
     rows = (
-        {"question_id": record.question_id, "prompt": record.prompt, "text": text, "score": score}
+        {
+            "question_id": record.question_id,
+            "picture": record.picture.name if record.picture is not None else None,
+            "prompt": record.prompt,
+            "expected": record.answer,
+            "text": text,
+            "score": score,
+        }
         for (record, text), score in zip(scored, per_item, strict=True)
     )
     write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -138,8 +194,11 @@ def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir
 def write_results(stage_dir: StageDir, entries: dict[str, dict[str, Any]], *, model: dict[str, Any]) -> Path:
     """Write results.json; benchmarks scored before keep their entries where the model is the same."""
     before = read_json(stage_dir.results_file)
-    kept = before.get("benchmarks", {}) if before.get("model") == model else {}
+    kept = before.get("benchmarks") if before.get("model") == model else None
     packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     versions = {"croc": __version__, "python": platform.python_version(), **packages}
-    write_json(stage_dir.results_file, {"model": model, "versions": versions, "benchmarks": {**kept, **entries}})
+    write_json(
+        stage_dir.results_file,
+        {"model": model, "versions": versions, "benchmarks": {**(kept if isinstance(kept, dict) else {}), **entries}},
+    )
     return stage_dir.results_file

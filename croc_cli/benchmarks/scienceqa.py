@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import read_json, take, take_number, take_text, take_texts
+from croc_cli.benchmarks.files import Picture, read_parquet, text_of
+from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import LETTERS, scienceqa_letter
+from croc_cli.names import IMAGE_TOKEN
 
 
 class ScienceQa(Benchmark):
@@ -60,7 +63,7 @@ class ScienceQa(Benchmark):
             Headline.mean(with_image),
             hits,
             {
-                "accuracy_all": 100 * sum(hits) / len(hits),
+                "accuracy_all": 100 * sum(hits) / records[0].extra.get("num_in_split", len(hits)),
                 "num_with_image": len(with_image),
                 "correct": int(sum(hits)),
             },
@@ -69,10 +72,12 @@ class ScienceQa(Benchmark):
 
 
 def _record(key: str, question_id: str | int, row: Mapping[str, Any], where: str, picture: Picture | None) -> Record:
-    choices, question = take(row, "choices", where), take(row, "question", where)
-    prompt = scienceqa_prompt(question, row.get("hint") or "", choices)
+    choices, question = take_texts(row, "choices", where), take_text(row, "question", where)
+    prompt = scienceqa_prompt(question, text_of(row.get("hint")), choices)
     extra = {"num_choices": len(choices), "subject": row.get("subject", "")}
-    return Record(key, question_id, prompt, picture, take(row, "answer", where), extra)
+    if picture is not None:
+        extra["saved_prompt"] = f"{IMAGE_TOKEN}\n{prompt}"
+    return Record(key, question_id, prompt, picture, take_number(row, "answer", where), extra)
 
 
 def scienceqa_prompt(question: str, hint: str, choices: Sequence[str]) -> str:

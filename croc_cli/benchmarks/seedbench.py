@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import LETTER_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import Picture, read_json, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import read_json, take, take_list, take_object, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 
 _CHOICES = (("A", "choice_a"), ("B", "choice_b"), ("C", "choice_c"), ("D", "choice_d"))
@@ -38,11 +40,12 @@ class SeedBench(Benchmark):
             return [_record(row, f"{where}{n}", take(row, "image", f"{where}{n}"), {}) for n, row in enumerate(rows)]
         file = self.find(root, _RECORDS)
         content = read_json(file)
-        types = {number: name for name, number in take(content, "question_type", str(file)).items()}
+        kinds = take_object(take(content, "question_type", str(file)), f"{file}, question_type")
+        types = {str(number): name for name, number in kinds.items()}
         records = []
-        for index, row in enumerate(take(content, "questions", str(file))):
+        for index, row in enumerate(take_list(content, "questions", str(file))):
             where = f"{file}, question {index}"
-            kind, data_id = take(row, "data_type", where), str(take(row, "data_id", where))
+            kind, data_id = take_text(row, "data_type", where), str(take(row, "data_id", where))
             question_id = str(take(row, "question_id", where))
             if kind == "image":
                 path = file.parent / "SEED-Bench-image" / data_id
@@ -81,10 +84,10 @@ class SeedBench(Benchmark):
 
 
 def _record(row: Mapping[str, Any], where: str, picture: Picture, types: Mapping[Any, str]) -> Record:
-    kind, question_id = take(row, "data_type", where), str(take(row, "question_id", where))
-    options = "".join(f"\n{letter}. {take(row, name, where)}" for letter, name in _CHOICES)
+    kind, question_id = take_text(row, "data_type", where), str(take(row, "question_id", where))
+    options = "".join(f"\n{letter}. {take_text(row, name, where)}" for letter, name in _CHOICES)
     type_id = row.get("question_type_id")
-    extra = {"data_type": kind, "type": types.get(type_id, f"type {type_id}")}
+    extra = {"data_type": kind, "type": types.get(str(type_id), f"type {type_id}")}
     written_id: int | str = int(question_id) if kind == "image" and question_id.isdigit() else question_id
-    prompt = take(row, "question", where) + options + LETTER_ANSWER
-    return Record(question_id, written_id, prompt, picture, take(row, "answer", where), extra)
+    prompt = take_text(row, "question", where) + options + LETTER_ANSWER
+    return Record(question_id, written_id, prompt, picture, take_text(row, "answer", where), extra)

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import Picture, read_json, read_json_lines, read_parquet, take
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_list, take_text, take_texts
+from croc_cli.benchmarks.files import Picture, read_parquet
+from croc_cli.benchmarks.prompts import OCR_LINE, SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.vqa import textvqa_accuracy
 
@@ -36,17 +38,17 @@ class TextVqa(Benchmark):
         prompts: dict[str, str] = {}
         if prompts_file.exists() and self.variant != "no-ocr":
             for where, row in read_json_lines(prompts_file):
-                text = take(row, "text", where)
+                text = take_text(row, "text", where)
                 prompts[_key(take(row, "question_id", where), text)] = text
         records = []
-        for index, row in enumerate(take(read_json(file), "data", str(file))):
+        for index, row in enumerate(take_list(read_json(file), "data", str(file))):
             where = f"{file}, record {index}"
-            image_id, question = take(row, "image_id", where), take(row, "question", where)
+            image_id, question = take_text(row, "image_id", where), take_text(row, "question", where)
             key = _key(image_id, question)
             picture = Picture(f"{image_id}.jpg", path=file.parent / "train_images" / f"{image_id}.jpg")
             prompt = prompts.get(key) or textvqa_prompt(question, None)
-            answers = take(row, "answers", where)
-            extra = {"has_ocr_tokens": key in prompts}
+            answers = take_texts(row, "answers", where)
+            extra = {"has_ocr_tokens": key in prompts, "aliases": [row.get("question_id")]}
             records.append(Record(key, image_id, prompt, picture, answers, extra))
         return _with_last_answers(records)
 
@@ -54,17 +56,27 @@ class TextVqa(Benchmark):
         records = []
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
-            image_id, question = take(row, "image_id", where), take(row, "question", where)
+            image_id, question = take_text(row, "image_id", where), take_text(row, "question", where)
             tokens = None if self.variant == "no-ocr" else row.get("ocr_tokens")
             prompt, picture = textvqa_prompt(question, tokens), take(row, "image", where)
-            extra = {"has_ocr_tokens": tokens is not None}
-            answers = take(row, "answers", where)
+            extra = {"has_ocr_tokens": tokens is not None, "aliases": [row.get("question_id")]}
+            answers = take_texts(row, "answers", where)
             records.append(Record(_key(image_id, question), image_id, prompt, picture, answers, extra))
         return _with_last_answers(records)
 
     def row_key(self, row: Mapping[str, Any]) -> str:
         """Match by picture and question: LLaVA's question ids are the pictures'."""
-        return _key(row["question_id"], str(row["prompt"]))
+        return _key(row["question_id"], str(row.get("prompt") or ""))
+
+    def as_asked(self, record: Record, prompt: str) -> Record | None:
+        """Tell prompts with OCR tokens from those without; where the data name none, the answers' prompts decide."""
+        asked = super().as_asked(record, prompt)
+        if "\n" not in prompt.strip():
+            return asked  # the question alone does not tell
+        had_tokens = OCR_LINE.strip() in prompt
+        if asked is None or had_tokens < record.extra["has_ocr_tokens"] or (had_tokens and self.variant == "no-ocr"):
+            return None
+        return replace(asked, extra={**asked.extra, "has_ocr_tokens": had_tokens})
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """Score by m4c's rule; see `Benchmark.score`."""
@@ -80,7 +92,7 @@ class TextVqa(Benchmark):
 
 def textvqa_prompt(question: str, ocr_tokens: Sequence[str] | None) -> str:
     """Return LLaVA's prompt; its line of OCR tokens is there even when there is none to name."""
-    line = "" if ocr_tokens is None else f"\nReference OCR token: {', '.join(ocr_tokens)}"
+    line = "" if ocr_tokens is None else f"\n{OCR_LINE}{', '.join(ocr_tokens)}"
     return question.capitalize() + line + SHORT_ANSWER
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import Picture, read_json, read_json_lines, read_parquet, take, text_of
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_list, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet, text_of
+from croc_cli.benchmarks.prompts import SHORT_ANSWER, UNANSWERABLE
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.vqa import mean_by, normalise_m4c, vizwiz_accuracy
-
-_UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 
 
 class VizWiz(Benchmark):
@@ -42,29 +42,41 @@ class VizWiz(Benchmark):
             where = f"{folder}, row {number}"
             image = f"{str(take(row, 'question_id', where)).removesuffix('.jpg')}.jpg"
             picture = replace(take(row, "image", where), name=image)
-            prompt = vizwiz_prompt(take(row, "question", where))
+            prompt = vizwiz_prompt(take_text(row, "question", where))
             question_id = _image_number(image, number)
-            extra = {"answer_type": text_of(row.get("category")) or "unknown"}
+            extra = {"answer_type": text_of(row.get("category")) or "unknown", "aliases": _names(image)}
             records.append(Record(str(question_id), question_id, prompt, picture, row.get("answers") or None, extra))
         return records
 
     def _read_lines(self, file: Path) -> list[Record]:
         records = []
         for where, row in read_json_lines(file):
-            question_id, image = take(row, "question_id", where), take(row, "image", where)
+            question_id, image = take(row, "question_id", where), take_text(row, "image", where)
             picture = Picture(image, path=file.parent / "test" / image)
-            records.append(Record(str(question_id), question_id, take(row, "text", where), picture))
+            records.append(
+                Record(
+                    str(question_id),
+                    question_id,
+                    take_text(row, "text", where),
+                    picture,
+                    extra={"aliases": _names(image)},
+                )
+            )
         return records
 
     def _read_official(self, file: Path) -> list[Record]:
         records = []
-        for index, row in enumerate(read_json(file)):
+        for index, row in enumerate(_listed(read_json(file), file)):
             where = f"{file}, record {index}"
-            image = take(row, "image", where)
-            prompt = vizwiz_prompt(take(row, "question", where))
-            answers = [take(answer, "answer", where) for answer in row["answers"]] if "answers" in row else None
+            image = take_text(row, "image", where)
+            prompt = vizwiz_prompt(take_text(row, "question", where))
+            answers = (
+                [take_text(answer, "answer", where) for answer in take_list(row, "answers", where)]
+                if "answers" in row
+                else None
+            )
             picture = Picture(image, path=file.parent / file.stem / image)
-            extra = {"answer_type": row.get("answer_type", "unknown")}
+            extra = {"answer_type": text_of(row.get("answer_type")) or "unknown", "aliases": _names(image)}
             question_id = _image_number(image, index)
             records.append(Record(str(question_id), question_id, prompt, picture, answers, extra))
         return records
@@ -92,7 +104,15 @@ class VizWiz(Benchmark):
 
 def vizwiz_prompt(question: str) -> str:
     """Return LLaVA's prompt; the question is capitalised, and a trailing space is kept."""
-    return question.capitalize() + _UNANSWERABLE + SHORT_ANSWER
+    return question.capitalize() + UNANSWERABLE + SHORT_ANSWER
+
+
+def _listed(content: Any, file: Path) -> list[Any]:
+    return take_list({"records": content}, "records", str(file))
+
+
+def _names(image: str) -> list[str]:
+    return [image, image.rsplit(".", 1)[0]]
 
 
 def _image_number(image: str, index: int) -> int:

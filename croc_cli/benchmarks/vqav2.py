@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from croc_cli.benchmarks.base import SHORT_ANSWER, Benchmark, Record
-from croc_cli.benchmarks.files import Picture, read_json, read_json_lines, read_parquet, take, text_of
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_list, take_number, take_text
+from croc_cli.benchmarks.files import Picture, read_parquet, text_of
+from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.vqa import mean_by, normalise_m4c, vqa_accuracy
 
@@ -51,23 +53,21 @@ class Vqav2(Benchmark):
         records = []
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
-            question_id = take(row, "question_id", where)
-            answers = [take(answer, "answer", where) for answer in row.get("answers") or ()] or None
+            question_id = take_number(row, "question_id", where)
+            answers = [take_text(answer, "answer", where) for answer in row.get("answers") or ()] or None
             kinds = {name: text_of(row.get(name)) for name in ("answer_type", "question_type")}
-            prompt = take(row, "question", where) + SHORT_ANSWER
-            records.append(
-                Record(str(question_id), int(question_id), prompt, take(row, "image", where), answers, kinds)
-            )
+            prompt = take_text(row, "question", where) + SHORT_ANSWER
+            records.append(Record(str(question_id), question_id, prompt, take(row, "image", where), answers, kinds))
         return records
 
     def _read_official_test(self, file: Path) -> list[Record]:
         records = []
-        for index, row in enumerate(take(read_json(file), "questions", str(file))):
+        for index, row in enumerate(take_list(read_json(file), "questions", str(file))):
             where = f"{file}, question {index}"
-            question_id = take(row, "question_id", where)
-            image = f"COCO_test2015_{take(row, 'image_id', where):012d}.jpg"
+            question_id = take_number(row, "question_id", where)
+            image = f"COCO_test2015_{take_number(row, 'image_id', where):012d}.jpg"
             picture = Picture(image, path=file.parent / "test2015" / image)
-            prompt = take(row, "question", where) + SHORT_ANSWER
+            prompt = take_text(row, "question", where) + SHORT_ANSWER
             records.append(Record(str(question_id), question_id, prompt, picture))
         return records
 
@@ -75,26 +75,27 @@ class Vqav2(Benchmark):
         records = []
         for where, row in read_json_lines(file):
             question_id = take(row, "question_id", where)
-            image = take(row, "image", where)
+            image = take_text(row, "image", where)
             picture = Picture(image, path=file.parent / "test2015" / image)
-            records.append(Record(str(question_id), question_id, take(row, "text", where), picture))
+            records.append(Record(str(question_id), question_id, take_text(row, "text", where), picture))
         return records
 
     def _read_val(self, file: Path) -> list[Record]:
         annotations_file = self.find(file.parent.parent, _VAL_ANNOTATIONS)
         annotations = {
-            annotation["question_id"]: annotation for annotation in take(read_json(annotations_file), "annotations", "")
+            take(annotation, "question_id", str(annotations_file)): annotation
+            for annotation in take_list(read_json(annotations_file), "annotations", str(annotations_file))
         }
         records = []
-        for index, row in enumerate(take(read_json(file), "questions", str(file))):
+        for index, row in enumerate(take_list(read_json(file), "questions", str(file))):
             where = f"{file}, question {index}"
             question_id = take(row, "question_id", where)
             annotation = annotations.get(question_id, {})
             where = f"{annotations_file}, question {question_id}"
-            answers = [take(answer, "answer", where) for answer in take(annotation, "answers", where)]
-            image = f"COCO_val2014_{take(row, 'image_id', where):012d}.jpg"
-            kinds = {name: take(annotation, name, where) for name in ("answer_type", "question_type")}
-            prompt = take(row, "question", where) + SHORT_ANSWER
+            answers = [take_text(answer, "answer", where) for answer in take_list(annotation, "answers", where)]
+            image = f"COCO_val2014_{take_number(row, 'image_id', where):012d}.jpg"
+            kinds = {name: take_text(annotation, name, where) for name in ("answer_type", "question_type")}
+            prompt = take_text(row, "question", where) + SHORT_ANSWER
             picture = Picture(image, path=file.parent / "val2014" / image)
             records.append(Record(str(question_id), question_id, prompt, picture, answers, kinds))
         return records
@@ -128,7 +129,7 @@ class Vqav2(Benchmark):
 def _all_test_ids(folder: Path) -> list[int]:
     """Return the ids of every test2015 question, which the server wants; none where no file tells them."""
     if (file := folder / _ALL_TEST_QUESTIONS).exists():
-        return [row["question_id"] for _, row in read_json_lines(file)]
+        return [take(row, "question_id", where) for where, row in read_json_lines(file)]
     if (file := folder / _OFFICIAL_ALL_TEST_QUESTIONS).exists():
-        return [row["question_id"] for row in take(read_json(file), "questions", str(file))]
+        return [take(row, "question_id", str(file)) for row in take_list(read_json(file), "questions", str(file))]
     return []

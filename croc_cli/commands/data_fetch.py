@@ -56,7 +56,7 @@ def fetch(
     yes: YesOption = False,
 ) -> None:
     """Get sources with the images that they need; what is here already stays, what was begun goes on."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import RunError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.sources.fetch.fetch import FetchOptions
@@ -65,7 +65,7 @@ def fetch(
     if bool(names) == bool(recipe):
         raise UsageError("name sources, or a recipe with --recipe", hint="`croc data sources` lists the sources")
     if recipe is not None:
-        loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+        loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
         plan = recipe_plan(loaded, root=root, catalogs=catalog or (), without=without or ())
     else:
         place = root or Path(DATA_ROOT)

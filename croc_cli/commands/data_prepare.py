@@ -48,12 +48,12 @@ def prepare(
     yes: YesOption = False,
 ) -> None:
     """Fetch, mix and check all that a recipe trains on, going on where it stopped."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.sources.fetch.fetch import FetchOptions
 
-    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     stages = mix_stages(loaded, stage)
     plan = recipe_plan(_only(loaded, stages), root=None, catalogs=(), without=without or ())
     result(describe_plan(plan))

@@ -40,7 +40,7 @@ def show(
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.recipe.load import load_recipe
     from croc_cli.sources.read.rows import is_error, row_defects
 
@@ -51,7 +51,7 @@ def show(
     head += [f"{'error' if is_error(code) else 'note'}: {code}: {detail}" for code, detail in defects]
     pieces: list[Piece] = []
     if not any(is_error(code) for code, _ in defects):
-        loaded = load_recipe(recipe).recipe
+        loaded = with_warnings(load_recipe(recipe)).recipe
         pieces, counts = token_pieces(checked.row, loaded, stage)
         head.append(counts)
     pictures = [_open(place) for _, place in checked.images()]

@@ -76,12 +76,13 @@ def targets(
     path = Path(target).expanduser()
     if path.exists() and path.suffix not in (".yaml", ".yml"):
         return [(path, image_folder, None)]
+    from croc_cli.console import with_warnings
     from croc_cli.errors import RecipeError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import ScenesData
 
     try:
-        recipe = load_recipe(target, overrides=with_overrides({}, assignments)).recipe
+        recipe = with_warnings(load_recipe(target, overrides=with_overrides({}, assignments))).recipe
     except RecipeError as error:
         if "/" in target and path.suffix not in (".yaml", ".yml"):
             raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error

@@ -1,12 +1,12 @@
 """`croc eval`: answer and score the paper's benchmarks, score again, list them, compare runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
-from croc_cli.console import CrocGroup
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -14,21 +14,8 @@ if TYPE_CHECKING:
     from croc_cli.benchmarks.judge import Judge
     from croc_cli.recipe.schema import JudgeRecipe
 
-_DEFAULT = "predict"
-
-
-class EvalGroup(CrocGroup):
-    """Takes `croc eval [RECIPE] …` for a command of its own, beside the named ones."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the hidden command's name before arguments that name no command."""
-        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
-
 eval_app = typer.Typer(
-    cls=EvalGroup,
+    cls=DefaultGroup,
     help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
     epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005198 --benchmark all",
 )
@@ -48,16 +35,18 @@ VariantOption = Annotated[
     typer.Option("--variant", metavar="NAME=VARIANT", help="Another rule, prompt or split; see croc eval list"),
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="So many questions of each benchmark, spread over all")
+]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]
 JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible endpoint; key in CROC_JUDGE_API_KEY")
 ]
 JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
-RunDirArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run folder")]
 FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 
-@eval_app.command(_DEFAULT, hidden=True)
+@eval_app.command(DEFAULT_COMMAND, hidden=True)
 def predict(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
     benchmark: BenchmarkOption = "all",
@@ -77,11 +66,13 @@ def predict(
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
     partial: PartialOption = False,
+    limit: LimitOption = None,
     form: FormatOption = "text",
     dry_run: DryRunOption = False,
 ) -> None:
     """Answer benchmarks with a model, going on where it stopped, and score the answers."""
     from croc_cli.benchmarks.registry import choose
+    from croc_cli.console import with_warnings
     from croc_cli.pipeline.benchmarks import STAGE, EvalRequest, evaluate, run_folder_of
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import LaunchRecipe
@@ -93,19 +84,22 @@ def predict(
         "judge.base_url": (judge_url, "--judge-url"),
         "judge.model": (judge_model, "--judge-model"),
     }
-    loaded = load_recipe(name, overrides=with_overrides(flags, assignments or ()))
+    loaded = with_warnings(load_recipe(name, overrides=with_overrides(flags, assignments or ())))
     chosen = choose(benchmark, loaded.recipe.eval.variants | _variants(variant))
     # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
     folder = run_folder_of(model, run_dir).stage(STAGE).root if model else Path(loaded.recipe.runs_folder)
-    request = EvalRequest(model, data, run_dir, batch_size, partial, dry_run, table)
+    request = EvalRequest(model, data, run_dir, batch_size, partial, limit, dry_run, table)
     judge = _judge(loaded.recipe.judge, folder)
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
 
 
 @eval_app.command(epilog="Example: croc eval score runs/croc-7b --benchmark pope")
 def score(
-    run_dir: RunDirArgument,
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR|FILE", help="A run folder, or an answer file of LLaVA, lmms-eval or yours"),
+    ],
     benchmark: Annotated[
         str | None, typer.Option("--benchmark", "-b", metavar="NAMES", help="Left out: all that are answered")
     ] = None,
@@ -114,26 +108,41 @@ def score(
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
     partial: PartialOption = False,
+    limit: LimitOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Of a FILE: folder for results.json and items/")
+    ] = None,
     form: FormatOption = "text",
 ) -> None:
-    """Score saved answers again; needs no model."""
+    """Score saved answers again; needs no model, and never changes the answers."""
     from croc_cli.benchmarks.registry import NAMES, choose
     from croc_cli.errors import UsageError
     from croc_cli.pipeline.benchmarks import STAGE, data_root, score_all
     from croc_cli.run_dir import RunDir, read_json
 
     table = _checked_form(form)
-    stage_dir = RunDir(run_dir).stage(STAGE)
-    answered = [name for name in NAMES if (stage_dir.predictions / f"{name}.jsonl").exists()]
+    if path.is_file():
+        _score_file(path, benchmark, variant, data, out, (judge_url, judge_model), partial, limit, table)
+        return
+    if out is not None:
+        raise UsageError(
+            f"--out goes with an answer file, and {path} is none", hint="scores of a run stay in its folder"
+        )
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such file or folder", hint="a run folder, or a file of answers")
+    stage_dir = RunDir(path).stage(STAGE)
+    answered = [name for name in NAMES if any(stage_dir.predictions.glob(f"{name}.*jsonl"))]
     if not answered:
-        raise UsageError(f"{run_dir} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
+        raise UsageError(f"{path} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
     chosen = choose(benchmark or ",".join(answered), _saved_variants(stage_dir.root) | _variants(variant))
     model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
     settings = _saved_judge(stage_dir.recipe_file)
     changes = {"base_url": judge_url, "model": judge_model}
     settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
     judge = _judge(settings, stage_dir.root)
-    score_all(chosen, stage_dir, data_root(data), model=model, partial=partial, judge=judge, form=table)
+    limit = limit or _saved_limit(stage_dir.root)
+    root = data_root(data)
+    score_all(chosen, stage_dir, root, model=model, partial=partial, limit=limit, judge=judge, form=table)
 
 
 @eval_app.command("list", epilog="Example: croc eval list --data data/eval")
@@ -167,7 +176,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders with scores")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders with scores")],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
     form: FormatOption = "text",
 ) -> None:
@@ -204,7 +213,41 @@ def _saved_variants(folder: Path) -> dict[str, str]:
     """Return the variants that the saved answers were asked for in."""
     from croc_cli.run_dir import read_json
 
-    return dict(read_json(folder / "task.json").get("variants", {}))
+    variants = read_json(folder / "task.json").get("variants")
+    return {str(name): str(value) for name, value in variants.items()} if isinstance(variants, dict) else {}
+
+
+def _saved_limit(folder: Path) -> int | None:
+    """Return the number of questions that the saved answers were limited to."""
+    from croc_cli.run_dir import read_json
+
+    limit = read_json(folder / "task.json").get("limit")
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _score_file(
+    file: Path,
+    names: str | None,
+    variant: list[str] | None,
+    data: Path | None,
+    out: Path | None,
+    judge: tuple[str | None, str | None],
+    partial: bool,
+    limit: int | None,
+    form: "TableFormat",
+) -> None:
+    from croc_cli.benchmarks.registry import choose
+    from croc_cli.errors import UsageError
+    from croc_cli.pipeline.answer_files import FileRequest, score_file
+    from croc_cli.recipe.schema import JudgeRecipe
+
+    if names is None:
+        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="croc eval list names them")
+    chosen = choose(names, _variants(variant))
+    if len(chosen) != 1:
+        raise UsageError(f"--benchmark {names}: a file holds answers to one benchmark", hint="such as --benchmark pope")
+    asked = _judge(JudgeRecipe(base_url=judge[0], model=judge[1]), out or file.parent)
+    score_file(file, chosen[0], FileRequest(data, out, partial, limit, form), judge=asked)
 
 
 def _saved_judge(recipe_file: Path) -> "JudgeRecipe":

@@ -35,14 +35,14 @@ def plan(
     """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
     from json import dumps
 
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.estimate.resources import recipe_resources
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
         raise UsageError(f"--format {form}: there is no such form", hint="text or json")
-    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation)
     stages = recipe_resources(loaded, hardware)
     if form == "json":

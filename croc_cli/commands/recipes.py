@@ -37,10 +37,11 @@ def show(
     settings: Setting = None,
 ) -> None:
     """Print a recipe with every value, and where each came from."""
+    from croc_cli.console import with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.show import render
 
-    loaded = load_recipe(recipe, overrides=with_overrides({}, settings or ()))
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, settings or ())))
     is_styled = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     typer.echo(render(loaded, dim=_dim if is_styled else str), nl=False)
 
@@ -51,12 +52,12 @@ def check(
     settings: Setting = None,
 ) -> None:
     """Check a recipe without starting anything; all that is wrong is listed at once, with exit code 2."""
+    from croc_cli.console import say_notes
     from croc_cli.recipe.find import shown_path
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     loaded = load_recipe(recipe, overrides=with_overrides({}, settings or ()))
-    for note in loaded.notes:
-        typer.echo(f"note: {note}", err=True)
+    say_notes(loaded)
     typer.echo(f"ok: {shown_path(loaded.file)}")
 
 

@@ -90,14 +90,17 @@ def _answer(
 
 def _row(record: Record, text: str, answerer: Answerer) -> dict[str, Any]:
     digest = hashlib.sha256(f"{answerer.model_sha256} {record.key}".encode()).hexdigest()
+    more = dict(record.extra.get("answer_fields", {}))
+    round_id = {"round_id": more.pop("round_id")} if "round_id" in more else {}
     return {
         "question_id": record.question_id,
-        "prompt": record.prompt,
+        **round_id,
+        "prompt": record.extra.get("saved_prompt", record.prompt),
         "text": text,
+        **more,
         "answer_id": digest[:22],
         "model_id": answerer.model.folder.name,
         "metadata": {},
-        **record.extra.get("answer_fields", {}),
     }
 
 

@@ -1,7 +1,5 @@
 """What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +12,12 @@ from croc_cli.launch.devices import inspect_machine
 from croc_cli.launch.layout import resolve_layout
 from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, launcher_command, worker_arguments
 from croc_cli.launch.run import find_free_port, launch
+from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
-from croc_cli.run_dir import RunDir, StageDir, sha256_of, write_json
+from croc_cli.run_dir import RunDir, StageDir, write_json
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
@@ -41,6 +40,7 @@ class EvalRequest:
         run_dir: Run folder; None takes the one that the model lies in, or one of its name.
         batch_size: Questions answered at once; None = as the recipe says.
         partial: Score incomplete answers.
+        limit: Ask and score about so many questions of each benchmark alone, spread over all of them.
         dry_run: Say what would be asked, touch nothing.
         form: Of the table.
     """
@@ -50,6 +50,7 @@ class EvalRequest:
     run_dir: Path | None = None
     batch_size: int | None = None
     partial: bool = False
+    limit: int | None = None
     dry_run: bool = False
     form: "TableFormat" = "text"
 
@@ -95,13 +96,15 @@ def evaluate(
         UsageError: Before anything starts: files are missing, or the model is.
         RunError: Something failed; what went well is kept.
     """
+    from croc_cli.benchmarks.predictions import merge_shards
+
     root = data_root(request.data)
     records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
     model = request.model or _trained_model(recipe, request, recipe_argument)
     run_dir = run_folder_of(model, request.run_dir)
     stage_dir = run_dir.stage(STAGE)
     if request.dry_run:
-        _describe(chosen, records, stage_dir, model)
+        _describe(chosen, records, stage_dir, model, limit=request.limit)
         return
     task: dict[str, Any] = {
         "model": model,
@@ -110,12 +113,27 @@ def evaluate(
         "benchmarks": [benchmark.name for benchmark in chosen],
         "variants": {benchmark.name: benchmark.variant for benchmark in chosen if benchmark.variant},
         "batch_size": request.batch_size or recipe.eval.batch_size,
+        "limit": request.limit,
     }
-    waiting = _claim(chosen, records, stage_dir, task)
-    if waiting:
-        settled = recipe.model_copy(update={"launch": launch_settings})
-        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model))
-    score_all(chosen, stage_dir, root, model=task, partial=request.partial, judge=judge, form=request.form)
+    settled = recipe.model_copy(update={"launch": launch_settings})
+    # The lock is the benchmarks' own: a checkpoint of a run that still trains can be scored.
+    with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say) as lock:
+        if waiting := _claim(chosen, records, stage_dir, task):
+            try:
+                _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), lock=lock)
+            finally:
+                for benchmark in chosen:
+                    merge_shards(stage_dir.predictions, benchmark, records[benchmark.name])
+        score_all(
+            chosen,
+            stage_dir,
+            root,
+            model=task,
+            partial=request.partial,
+            limit=request.limit,
+            judge=judge,
+            form=request.form,
+        )
 
 
 def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:
@@ -133,7 +151,8 @@ def _claim(
     task: Mapping[str, Any],
 ) -> list[str]:
     """Gather what earlier runs have answered, and return the benchmarks with open questions."""
-    from croc_cli.benchmarks.predictions import claim, merge_shards, questions_sha256
+    from croc_cli.benchmarks.matching import fits, limit_records
+    from croc_cli.benchmarks.predictions import claim, merge_shards, questions_sha256, saved_rows
 
     waiting = []
     for benchmark in chosen:
@@ -145,17 +164,24 @@ def _claim(
             "max_new_tokens": benchmark.max_new_tokens,
             "decoding": "greedy",
         }
-        if (aside := claim(stage_dir.predictions, benchmark.name, made_by)) is not None:
+
+        def same_questions(benchmark: "Benchmark" = benchmark, asked: "Sequence[Record]" = asked) -> bool:
+            return fits(benchmark, asked, saved_rows(stage_dir.predictions, benchmark, asked))
+
+        if (aside := claim(stage_dir.predictions, benchmark.name, made_by, fits=same_questions)) is not None:
             say(f"{benchmark.name}: answers of another model or to other questions are kept in {aside}")
-        answered = len(merge_shards(stage_dir.predictions, benchmark, asked))
-        if answered < len(asked):
+        rows = merge_shards(stage_dir.predictions, benchmark, asked)
+        done = {benchmark.row_key(row) for row in rows if row["text"] is not None}
+        wanted = limit_records(benchmark, asked, task["limit"]) if task["limit"] else asked
+        answered = sum(record.key in done for record in wanted)
+        if answered < len(wanted):
             waiting.append(benchmark.name)
         if answered:
-            say(f"{benchmark.name}: {answered:,} of {len(asked):,} questions are answered already")
+            say(f"{benchmark.name}: {answered:,} of {len(wanted):,} questions are answered already")
     return waiting
 
 
-def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Path) -> None:
+def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Path, *, lock: RunLock) -> None:
     machine = inspect_machine()
     layout = resolve_layout(recipe.launch, machine, fits_cpu=True)
     port = recipe.launch.master_port or find_free_port()
@@ -170,7 +196,7 @@ def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Pa
     write_json(stage_dir.root / "task.json", task)
     write_json(stage_dir.launch_file, {"stage": STAGE, "command": list(command), "time": time.time()})
     say(f"benchmarks: {layout.describe()}, in {stage_dir.root}")
-    launch(plan)
+    launch(plan, lock=lock)
 
 
 def score_all(
@@ -180,32 +206,33 @@ def score_all(
     *,
     model: Mapping[str, Any],
     partial: bool,
+    limit: int | None,
     judge: "Judge | None",
     form: "TableFormat",
 ) -> None:
-    """Score the saved answers, write results.json and print the table.
+    """Score the saved answers, which stay as they are, write results.json and print the table.
 
     Raises:
         RunError: A benchmark could not be scored; the others are.
     """
     from croc_cli.benchmarks.compare import comparison_rows, format_rows
-    from croc_cli.benchmarks.predictions import merge_shards
     from croc_cli.benchmarks.results import score_benchmark, write_results
 
     entries: dict[str, dict[str, Any]] = {}
     failed: list[str] = []
     for benchmark in chosen:
         try:
-            merge_shards(stage_dir.predictions, benchmark, benchmark.read(root))
             if benchmark.needs_judge and judge is None:
                 say(f"{benchmark.name}: answered; a judge scores it: --judge-url URL --judge-model NAME")
                 continue
-            entry = score_benchmark(benchmark, stage_dir, root, partial=partial, judge=judge)
+            entry = score_benchmark(benchmark, stage_dir, root, partial=partial, limit=limit, judge=judge)
         except CrocError as error:
             show_error(error.message, error.hint)
             failed.append(benchmark.name)
             continue
         entries[benchmark.name] = entry
+        if note := entry.get("note"):
+            say(f"{benchmark.name}: {note}")
         if "submission" in entry and entry["value"] is None:
             say(f"{benchmark.name}: its labels are at a server; upload {entry['submission']}")
         if (about := entry.get("judge")) and about["num_failed"]:
@@ -217,25 +244,29 @@ def score_all(
         result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))
         say(f"scores with their parts are in {file}")
     if failed:
-        raise RunError(
-            f"not everything was scored: {', '.join(failed)}", hint="the same command goes on; what is answered is kept"
-        )
+        raise RunError(f"not scored: {', '.join(failed)}", hint="the saved answers are unchanged")
 
 
 def _describe(
-    chosen: "Sequence[Benchmark]", records: "Mapping[str, Sequence[Record]]", stage_dir: StageDir, model: str
+    chosen: "Sequence[Benchmark]",
+    records: "Mapping[str, Sequence[Record]]",
+    stage_dir: StageDir,
+    model: str,
+    *,
+    limit: int | None,
 ) -> None:
-    from croc_cli.benchmarks.base import match_answers
     from croc_cli.benchmarks.compare import format_rows
     from croc_cli.benchmarks.judge import estimate
     from croc_cli.benchmarks.judged import JudgedBenchmark
-    from croc_cli.benchmarks.predictions import answers_file, read_rows
+    from croc_cli.benchmarks.matching import limit_records, match_answers
+    from croc_cli.benchmarks.predictions import saved_rows
 
     rows = [["benchmark", "questions", "answered", "judge requests", "prompt tokens", "reply tokens at most"]]
     for benchmark in chosen:
         asked = records[benchmark.name]
-        saved = read_rows(answers_file(stage_dir.predictions, benchmark.name))
-        answered, texts = match_answers(benchmark, asked, saved, partial=True)
+        saved = saved_rows(stage_dir.predictions, benchmark, asked)
+        answered, texts = match_answers(benchmark, asked, saved, partial=True, limit=limit)
+        asked = limit_records(benchmark, asked, limit) if limit else asked
         cells = ["–", "–", "–"]
         if isinstance(benchmark, JudgedBenchmark):
             given = dict(zip((record.key for record in answered), texts, strict=True))
@@ -246,17 +277,8 @@ def _describe(
 
 
 def weights_identity(model: str) -> str:
-    """Return the hash of a model's weights: from croc.json where it tells, else of the files; a hub id is itself."""
+    """Return what tells a model from every other: the hash of a folder's weights files, or the hub id."""
+    from croc_cli.checkpoint.metadata import weights_sha256
+
     folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return f"hub:{model}"
-    try:
-        recorded = json.loads((folder / "croc.json").read_text(encoding="utf-8")).get("weights_sha256")
-    except (OSError, ValueError):
-        recorded = None
-    if recorded:
-        return str(recorded)
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        digest.update(bytes.fromhex(sha256_of(file)))
-    return digest.hexdigest()
+    return weights_sha256(folder) if folder.is_dir() else f"hub:{model}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from croc_cli.console import result, say, show_error
+from croc_cli.console import result, say, say_notes, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined, join_launch
@@ -68,8 +68,7 @@ def stage_command(
         CrocError: With what the user can do about it.
     """
     loaded = load_recipe(recipe_argument, overrides=overrides)
-    for note in loaded.notes:
-        say(f"note: {note}")
+    say_notes(loaded)
     recipe = loaded.recipe
     machine = inspect_machine()
     if request.dry_run:

@@ -2,9 +2,9 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
@@ -75,6 +75,20 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class ColourScale:
+    """What the colours of a picture mean.
+
+    Args:
+        low, high: Words beside its ends.
+        colours: From low to high, as CSS writes them.
+    """
+
+    low: str
+    high: str
+    colours: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Strip:
     """Pictures beside each other, with the words that belong to them.
 
@@ -82,11 +96,37 @@ class Strip:
         name: Of the files.
         panels: The pictures, in order.
         words: (label, text) pairs under them.
+        scale: What colours of the last picture mean; None where they are those of a photograph.
     """
 
     name: str
     panels: Sequence[Panel]
     words: Sequence[tuple[str, str]] = ()
+    scale: ColourScale | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A figure, a table or a strip of pictures at its place on the page, whose rows have six columns.
+
+    Args:
+        kind: What it holds.
+        content: That.
+        place: `third`, `pair` (a third that begins a row of two), `two-thirds` or `wide`.
+        last: The last of an odd number of thirds, which stands alone where only two fit beside each other.
+    """
+
+    kind: Literal["figure", "table", "strip"]
+    content: Figure | PageTable | Strip
+    place: str
+    last: bool = False
+
+
+def thirds_in_rows(count: int) -> list[str]:
+    """Return the place of each of so many narrow cards: rows of three, and no card alone in a row of its own."""
+    pairs = {0: 0, 1: 2, 2: 1}[count % 3] if count > 1 else 0
+    threes = ["third"] * (count - 2 * pairs)
+    return threes + ["pair", "third"] * pairs
 
 
 @dataclass
@@ -113,6 +153,26 @@ class PageSection:
     def empty(self) -> bool:
         """Whether there is nothing to show."""
         return not (self.figures or self.tables or self.strips or self.lines)
+
+    @property
+    def cards(self) -> list[Card]:
+        """What it holds, in order: tables, then what takes the page's width, then narrow cards."""
+        narrow: list[tuple[Literal["figure", "strip"], Figure | Strip]] = []
+        narrow += [("strip", strip) for strip in self.strips if len(strip.panels) == 1]
+        narrow += [("figure", figure) for figure in self.figures if not figure.wide]
+        cards = [Card("table", table, "wide") for table in self.tables]
+        wide = [Card("strip", strip, "wide") for strip in self.strips if len(strip.panels) != 1]
+        wide += [Card("figure", figure, "wide") for figure in self.figures if figure.wide]
+        if len(narrow) == 1 and cards:
+            cards[-1] = replace(cards[-1], place="two-thirds")
+            return [*cards, Card(*narrow[0], "third", last=True), *wide]
+        places = thirds_in_rows(len(narrow))
+        odd = len(narrow) % 2 == 1
+        thirds = [
+            Card(*one, place, last=odd and number == len(narrow))
+            for number, (one, place) in enumerate(zip(narrow, places, strict=True), start=1)
+        ]
+        return [*cards, *wide, *thirds]
 
 
 @dataclass

@@ -3,15 +3,17 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.predictions import answers_file, append_row, read_rows, shard_file
+from croc_cli.benchmarks.matching import limit_records
+from croc_cli.benchmarks.predictions import answers_file, append_row, read_rows, shard_file, shard_files
 from croc_cli.benchmarks.registry import choose
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.image import BadImageError
 from croc_cli.eval.predict import Answerer, answer_share
 from croc_cli.eval.prompts import evaluation_encoder
+from croc_cli.launch.live import format_seconds
 from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
@@ -39,6 +41,8 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
     for name in task["benchmarks"]:
         [benchmark] = choose(name, {name: variant} if (variant := task.get("variants", {}).get(name)) else None)
         records = benchmark.read(Path(task["data"]))
+        if limit := task.get("limit"):
+            records = limit_records(benchmark, records, limit)
         answer_benchmark(answerer, benchmark, records, stage_dir, rank=rank, num_ranks=num_ranks, events=events)
     if rank == 0:
         write_json(stage_dir.summary_file, {"finished": True, "stage": "benchmarks", "checkpoint": str(start)})
@@ -56,9 +60,12 @@ def answer_benchmark(
 ) -> None:
     """Answer what is not answered yet of one benchmark, as far as it falls to this rank."""
     folder = stage_dir.predictions
-    done = {benchmark.row_key(row) for row in read_rows(answers_file(folder, benchmark.name))}
+    files = (answers_file(folder, benchmark.name), *shard_files(folder, benchmark.name))
+    saved = [row for file in files for row in read_rows(file)]
+    done = {benchmark.row_key(row) for row in saved if row["text"] is not None}
+    num_done = sum(record.key in done for record in records)
+    num_kept = sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name))
     shown = started = time.monotonic()
-    count = 0
 
     def tell_bad_image(record: Record, error: BadImageError) -> None:
         events.write(
@@ -67,7 +74,14 @@ def answer_benchmark(
             message=f"{benchmark.name}: question {record.question_id} stays unanswered: {error}",
         )
 
-    with shard_file(folder, benchmark.name, rank).open("a", encoding="utf-8") as stream:
+    def tell_progress(count: int) -> None:
+        seconds = time.monotonic() - started
+        rest = (len(records) - num_done - count) * seconds / max(1, count)
+        share = f"{num_done + count:,} of {len(records):,} questions answered"
+        message = f"{benchmark.name}: {share}, {count / max(1e-9, seconds):.1f}/s, {format_seconds(rest)} left"
+        events.write(time=time.time(), level="info", message=message)
+
+    with open_shard(shard_file(folder, benchmark.name, rank)) as stream:
         rows = answer_share(
             answerer,
             records,
@@ -79,14 +93,20 @@ def answer_benchmark(
         )
         for row in rows:
             append_row(stream, row)
-            count += 1
             now = time.monotonic()
             if rank == 0 and now - shown > _REPORT_SECONDS:
                 shown = now
-                about = min(len(records), len(done) + count * num_ranks)
-                share = f"about {about:,} of {len(records):,} answered"
-                message = f"{benchmark.name}: {share}, {count / (now - started):.1f}/s a rank"
-                events.write(time=time.time(), level="info", message=message)
+                rows_now = sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name))
+                tell_progress(rows_now - num_kept)
     if rank == 0:
-        message = f"{benchmark.name}: {len(records):,} questions, {len(done):,} of them answered before"
+        message = f"{benchmark.name}: {len(records):,} questions, {num_done:,} of them answered before"
         events.write(time=time.time(), level="info", message=message)
+
+
+def open_shard(file: Path) -> IO[str]:
+    """Open a rank's file to append to; a line that a crash cut is ended, so that the next one stands alone."""
+    cut = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+    stream = file.open("a", encoding="utf-8")
+    if cut:
+        stream.write("\n")
+    return stream

@@ -11,8 +11,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from croc_cli.benchmarks.base import Benchmark, Record, match_answers
+from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.judged import JudgedBenchmark
+from croc_cli.benchmarks.matching import match_answers
 from croc_cli.benchmarks.registry import benchmarks
 from tests.benchmarks.golden_files import load, write_files
 

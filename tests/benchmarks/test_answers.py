@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.benchmarks.base import match_answers
-from croc_cli.benchmarks.files import BenchmarkDataError
+from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.benchmarks.matching import match_answers
 from croc_cli.benchmarks.predictions import (
     answers_file,
     append_row,

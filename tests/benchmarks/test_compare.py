@@ -33,7 +33,7 @@ def test_published_numbers_stand_in_columns_of_their_own() -> None:
     assert rows[0][3:] == [f"{model} (published)" for model in published()["models"]]
     assert len(rows) == 1 + len(NAMES)
     pope = next(row for row in rows if row[0] == "POPE")
-    assert pope[2] == "86.9 [86.1, 87.7]"
+    assert pope[2] == "86.9 [86.1, 87.7] (10 of 8,910 questions)"
     assert pope[5] == "86.9"
     without = comparison_rows({"mine": {"pope": POPE}}, paper=False)
     assert [row[0] for row in without] == ["benchmark", "POPE"]
@@ -67,3 +67,39 @@ def test_a_folder_without_scores_says_what_makes_them(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "results.json").write_text(json.dumps({"benchmarks": {"pope": POPE}}))
     assert read_scores(tmp_path)["pope"]["value"] == POPE["value"]
+
+
+def test_figures_of_different_variants_stand_in_different_rows() -> None:
+    pooled = POPE | {"variant": "pooled", "value": 57.9}
+    runs = {"one": {"pope": POPE}, "two": {"pope": pooled}}
+    rows = comparison_rows(runs, paper=True)
+    pope = [row for row in rows if row[0] == "POPE"]
+    assert [row[1] for row in pope] == ["mean F1", "mean F1 (pooled)"]
+    assert [cell.split(" ")[0] for cell in pope[0][2:4]] == ["86.9", "–"]
+    assert [cell.split(" ")[0] for cell in pope[1][2:4]] == ["–", "57.9"]
+    assert set(pope[1][4:]) == {"–"}  # published numbers are of the primary variant
+    assert "different variants: pooled, primary" in warnings(runs)[0]
+
+
+def test_unreadable_answers_stand_beside_the_score() -> None:
+    assert format_score(POPE | {"num_unparsable": 9}) == "86.9 [86.1, 87.7] (9 of 10 answers unreadable)"
+    assert format_score(POPE | {"limit": 10, "num_questions": 30}) == "86.9 [86.1, 87.7] (--limit 10; 10 of 30)"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "results.json: not JSON"),
+        ("[]", "where an object is expected"),
+        ('{"benchmarks": 3}', "benchmarks: 3"),
+        ('{"benchmarks": {"pope": [1]}}', "pope: [1]"),
+        ('{"benchmarks": {"pope": {"value": "high"}}}', "pope: value is"),
+        ('{"benchmarks": {"pope": {"value": NaN}}}', "pope: value is NaN"),
+        ('{"benchmarks": {"pope": {"value": 1, "interval_95": [1]}}}', "interval_95 is"),
+    ],
+)
+def test_a_damaged_results_file_is_named(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UsageError) as caught:
+        read_scores(tmp_path)
+    assert said in caught.value.message

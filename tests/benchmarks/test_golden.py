@@ -7,8 +7,9 @@ from typing import Any
 import openpyxl
 import pytest
 
-from croc_cli.benchmarks.base import Benchmark, Record, match_answers
+from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.judged import JudgedBenchmark
+from croc_cli.benchmarks.matching import match_answers
 from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.benchmarks.results import write_submission
 from croc_cli.benchmarks.score import Score

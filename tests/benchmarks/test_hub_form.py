@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from croc_cli.benchmarks.base import Record
-from croc_cli.benchmarks.files import BenchmarkDataError
+from croc_cli.benchmarks.decode import BenchmarkDataError
 from croc_cli.benchmarks.registry import benchmarks
 from tests.benchmarks.golden_files import draw_pictures, load, png, write_files
 

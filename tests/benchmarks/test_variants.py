@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from croc_cli.benchmarks.base import match_answers
+from croc_cli.benchmarks.matching import match_answers
 from croc_cli.benchmarks.registry import benchmarks, choose
 from croc_cli.benchmarks.results import score_benchmark
+from croc_cli.benchmarks.scorers.choices import mmbench_letter
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import RunDir
 from tests.benchmarks.golden_files import load, write_files
@@ -115,3 +118,37 @@ def test_an_unknown_variant_is_refused_with_the_nearest(variants: dict[str, str]
     with pytest.raises(UsageError, match=message) as caught:
         choose("all", variants)
     assert hint in str(caught.value.hint)
+
+
+def test_pope_pooled_is_lmms_eval_s(tmp_path: Path) -> None:
+    root = write_files("pope", tmp_path)
+    benchmark = benchmarks()["pope"]
+    records, texts = match_answers(benchmark, benchmark.read(root), load("pope")["predictions"])
+    score = benchmark.score(records, texts)
+    exact = [text.strip().lower() for text in texts]
+    pairs = [(said, record.answer) for said, record in zip(exact, records, strict=True) if said in ("yes", "no")]
+    hits = pairs.count(("yes", "yes"))
+    assert score.variants["pooled"].value == pytest.approx(200 * hits / (2 * hits + sum(a != b for a, b in pairs)))
+    assert score.variants["pooled"].value == pytest.approx(80.0)  # lmms-eval of October 2024 on these answers
+
+
+def test_a_failed_request_is_no_letter() -> None:
+    options = {"A": "an API", "B": "answer", "C": "c"}
+    assert mmbench_letter("Failed to obtain answer via API. ", options) is None
+    assert mmbench_letter("an API", options) == "A"
+
+
+def test_answer_rows_have_llava_s_prompts(tmp_path: Path) -> None:
+    science = benchmarks()["scienceqa"].read(write_files("scienceqa", tmp_path))
+    pictured = next(record for record in science if record.picture is not None)
+    assert pictured.extra["saved_prompt"] == f"<image>\n{pictured.prompt}"
+    rotated = benchmarks()["mmbench"].read(write_files("mmbench", tmp_path))[-1]
+    assert rotated.extra["answer_fields"]["round_id"] == 0
+    assert rotated.prompt == rotated.extra["saved_prompt"] + benchmarks()["mmbench"].suffix  # type: ignore[attr-defined]
+
+
+def test_realworldqa_s_question_is_stripped(tmp_path: Path) -> None:
+    file = write_files("realworldqa", tmp_path) / "realworldqa" / "test.parquet"
+    rows = parquet.read_table(file).to_pylist()
+    parquet.write_table(pyarrow.Table.from_pylist([row | {"question": f" {row['question']}\n"} for row in rows]), file)
+    assert all(record.prompt == record.prompt.strip() for record in benchmarks()["realworldqa"].read(tmp_path))

@@ -15,6 +15,7 @@ REFUSED = "Z"
 
 _SCIENCE_LETTERS = "ABCDE"
 _SCIENCE_SENTENCE = re.compile(r"The answer is ([A-Z]).")
+_FAILED = "Failed to obtain answer via API"  # what VLMEvalKit writes where an answer should be
 _REFUSALS = (
     "Sorry, I can't help with images of people yet.",
     "I can't process this file.",
@@ -47,6 +48,8 @@ def mmbench_letter(text: str, options: Mapping[str, str]) -> str | None:
         text: The answer.
         options: Letter → text.
     """
+    if _FAILED in text:
+        return None
     if any(refusal in text for refusal in _REFUSALS):
         return REFUSED
     tokens = set(text.translate(_OPTION_MARKS).split())

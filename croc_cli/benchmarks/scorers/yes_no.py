@@ -14,6 +14,14 @@ def pope_answer(text: str) -> Literal["yes", "no"]:
     return "no" if _NO_WORDS & set(words) else "yes"
 
 
+def lmms_answer(text: str) -> Literal["yes", "no", "other"]:
+    """Return how lmms-eval reads an answer to POPE: yes or no alone, outer spaces and case aside."""
+    bare = text.strip().lower()
+    if bare == "yes":
+        return "yes"
+    return "no" if bare == "no" else "other"
+
+
 def mme_answer(text: str) -> Literal["yes", "no", "other"]:
     """Return how MME reads an answer: by its first four characters, the line's end included."""
     tail = f"{text}\n".lower()
