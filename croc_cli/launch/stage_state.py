@@ -115,8 +115,9 @@ def _wants_more_steps(recipe: Recipe, stage_dir: StageDir, checkpoint: Path | No
     if not differing or stage not in STAGES or set(differing) - {f"{stage}.max_steps", f"{stage}.epochs"}:
         return False
     steps = _num_steps(recipe, stage_name(stage))
-    resumable = checkpoint is not None and (checkpoint / RESUME_FOLDER).is_dir()
-    return resumable and steps is not None and steps > (step_of(checkpoint) or 0)
+    if checkpoint is None or not (checkpoint / RESUME_FOLDER).is_dir():
+        return False
+    return steps is not None and steps > (step_of(checkpoint) or 0)
 
 
 def _check_data(recipe: Recipe, stage_dir: StageDir, checkpoint: Path | None, *, accept: bool) -> None:

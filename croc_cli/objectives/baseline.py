@@ -21,13 +21,13 @@ class TargetSample(NamedTuple):
 
     Args:
         total: [D] float32, sum of the targets that count.
-        count: Scalar float32, how many they are.
+        num_counted: Scalar float32, how many they are.
         kept: [I, k, D], visual tokens of some of their positions, before they are normalised.
         weight: [I, k] float32, how much a kept position's loss adds to the sum over images; 0 where none counts.
     """
 
     total: Tensor
-    count: Tensor
+    num_counted: Tensor
     kept: Tensor
     weight: Tensor
 
@@ -50,7 +50,7 @@ def sample_targets(visual_tokens: Tensor, targets: Tensor, counts: Tensor, share
     scale = share * (counts > 0).sum(dim=1) / num_kept
     return TargetSample(
         total=(targets * counts[..., None]).sum(dim=(0, 1)),
-        count=counts.sum(),
+        num_counted=counts.sum(),
         kept=visual_tokens.detach().gather(1, places[..., None].expand(-1, -1, visual_tokens.shape[-1])),
         weight=kept_counts * scale[:, None],
     )

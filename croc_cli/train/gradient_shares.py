@@ -80,8 +80,10 @@ class GradientSketch:
         self.sums = [torch.zeros(size, dtype=torch.float32, device=device) for size in sizes]
 
     def __enter__(self) -> "GradientSketch":
-        hooks = [functools.partial(self._take, index) for index in range(len(self.parameters))]
-        self._handles = [p.register_hook(hook) for p, hook in zip(self.parameters, hooks, strict=True)]
+        self._handles = []
+        for index, parameter in enumerate(self.parameters):
+            hook = functools.partial(self._take, index)
+            self._handles.append(parameter.register_hook(hook))  # type: ignore[no-untyped-call]  # torch has no type
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,7 +102,7 @@ class GradientSketch:
             sums += numbers
             return
         generator = torch.Generator(device=numbers.device).manual_seed(index)
-        for block in numbers.split(_BLOCK_ROWS * BUCKETS):
+        for block in torch.split(numbers, _BLOCK_ROWS * BUCKETS):
             signs = torch.randint(0, 2, block.shape, generator=generator, device=block.device, dtype=torch.int8) * 2 - 1
             signed = nn.functional.pad(block.float() * signs, (0, -len(block) % BUCKETS))
             sums += signed.view(-1, BUCKETS).sum(dim=0)

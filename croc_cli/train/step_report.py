@@ -111,7 +111,10 @@ class StepSums:
         baseline = torch.zeros((), dtype=torch.float64, device=self.device)
         if not self._targets:
             return baseline
-        total, count = sum(sample.total for sample in self._targets), sum(sample.count for sample in self._targets)
+        total, count = (
+            sum(sample.total for sample in self._targets),
+            sum(sample.num_counted for sample in self._targets),
+        )
         summed = sum_over_ranks(torch.cat([torch.as_tensor(total), torch.as_tensor(count)[None]]).double())
         mean = (summed[:-1] / summed[-1].clamp(min=1)).float()
         for sample in self._targets:

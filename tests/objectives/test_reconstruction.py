@@ -77,7 +77,7 @@ def test_smooth_l1_is_torchs_own() -> None:
 def test_the_baseline_is_the_loss_of_predicting_the_mean_counted_target(reduction: str) -> None:
     settings = {"target": "raw", "reduction": reduction}
     loss = measure(torch.zeros(2, 3, 2), **settings)
-    mean = loss.targets.total / loss.targets.count
+    mean = loss.targets.total / loss.targets.num_counted
     assert mean.tolist() == pytest.approx([3.0, 4.0])  # of (0, 0), (3, 4) and (6, 8)
     at_mean = measure(mean.expand(2, 3, 2), **settings)
     baseline = mean_target_loss(mean, loss.targets, ObjectiveSettings(**settings))
@@ -89,7 +89,7 @@ def test_of_large_images_some_positions_stand_for_all() -> None:
     masked = torch.arange(576).expand(2, 576) % 4 > 0
     loss = reconstruction_loss_sum(targets, targets, masked, BOTH)
     assert loss.targets.kept.shape == (2, KEPT_TARGETS, 8)
-    mean = loss.targets.total / loss.targets.count
+    mean = loss.targets.total / loss.targets.num_counted
     exact = reconstruction_loss_sum(mean.expand_as(targets), targets, masked, BOTH).total
     assert mean_target_loss(mean, loss.targets, ObjectiveSettings()).item() == pytest.approx(exact.item(), rel=0.05)
 
@@ -101,7 +101,7 @@ def test_blanks_add_nothing_to_loss_and_baseline() -> None:
     for loss in (with_blank, alone):
         assert loss.total.item() == pytest.approx(alone.total.item())
         assert loss.targets.total.tolist() == pytest.approx(alone.targets.total.tolist())
-        assert loss.targets.count.item() == 2
+        assert loss.targets.num_counted.item() == 2
         assert loss.targets.weight.sum().item() == pytest.approx(1)
 
 
@@ -111,7 +111,7 @@ def test_nothing_masked_gives_zero_with_a_gradient(reduction: str) -> None:
     settings = ObjectiveSettings(reduction=reduction)
     loss = reconstruction_loss_sum(predicted, TARGETS, torch.zeros_like(MASKED), BOTH, settings)
     loss.total.backward()
-    assert loss.total.item() == loss.targets.count.item() == loss.targets.weight.sum().item() == 0
+    assert loss.total.item() == loss.targets.num_counted.item() == loss.targets.weight.sum().item() == 0
     assert predicted.grad is not None
     assert predicted.grad.abs().max() == 0
 
