@@ -100,7 +100,7 @@ def stage_memory(
         choices: What else decides.
         length: T.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     rates = section.learning_rate.model_dump()
     trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
     number = _NUMBER[section.precision]
@@ -108,7 +108,8 @@ def stage_memory(
     assert facts.llm is not None
     assert facts.tower is not None
     images = choices.micro_size
-    mixed = stage == "reconstruct" and recipe.reconstruct.attention != "causal"
+    pool_stage = recipe.pool_stage(stage)
+    mixed = pool_stage is not None and pool_stage.attention != "causal"
     text = max(1, length - facts.tower.num_visual_tokens)
     # logits, their softmax and gradient in float32; in bf16 the logits themselves and their gradient beside them
     logits = choices.micro_size * text * (facts.llm.vocab_size or 0) * (12 if number == 4 else 12 + 2 * number)
@@ -125,9 +126,9 @@ def stage_memory(
     # logits are gone by the time the backward pass works on the last layer
     activations = kept + max(0, working - logits)
     activations += _visual_activations(facts.tower, facts.llm, images=images, number=number)
-    if stage == "reconstruct":
-        masked = round(recipe.reconstruct.mask.ratio * facts.tower.num_visual_tokens)
-        activations += images * masked * recipe.reconstruct.pool.size * 4  # costs, float32
+    if pool_stage is not None:
+        masked = pool_stage.mask.num_masked(facts.tower.num_visual_tokens)
+        activations += images * masked * pool_stage.pool.size * 4  # costs, float32
     if choices.zero_stage <= 1 and section.batch.global_size == choices.micro_size * choices.num_ranks:
         # with one micro-batch a step, gradients grow into the place of activations that are done with
         gradients = max(0, gradients - activations - logits)

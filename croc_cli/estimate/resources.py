@@ -115,14 +115,14 @@ def recipe_resources(recipe: Recipe, hardware: Hardware) -> list[StageResources]
                 f"model.{part}: the sizes of {getattr(recipe.model, part)} are not known here",
                 hint="give a folder with its config.json, or download it once; nothing else of it is read",
             )
-    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if getattr(recipe, stage).enabled]
+    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if recipe.stage(stage).enabled]
 
 
 def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardware: Hardware) -> StageResources:
     """Return what one stage takes."""
     assert facts.tower is not None
     assert facts.llm is not None
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     counts = parameter_counts(recipe, stage)
     choices = choices_of(section, num_ranks=hardware.num_ranks, on_gpu=hardware.on_gpu)
     length = min(section.max_length, facts.llm.max_positions or section.max_length)
@@ -134,7 +134,7 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
     steps = count_steps(section, known or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
-    drawn = isinstance(getattr(recipe.data, stage), ScenesData)
+    drawn = isinstance(recipe.data.source(stage), ScenesData)
     text_tokens = SCENE_TEXT_TOKENS if drawn else TEXT_TOKENS
     sample_tokens = min(length, facts.tower.num_visual_tokens + text_tokens)
     flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)

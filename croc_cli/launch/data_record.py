@@ -6,7 +6,7 @@ from typing import Any
 from croc_cli.errors import UsageError
 from croc_cli.launch.plan import count_rows
 from croc_cli.names import StageName
-from croc_cli.recipe.schema import DataSource, LlavaJsonData, MixData, Recipe
+from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.run_dir import StageDir, read_json, sha256_of, write_json
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import read_manifest
@@ -23,7 +23,7 @@ def data_record(recipe: Recipe, stage: StageName, *, known: dict[str, Any] | Non
         stage: The stage.
         known: An earlier record; a file with the same size and time of change is not read again.
     """
-    source: DataSource | None = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if isinstance(source, LlavaJsonData):
         return _file_record(Path(source.path).expanduser(), known or {})
     if isinstance(source, MixData):

@@ -28,7 +28,7 @@ def deepspeed_config(
         RecipeError: The global batch does not divide, offload and ZeRO stage do not fit together, or the stage's
             `deepspeed` block contradicts the recipe's own keys.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     check_batches(recipe, (stage,), num_ranks=num_ranks)
     batch = section.batch
     config: dict[str, Any] = {

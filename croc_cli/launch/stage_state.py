@@ -141,7 +141,7 @@ def _check_data(recipe: Recipe, stage_dir: StageDir, checkpoint: Path | None, *,
 
 
 def _num_steps(recipe: Recipe, stage: StageName) -> int | None:
-    return count_steps(getattr(recipe, stage), count_samples(recipe, stage))
+    return count_steps(recipe.stage(stage), count_samples(recipe, stage))
 
 
 def started_elsewhere(stage_dir: StageDir, start: Path | None) -> bool:
@@ -158,7 +158,7 @@ def started_elsewhere(stage_dir: StageDir, start: Path | None) -> bool:
 
 def predecessor(recipe: Recipe, stage: str) -> StageName | None:
     """Return the stage whose last checkpoint a stage starts from; None = the model assembled from tower and LLM."""
-    order = [name for name in STAGES if getattr(recipe, name).enabled]
+    order = [name for name in STAGES if recipe.stage(name).enabled]
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else STAGES
     earlier = [name for name in order if name in before]
     return earlier[-1] if earlier else None

@@ -38,7 +38,7 @@ def steps_of(recipe: Recipe, *, until: str | None) -> list[str]:
     Raises:
         UsageError: `until` is no stage, or one that the recipe leaves out.
     """
-    steps: list[str] = [stage for stage in STAGES if getattr(recipe, stage).enabled]
+    steps: list[str] = [stage for stage in STAGES if recipe.stage(stage).enabled]
     if recipe.eval.benchmarks:
         steps.append("eval")
     if until is None:

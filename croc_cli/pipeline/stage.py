@@ -273,7 +273,7 @@ def print_plan(
 
 def check_enabled(recipe: Recipe, stage: StageName) -> None:
     """Raise UsageError where the recipe leaves a stage out."""
-    if not getattr(recipe, stage).enabled:
+    if not recipe.stage(stage).enabled:
         raise UsageError(
             f"recipe {recipe.name} leaves {stage} out",
             hint=f"--set {stage}.enabled=true puts it in, if it has data for it",

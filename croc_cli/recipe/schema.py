@@ -15,6 +15,9 @@ from pydantic import (
     field_serializer,
 )
 
+from croc_cli.names import StageName
+from croc_cli.recipe.stages import STAGE_TABLE
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
@@ -167,6 +170,11 @@ class DataRecipe(Section):
         100, description="Images of a stage that may fail to open: a number, or a share of those seen such as 5%"
     )
 
+    def source(self, stage: str) -> DataSource | None:
+        """Return what a stage is trained on; None where nothing is named."""
+        source: DataSource | None = getattr(self, stage)
+        return source
+
 
 class BatchRecipe(Section):
     """Batch sizes of one stage, in samples."""
@@ -238,6 +246,10 @@ class MaskRecipe(Section):
     """Which visual tokens are replaced (paper, section 4.2)."""
 
     ratio: Share = Field(0.75, description="γ, share of an image's visual tokens replaced from the pool")
+
+    def num_masked(self, num_visual_tokens: int) -> int:
+        """Return m = round(γ · n), the masked ones of an image's n visual tokens."""
+        return round(self.ratio * num_visual_tokens)
 
 
 class ObjectivesRecipe(Section):
@@ -366,3 +378,12 @@ class Recipe(Section):
     launch: LaunchRecipe = LaunchRecipe()
     monitor: MonitorRecipe = MonitorRecipe()
     runs_folder: str = Field("runs", description="Run folders are made in it, one a recipe")
+
+    def stage(self, name: str) -> StageRecipe:
+        """Return the section of a stage."""
+        section: StageRecipe = getattr(self, name)
+        return section
+
+    def pool_stage(self, name: StageName) -> ReconstructStage | None:
+        """Return the section of a stage that has a token pool, by the stage table; None for the others."""
+        return self.reconstruct if STAGE_TABLE[name].has_pool else None

@@ -111,11 +111,9 @@ class StepSums:
         baseline = torch.zeros((), dtype=torch.float64, device=self.device)
         if not self._targets:
             return baseline
-        total, count = (
-            sum(sample.total for sample in self._targets),
-            sum(sample.num_counted for sample in self._targets),
-        )
-        summed = sum_over_ranks(torch.cat([torch.as_tensor(total), torch.as_tensor(count)[None]]).double())
+        total = torch.stack([sample.total for sample in self._targets]).double().sum(dim=0)
+        count = torch.stack([sample.num_counted for sample in self._targets]).double().sum()
+        summed = sum_over_ranks(torch.cat([total, count[None]]))
         mean = (summed[:-1] / summed[-1].clamp(min=1)).float()
         for sample in self._targets:
             baseline += mean_target_loss(mean, sample, self.objectives).double()

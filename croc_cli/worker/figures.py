@@ -12,7 +12,7 @@ from croc_cli.checkpoint.load import load_training_state
 from croc_cli.checkpoint.metadata import weights_sha256
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
-from croc_cli.data.masking import count_masked, draw_masked_positions
+from croc_cli.data.masking import draw_masked_positions
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sample import Sample, Turn
 from croc_cli.demo.dataset import SceneDataset
@@ -196,7 +196,7 @@ def masked_inputs(
     masks = [
         draw_masked_positions(
             n,
-            count_masked(n, recipe.reconstruct.mask.ratio),
+            recipe.reconstruct.mask.num_masked(n),
             seed=recipe.reconstruct.seed,
             step=0,
             sample_id=sample.id,

@@ -26,7 +26,7 @@ from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
 from croc_cli.train.state import TrainerState
 from croc_cli.train.trainer import Saver
-from croc_cli.worker.build import StageParts, stage_section
+from croc_cli.worker.build import StageParts
 
 ANSWER_TOKENS = 16
 _DRAWN = 500
@@ -51,7 +51,7 @@ class Preflight:
     def __init__(
         self, recipe: Recipe, stage: StageName, stage_dir: StageDir, parts: StageParts, *, device: str
     ) -> None:
-        self.section = stage_section(recipe, stage)
+        self.section = recipe.stage(stage)
         self.stage = stage
         self.stage_dir = stage_dir
         self.parts = parts

@@ -21,7 +21,7 @@ from croc_cli.names import StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
-from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, build_dataset, stage_section
+from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, build_dataset
 from croc_cli.worker.calibrate import captioned_batches, drawn_samples
 
 
@@ -61,11 +61,12 @@ def ensure_assembled(
 
     One for other parts is renamed, not deleted. The folder appears complete or not at all.
     """
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     parts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
     fitted = recipe.model.projector_initialisation == "captions"
     if fitted:
-        parts["pictures"] = getattr(recipe.data, stage).model_dump(mode="json")
+        source = recipe.data.source(stage)
+        parts["pictures"] = None if source is None else source.model_dump(mode="json")
     made_from = json.loads(json.dumps(parts))
     if (folder / METADATA_FILE).exists():
         if json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("made_from") == made_from:

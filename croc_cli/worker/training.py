@@ -27,7 +27,7 @@ from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
 from croc_cli.recipe.load import load_resolved
-from croc_cli.recipe.schema import Recipe, ReconstructStage
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
@@ -36,7 +36,7 @@ from croc_cli.train.position import POSITION, PositionWriter
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import HEALTH_KEYS, TrainerState
 from croc_cli.train.trainer import Trainer
-from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage, stage_section
+from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.device import chosen_device
@@ -77,7 +77,7 @@ def run_training(
         is_preflight: Take the longest samples, with the checks of `croc_cli.worker.preflight`.
     """
     recipe = load_resolved(stage_dir.recipe_file)
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     device = chosen_device(recipe.launch.device)
     watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout)
     set_up_ranks(device)
@@ -199,7 +199,7 @@ def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
 
 def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
     """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     freeze_all_but(parts.module, parts.settings.learning_rates)
     optimizer = build_optimizer(
         parameter_groups(parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay),
@@ -220,9 +220,9 @@ def prepare_pool_and_head(
     parts: StageParts, recipe: Recipe, stage: StageName, *, stopped_at: Path | None, device: str
 ) -> None:
     """Give pool and head their weights: those of the checkpoint to go on from, or a calibrated start."""
-    section = stage_section(recipe, stage)
+    section = recipe.pool_stage(stage)
     model = parts.module.model
-    if not isinstance(section, ReconstructStage):
+    if section is None:
         return
     generator = torch.Generator().manual_seed(section.seed)
     if model.head is not None:
@@ -244,7 +244,7 @@ def prepare_pool_and_head(
 
 def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> CheckpointMetadata:
     """Return what croc.json says of every checkpoint of this run, but for step, health and hashes."""
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     came_with = read_metadata(start).extra
     return CheckpointMetadata(
         stage=stage,

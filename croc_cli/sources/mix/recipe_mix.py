@@ -58,7 +58,7 @@ def catalog_sources(recipe: Recipe) -> dict[StageName, tuple[str, ...]]:
     """Return the catalogue's names of the sources that each enabled stage needs."""
     needed: dict[StageName, tuple[str, ...]] = {}
     for stage in STAGES:
-        if not getattr(recipe, stage).enabled or not isinstance(getattr(recipe.data, stage), MixData):
+        if not recipe.stage(stage).enabled or not isinstance(recipe.data.source(stage), MixData):
             continue
         sources = recipe_sources(recipe, stage)
         names = (source.source or name for name, source in sources.items() if source.path is None)
@@ -111,7 +111,7 @@ def _source(name: str, source: SourceRecipe, root: Path, catalogs: Sequence[str]
 
 
 def _mix(recipe: Recipe, stage: StageName) -> MixData:
-    data = getattr(recipe.data, stage)
+    data = recipe.data.source(stage)
     if not isinstance(data, MixData):
         kind = "nothing" if data is None else f"of kind {data.kind}"
         raise RecipeError(
