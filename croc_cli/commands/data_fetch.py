@@ -9,6 +9,7 @@ import typer
 
 from croc_cli.commands.data_sources import CatalogOption
 from croc_cli.commands.options import SetOption
+from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
@@ -91,7 +92,7 @@ def recipe_plan(recipe: "Recipe", *, root: Path | None, catalogs: Sequence[Path]
     from croc_cli.sources.known.source import SamTars
 
     found = sources_of_recipe(recipe, catalogs=(*catalogs, *recipe.data.catalogs), without=without)
-    plan = make_plan(found, root or Path(recipe.data.root).expanduser())
+    plan = make_plan(found, root or own_path(recipe.data.root))
     reconstruct = recipe.data.reconstruct
     if not (isinstance(reconstruct, MixData) and reconstruct.preset == "croc1.5m"):
         return plan

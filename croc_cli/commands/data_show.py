@@ -41,10 +41,13 @@ def show(
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
     from croc_cli.console import result, with_warnings
+    from croc_cli.place import check_place, put_text
     from croc_cli.recipe.load import load_recipe
     from croc_cli.sources.read.rows import is_error, row_defects
 
     check_stage(stage)
+    if page is not None:
+        check_place(page)
     checked = find_row(path, row, image_folder)
     head = [f"{path}, row {row}: {checked.key}"]
     defects = [checked.defect] if checked.defect is not None else row_defects(checked.row)
@@ -59,7 +62,7 @@ def show(
         f"image {name}: {_described(picture)}" for (name, _), picture in zip(checked.images(), pictures, strict=True)
     ]
     if page is not None:
-        page.write_text(_page(head, pictures, pieces or [(CONTEXT, str(checked.row))]), encoding="utf-8")
+        put_text(page, _page(head, pictures, pieces or [(CONTEXT, str(checked.row))]))
         result(str(page))
         return
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

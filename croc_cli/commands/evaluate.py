@@ -8,6 +8,7 @@ import typer
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
 from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
@@ -88,7 +89,7 @@ def predict(
     chosen = choose(benchmark, loaded.recipe.eval.variants | _variants(variant))
     # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
-    folder = run_folder_of(model, run_dir).stage(STAGE).root if model else Path(loaded.recipe.runs_folder)
+    folder = run_folder_of(model, run_dir).stage(STAGE).root if model else own_path(loaded.recipe.runs_folder)
     request = EvalRequest(model, data, run_dir, batch_size, partial, limit, dry_run, table)
     judge = _judge(loaded.recipe.judge, folder)
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)

@@ -6,6 +6,7 @@ from typing import Any
 from croc_cli.errors import UsageError
 from croc_cli.launch.plan import count_rows
 from croc_cli.names import StageName
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.run_dir import StageDir, read_json, sha256_of, write_json
 from croc_cli.sources.mix.recipe_mix import mix_folder
@@ -25,7 +26,7 @@ def data_record(recipe: Recipe, stage: StageName, *, known: dict[str, Any] | Non
     """
     source = recipe.data.source(stage)
     if isinstance(source, LlavaJsonData):
-        return _file_record(Path(source.path).expanduser(), known or {})
+        return _file_record(data_path(recipe.data.root, source.path), known or {})
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
         try:

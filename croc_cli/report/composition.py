@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from croc_cli.errors import CrocError
 from croc_cli.names import STAGES, stage_name
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.charts import legend_below
 from croc_cli.report.page import PageSection, PageTable
@@ -47,7 +48,8 @@ def stage_composition(recipe: Mapping[str, Any], stage: str) -> tuple[dict[str, 
         return ({task: total - text} | ({TEXT_ONLY: text} if text else {})), ""
     if source.get("kind") == "mix":
         return mix_composition(recipe, stage), ""
-    return file_composition(Path(str(source.get("path", ""))).expanduser(), limit=source.get("num_samples"))
+    root = str(data.get("root", "data")) if isinstance(data, Mapping) else "data"
+    return file_composition(data_path(root, str(source.get("path", ""))), limit=source.get("num_samples"))
 
 
 def mix_composition(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """Puts figures, tables and pictures into one HTML file that needs nothing else, their files beside it."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
+from croc_cli.place import check_place, put_bytes
 from croc_cli.report.svg import Figure, standalone, to_csv, variables
 
 PAGE_FILE = "index.html"
@@ -201,39 +202,41 @@ def write_page(page: Page, folder: Path) -> Path:
 
     Args:
         page: What it shows.
-        folder: Where; made where it is not there. Files of an older page of the same name are replaced.
+        folder: Where; made where it is not there. Files of an older page are replaced.
 
     Returns:
         The page's file.
 
     Raises:
-        UsageError: The folder cannot be written to.
+        UsageError: The folder cannot be written to, or holds a file of one of the names that croc did not make.
         RunError: A library that draws the page is missing.
     """
     shown = [section for section in page.sections if not section.empty]
     text = render(page, shown)
+    files = {name: content for section in shown for name, content in _files(section)}
+    files[PAGE_FILE] = text.encode()
+    for name in files:  # all of them first: half a page must not lie among a user's files
+        check_place(folder / name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for section in shown:
-            _write_files(section, folder)
-        unfinished = folder / f".{PAGE_FILE}.unfinished"
-        unfinished.write_text(text, encoding="utf-8")
-        return unfinished.replace(folder / PAGE_FILE)
+        for name, content in files.items():
+            put_bytes(folder / name, content)
+        return folder / PAGE_FILE
     except OSError as error:
         raise UsageError(
             f"the report cannot be written to {folder}: {error.strerror}", hint="--out DIR writes it elsewhere"
         ) from error
 
 
-def _write_files(section: PageSection, folder: Path) -> None:
+def _files(section: PageSection) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the files that lie beside the page."""
     for figure in section.figures:
-        (folder / f"{figure.name}.svg").write_text(standalone(figure.svg), encoding="utf-8")
-        (folder / f"{figure.name}.csv").write_text(to_csv(figure.rows), encoding="utf-8")
+        yield f"{figure.name}.svg", standalone(figure.svg).encode()
+        yield f"{figure.name}.csv", to_csv(figure.rows).encode()
     for table in section.tables:
-        (folder / f"{table.name}.csv").write_text(to_csv(table.for_csv()), encoding="utf-8")
+        yield f"{table.name}.csv", to_csv(table.for_csv()).encode()
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
-            (folder / f"{strip.name}-{number}.png").write_bytes(panel.png)
+            yield f"{strip.name}-{number}.png", panel.png
 
 
 def render(page: Page, sections: Sequence[PageSection]) -> str:
