@@ -97,7 +97,7 @@ def run_training(
 
     start_folder = find_start(recipe, stage_dir, stage, start=start, say=say)
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
-    if on_main:
+    if on_main and not is_preflight:
         keep_data_record(recipe, stage, stage_dir, resumes=stopped_at is not None)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
     partitioning = HfDeepSpeedConfig(deepspeed_config) if section.zero_stage == 3 else None

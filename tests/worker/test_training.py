@@ -98,12 +98,20 @@ def test_a_stopped_run_says_where_it_resumes_and_how_long_ranks_waited_for_saves
 
 
 @pytest.mark.parametrize(
-    ("stage", "zero_stage", "steps"), [("reconstruct", 0, 1), ("reconstruct", 2, 3), ("finetune", 0, 2)]
+    ("stage", "zero_stage", "steps", "precision"),
+    [
+        ("reconstruct", 0, 1, "fp32"),
+        ("reconstruct", 2, 3, "fp32"),
+        ("finetune", 0, 2, "fp32"),
+        ("finetune", 1, 2, "bf16"),
+        ("finetune", 2, 2, "bf16"),
+        ("reconstruct", 3, 2, "bf16"),
+    ],
 )
 def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, zero_stage: int, steps: int
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, zero_stage: int, steps: int, precision: str
 ) -> None:
-    recipe = harness.make_recipe(home, **{stage: {"zero_stage": zero_stage}})
+    recipe = harness.make_recipe(home, **{stage: {"zero_stage": zero_stage, "precision": precision}})
     unbroken = harness.train(recipe, stage, tmp_path / "unbroken", start=home / "start")
     with monkeypatch.context() as patch:
         stop_after(patch, steps)
