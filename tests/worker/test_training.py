@@ -56,9 +56,9 @@ def test_gradient_shares_and_explained_share_are_those_of_the_step_whatever_the_
     home: Path, tmp_path: Path
 ) -> None:
     found = []
-    for micro_size in (8, 4, 1):
+    for micro_size, zero_stage in ((8, 0), (4, 3), (1, 0)):
         batch = {"global_size": 8, "micro_size": micro_size}
-        changes = {"batch": batch, "max_steps": 1, "log_gradient_shares_every": 1, "seed": 1}
+        changes = {"batch": batch, "zero_stage": zero_stage, "max_steps": 1, "log_gradient_shares_every": 1, "seed": 1}
         recipe = harness.make_recipe(home, reconstruct=changes)
         stage_dir = harness.train(recipe, "reconstruct", tmp_path / str(micro_size), start=home / "start")
         [row] = harness.metrics(stage_dir)
