@@ -1,5 +1,6 @@
 """Whole stages of the worker on a tiny model, in one process."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from croc_cli.checkpoint import save
 from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
@@ -179,6 +181,26 @@ def test_a_stage_of_which_every_sample_is_dropped_is_an_error_without_a_checkpoi
     with pytest.raises(RunError, match="no token was trained in 4 steps: 16 samples had nothing left to train"):
         harness.train(recipe, "finetune", tmp_path, start=home / "start")
     assert not list((tmp_path / "finetune").rglob("step-*"))
+
+
+def test_a_save_that_cannot_be_completed_ends_the_run_within_a_step_and_the_last_one_stays(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = save.commit
+
+    def full_at_the_second(unfinished: Path, destination: Path) -> None:
+        if destination.name.endswith("2"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        commit(unfinished, destination)
+
+    recipe = harness.make_recipe(home, finetune={"save_every": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(save, "commit", full_at_the_second)
+        with pytest.raises(RunError, match=r"saving .*step-00000002 failed: disk full .*stays: .*step-00000001"):
+            harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    assert "resuming at step 2 of 4" in harness.events(stage_dir)
+    assert [row["step"] for row in harness.metrics(stage_dir)] == [1, 2, 3, 4]
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
