@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "names", "files", "pictures", "run_dir", "place")
+BASE = ("words", "errors", "names", "files", "reading", "pictures", "run_dir", "place")
 LIGHT = (
     *BASE,
     "console",
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "files": (),
+    "reading": ("errors", "files"),
     "pictures": (),
     "run_dir": ("words", "errors", "names"),
     "place": ("words", "errors", "names", "run_dir"),

@@ -5,20 +5,21 @@ second time, in fresh processes, it goes on from there, and what was saved answe
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.dataset import Dataset
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import CrocError, RunError, first_line
 from croc_cli.eval.prompts import evaluation_encoder
-from croc_cli.eval.runner import Question, answer_questions, end_tokens
+from croc_cli.eval.runner import Question, answer_questions
 from croc_cli.names import IGNORE_INDEX, StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
@@ -67,8 +68,11 @@ class Preflight:
         loader = self.parts.loader
         loader.sampler = loader.sampler.dealing(self.longest)
         self._note(longest=self._describe(self.longest[0]), micro_size=self.section.batch.micro_size)
-        check_end_tokens(self.parts, template=self.section.template)
+        self._check_ends(end_tokens_saved(self.parts.module.model.llava.generation_config))
         self._check_trained_tokens()
+
+    def _check_ends(self, ends: list[int]) -> None:
+        check_end_tokens(self.parts, ends, template=self.section.template)
 
     @contextmanager
     def around(self, module: nn.Module) -> Iterator[None]:
@@ -87,6 +91,10 @@ class Preflight:
             ) from error
         finally:
             handle.remove()
+
+    def check_saved(self, checkpoint: Path) -> None:
+        """Check the end tokens of a checkpoint that was saved."""
+        self._check_ends(end_tokens_saved(GenerationConfig.from_pretrained(checkpoint)))
 
     def finish(self, *, checkpoint: Path, answers: bool) -> None:
         """Note what memory it took; with `answers`, have a checkpoint answer a question on rank 0."""
@@ -140,11 +148,13 @@ class FirstSaveOnly:
     Args:
         saver: What saves it.
         folder: Of the checkpoints.
+        check: Called with the checkpoint when it is complete.
     """
 
-    def __init__(self, saver: Saver, folder: Path) -> None:
+    def __init__(self, saver: Saver, folder: Path, *, check: Callable[[Path], None]) -> None:
         self.saver = saver
         self.saved = folder
+        self.check = check
 
     @property
     def has_failed(self) -> bool:
@@ -155,6 +165,8 @@ class FirstSaveOnly:
         """Save the first step, and return its checkpoint for every later one."""
         if state.step == 1:
             self.saved = self.saver.save(state, health)
+            self.saver.finish()
+            self.check(self.saved)
         return self.saved
 
     def finish(self) -> None:
@@ -215,15 +227,24 @@ def longest_samples(dataset: Dataset, count: int) -> list[int]:
     return [chosen[number % len(chosen)] for number in range(count)]
 
 
-def check_end_tokens(parts: StageParts, *, template: str) -> None:
+def end_tokens_saved(config: GenerationConfig) -> list[int]:
+    """Return the tokens at which generation ends by a generation config alone, as stock transformers reads it."""
+    ends = config.eos_token_id
+    return sorted(ends) if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def check_end_tokens(parts: StageParts, ends: list[int], *, template: str) -> None:
     """Raise RunError where no answer ends with a token that ends generation: the model would never learn to stop.
 
     The template `plain` of stage 1 ends captions with a line feed, as LLaVA's does, and is not asked.
+
+    Args:
+        parts: The stage's parts, whose samples are looked at.
+        ends: Tokens at which generation ends.
+        template: The stage's.
     """
     if template == "plain":
         return
-    llava = parts.module.model.llava
-    ends = set(end_tokens(llava, parts.processor))
     dataset, last = parts.loader.dataset, []
     for index in _spread(len(dataset), _LOOKED_AT):
         sample = dataset[index]
@@ -233,11 +254,11 @@ def check_end_tokens(parts: StageParts, *, template: str) -> None:
             if trained and not encoded.truncated:
                 last.append(trained[-1])
     tokenizer = parts.processor.tokenizer
-    if last and not ends & set(last):
+    if last and not set(ends) & set(last):
         shown = tokenizer.convert_ids_to_tokens(last[0])
         raise RunError(
             f"no answer ends with an end token: template {template} ends them with {shown!r}, and generation ends at "
-            f"{', '.join(map(repr, tokenizer.convert_ids_to_tokens(sorted(ends))))}",
+            f"{', '.join(map(repr, tokenizer.convert_ids_to_tokens(ends)))}",
             hint="a chat template must put the tokenizer's end token after an answer; or choose vicuna_v1",
         )
 

@@ -10,7 +10,13 @@ from typing import Any
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, combine_hashes, weights_files
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    METADATA_FILE,
+    CheckpointMetadata,
+    combine_hashes,
+    weights_files,
+)
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
@@ -22,7 +28,7 @@ from croc_cli.place import is_there
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
-from croc_cli.worker.build import DTYPES, LLM_TEMPLATE_KEY, build_dataset
+from croc_cli.worker.build import DTYPES, build_dataset
 from croc_cli.worker.calibrate import captioned_batches, drawn_samples
 
 

@@ -13,8 +13,14 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.load import load_training_state
-from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    CheckpointMetadata,
+    StartPoint,
+    read_metadata,
+    weights_sha256,
+)
+from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
@@ -37,7 +43,7 @@ from croc_cli.train.position import POSITION, PositionWriter
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import HEALTH_KEYS, TrainerState
 from croc_cli.train.trainer import Trainer
-from croc_cli.worker.build import LLM_TEMPLATE_KEY, StageParts, build_stage
+from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.device import chosen_device
@@ -146,7 +152,7 @@ def run_training(
             warmup_ratio=section.optimizer.warmup_ratio,
         ),
         state=state,
-        saver=FirstSaveOnly(saver, stage_dir.checkpoints) if preflight else saver,
+        saver=FirstSaveOnly(saver, stage_dir.checkpoints, check=preflight.check_saved) if preflight else saver,
         metrics=metrics,
         events=events,
         stop_file=stage_dir.stop_file,
