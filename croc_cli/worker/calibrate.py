@@ -14,6 +14,7 @@ from croc_cli.data.sample import Sample
 from croc_cli.errors import RunError
 from croc_cli.model.projector import CaptionedPictures
 from croc_cli.train.calibration import num_calibration_images, sample_visual_tokens
+from croc_cli.train.position import POSITION
 from croc_cli.train.weights import visual_parts_on
 from croc_cli.worker.build import StageParts
 
@@ -32,9 +33,14 @@ def calibration_tokens(parts: StageParts, *, pool_size: int, device: str, genera
     needed = num_calibration_images(pool_size, parts.num_visual_tokens)
     model = parts.module.model
     visual: list[Tensor] = []
-    with visual_parts_on(model.llava, device):
+    doing = ("calibrating the token pool", "calibrated the token pool")
+    with (
+        visual_parts_on(model.llava, device),
+        POSITION.working(*doing, total=needed, unit="pictures", opaque=True) as moved,
+    ):
         for pixels in pixel_batches(_samples_in_order(parts), parts.processor.image_processor, needed):
             visual += list(model.encode_images(pixels.to(device)))
+            moved(len(visual))
     if not visual:
         raise RunError("no picture of the reconstruct data opens", hint="croc needs some to start the token pool from")
     return sample_visual_tokens(visual, generator=generator)

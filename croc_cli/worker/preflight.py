@@ -25,6 +25,7 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
+from croc_cli.train.position import POSITION
 from croc_cli.train.state import TrainerState
 from croc_cli.train.trainer import Saver
 from croc_cli.worker.build import StageParts
@@ -56,7 +57,8 @@ class Preflight:
         self.stage = stage
         self.stage_dir = stage_dir
         self.parts = parts
-        self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
+        with POSITION.working("finding the longest samples", "found the longest samples", opaque=True):
+            self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
         self.device = device
 
     def begin(self) -> None:
@@ -104,7 +106,8 @@ class Preflight:
             gc.collect()
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            answer = self._answer(checkpoint)
+            with POSITION.working("answering a question", "answered a question", opaque=True):
+                answer = self._answer(checkpoint)
         barrier()
         self._note(peak_memory_bytes=peak, answer=answer, went_on=answers)
 
