@@ -46,7 +46,7 @@ def sample(name: str, *images: ImageRef, question: str = "what?", answer: str = 
 def loader(
     samples: list[Sample], *, micro_size: int | None = None, max_length: int = 999, **changes: Any
 ) -> StepLoader:
-    settings = {"template": "vicuna_v1", "num_masked": 12, "num_ranks": 1, "rank": 0, **changes}
+    settings = {"template": "vicuna_v1", "num_masked": 3, "num_ranks": 1, "rank": 0, **changes}
     encoder = ConversationEncoder(
         TOKENIZER,
         template=settings["template"],
