@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from croc_cli.chat.images import ChatImage, load_image
 from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
 from croc_cli.checkpoint.metadata import RECIPE_FILE
-from croc_cli.errors import UsageError
+from croc_cli.errors import CrocError, UsageError
+from croc_cli.recipe.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from croc_cli.chat.session import ChatSession
@@ -151,8 +150,8 @@ def recipe_defaults(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    section = recipe.get("chat") if isinstance(recipe, dict) else None
+        recipe = read_yaml(file, label=str(file)).values
+    except CrocError as error:
+        raise UsageError(error.message) from error
+    section = recipe.get("chat")
     return section if isinstance(section, dict) else {}

@@ -51,12 +51,13 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
         return dict(value)
     try:
         return _OneVariable("__".join(path), text)()
-    except SettingsError as error:
-        raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {text!r}") from error
+    except (SettingsError, RecursionError) as error:
+        shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
+        raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error
 
 
 def _plain(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -26,6 +26,7 @@ from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.files import own_path
 from croc_cli.launch.data_record import keep_data_record
 from croc_cli.launch.job import find_free_port
 from croc_cli.launch.joined import slurm_rendezvous
@@ -37,7 +38,6 @@ from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
 from croc_cli.output import LOSS
 from croc_cli.recipe.load import load_resolved
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
