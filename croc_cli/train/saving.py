@@ -137,7 +137,6 @@ class CheckpointSaver:
             RunError: On every rank, where one could not write.
         """
         self.finish()
-        POSITION.at("saving")
         model = self.module.model
         state_dict = whole_state_dict(model.llava)
 
@@ -178,11 +177,12 @@ class CheckpointSaver:
         """
         if self._destination is None:
             return
-        POSITION.at("completing the checkpoint")
+        POSITION.at("waiting for the checkpoint to be complete")
         destination, completion = self._destination, self._completion
         self._destination = self._completion = None
         if completion is not None:
-            completion.join()
+            with POSITION.working("completing the checkpoint", "completed the checkpoint", opaque=True):
+                completion.join()
         error = completion.error if completion is not None else None
         check_completed(destination, error, is_main=rank() == 0, gather=gather_from_ranks)
 

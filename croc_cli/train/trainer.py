@@ -312,7 +312,8 @@ class Trainer:
 
     def _save_now(self, last: dict[str, Any]) -> Path:
         health = {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None}
-        return self._timed(lambda: self.saver.save(self.state, health))
+        with POSITION.working("saving a checkpoint", "saved a checkpoint", opaque=True):
+            return self._timed(lambda: self.saver.save(self.state, health))
 
     def _timed(self, work: Callable[[], T]) -> T:
         """Do a save's work and count the time that the ranks stand still for it."""
