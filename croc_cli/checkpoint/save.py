@@ -73,7 +73,7 @@ def remove_leftovers(folder: Path) -> None:
         complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
         if path.suffix == _REPLACED and not complete.exists():
             path.rename(complete)
-        elif is_made(path):
+        elif is_made(path) or (path.is_dir() and not any(path.iterdir())):  # killed before it was marked
             shutil.rmtree(path)
 
 

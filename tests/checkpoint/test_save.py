@@ -209,6 +209,12 @@ def test_a_written_checkpoint_is_none_until_it_is_completed(tmp_path, parts):
     verify_hashes(destination)
 
 
+def test_a_save_that_was_killed_before_it_marked_its_folder_is_no_obstacle(tmp_path, parts):
+    (tmp_path / ".step-00000001.tmp").mkdir()
+    save_step(tmp_path, parts, 1)
+    assert names(tmp_path) == ["step-00000001"]
+
+
 class Died(BaseException):
     """The process ends here: nothing catches it, so nothing is cleaned up."""
 
