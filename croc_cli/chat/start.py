@@ -115,7 +115,6 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     Raises:
         UsageError: The model cannot be opened, or the device is not there.
     """
-    import torch
     import transformers
 
     from croc_cli.chat.session import ChatSession
@@ -123,7 +122,24 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    device = request.device
+    defaults = recipe_defaults(folder)
+    return ChatSession(
+        load_for_inference(folder, device=chosen_device(request.device)),
+        max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
+        temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
+        seed=request.seed,
+    )
+
+
+def chosen_device(name: str) -> str:
+    """Return the torch device of a name; "auto" takes the first GPU, else the CPU.
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    import torch
+
+    device = name
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -131,13 +147,7 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
-    defaults = recipe_defaults(folder)
-    return ChatSession(
-        load_for_inference(folder, device=device),
-        max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
-        temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
-        seed=request.seed,
-    )
+    return device
 
 
 def recipe_defaults(folder: Path) -> dict[str, Any]:
