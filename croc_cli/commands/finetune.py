@@ -54,5 +54,6 @@ def finetune(
             fresh=fresh,
             accept_changed_data=accept_changed_data,
             preflight_only=preflight,
+            settings=tuple(assignments or ()),
         ),
     )

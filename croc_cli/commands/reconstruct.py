@@ -59,5 +59,6 @@ def reconstruct(
         fresh=fresh,
         accept_changed_data=accept_changed_data,
         preflight_only=preflight,
+        settings=tuple(assignments or ()),
     )
     stage_command("reconstruct", recipe, with_overrides(flags, assignments or ()), request)
