@@ -104,7 +104,7 @@ def stage_command(
 
 def next_command(recipe: Recipe, stage: StageName, request: StageRequest, *, recipe_argument: str) -> str:
     """Return the command that follows a finished stage: the next stage as this one was started, or a question."""
-    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if getattr(recipe, name).enabled]
+    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if recipe.stage(name).enabled]
     run_dir = run_folder(recipe, request.run_dir)
     if not later:
         return shlex.join(["croc", "chat", "--model", str(run_dir.stage(stage).latest_checkpoint())])
