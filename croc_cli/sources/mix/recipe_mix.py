@@ -108,7 +108,7 @@ def _source(name: str, source: SourceRecipe, data: DataRecipe) -> SourceSpec:
 
 
 def _mix(recipe: Recipe, stage: StageName) -> MixData:
-    data = getattr(recipe.data, stage)
+    data = recipe.data.source(stage)
     if not isinstance(data, MixData):
         kind = "nothing" if data is None else f"of kind {data.kind}"
         raise RecipeError(
