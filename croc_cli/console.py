@@ -15,16 +15,17 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from croc_cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, EXIT_USAGE, CrocError
+from croc_cli.redact import redact
 
 
 def say(message: str) -> None:
     """Write one line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(redact(message), file=sys.stderr, flush=True)
 
 
 def result(text: str) -> None:
     """Write a result to stdout."""
-    print(text, flush=True)
+    print(redact(text), flush=True)
 
 
 def show_error(message: str, hint: str | None = None, *, label: str = "error") -> None:
@@ -40,8 +41,7 @@ def write_traceback(error: BaseException) -> Path:
     """Write the traceback of an unexpected error to a file of its own and return the file."""
     descriptor, name = tempfile.mkstemp(prefix="croc-traceback-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(" ".join(sys.argv) + "\n")
-        file.write("".join(traceback.format_exception(error)))
+        file.write(redact("\n".join([" ".join(sys.argv), *traceback.format_exception(error)])))
     return Path(name)
 
 

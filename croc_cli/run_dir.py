@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from croc_cli.redact import redact
+
 PREFLIGHT_NAME = "preflight.json"
 STEP_DIGITS = 8
 """Digits of a step in a checkpoint's name, so that names sort as steps do."""
@@ -221,8 +223,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    """Write a text file so that a reader sees the old one or the new one, never half of it; secrets are hidden."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_text(redact(text), encoding="utf-8")
     unfinished.replace(path)

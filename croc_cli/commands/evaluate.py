@@ -7,7 +7,8 @@ import typer
 
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
 from croc_cli.console import CrocGroup
-from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.names import DEFAULT_RECIPE, JUDGE_KEY_VARIABLE
+from croc_cli.redact import read_key
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
@@ -279,8 +280,10 @@ def _judge(settings: "JudgeRecipe", folder: Path) -> "Judge | None":
             "a judge needs --judge-url and --judge-model, or judge.base_url and judge.model in the recipe",
             hint="such as https://api.openai.com/v1 and gpt-4-0613",
         )
-    from croc_cli.benchmarks.judge import Judge
+    from croc_cli.benchmarks.judge import Judge, check_judge_url
 
+    check_judge_url(settings.base_url)
+    read_key(JUDGE_KEY_VARIABLE)
     return Judge(
         settings.base_url,
         settings.model,

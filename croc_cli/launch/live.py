@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+from croc_cli.redact import redact
+
 PLAIN_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
 
@@ -66,7 +68,7 @@ class PlainLines:
 
     def message(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self.stream, flush=True)
+        print(redact(text), file=self.stream, flush=True)
 
     def tick(self) -> None:
         """Do nothing: lines come with the figures."""
@@ -107,7 +109,7 @@ class LiveLine:
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
-        self.console.print(text, markup=False)
+        self.console.print(redact(text), markup=False)
 
     def tick(self) -> None:
         """Do nothing: rich draws in a thread of its own."""

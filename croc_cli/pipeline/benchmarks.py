@@ -17,7 +17,7 @@ from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
-from croc_cli.run_dir import RunDir, StageDir, write_json
+from croc_cli.run_dir import RunDir, StageDir, write_json, write_whole
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
@@ -192,7 +192,7 @@ def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Pa
     stage_dir.logs.mkdir(parents=True, exist_ok=True)
     for stale in (stage_dir.stop_file, stage_dir.summary_file, *stage_dir.failures.glob("rank-*.json")):
         stale.unlink(missing_ok=True)
-    stage_dir.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
+    write_whole(stage_dir.recipe_file, dump_recipe(recipe))
     write_json(stage_dir.root / "task.json", task)
     write_json(stage_dir.launch_file, {"stage": STAGE, "command": list(command), "time": time.time()})
     say(f"benchmarks: {layout.describe()}, in {stage_dir.root}")

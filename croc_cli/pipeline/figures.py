@@ -18,7 +18,7 @@ from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.model_figures import FOLDER
-from croc_cli.run_dir import RunDir, StageDir, read_json, write_json
+from croc_cli.run_dir import RunDir, StageDir, read_json, write_json, write_whole
 
 FIGURES = "figures"
 ATTENTION = "attention"
@@ -99,7 +99,7 @@ def _start(stage: str, folder: StageDir, recipe: Recipe, layout: Layout, *, star
     folder.logs.mkdir(parents=True, exist_ok=True)
     for stale in (folder.stop_file, folder.summary_file, *folder.failures.glob("rank-*.json")):
         stale.unlink(missing_ok=True)
-    folder.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
+    write_whole(folder.recipe_file, dump_recipe(recipe))
     arguments = worker_arguments(folder, stage, start)
     command = (sys.executable, "-u", "-m", WORKER, *arguments)
     environment = launch_environment(layout, master_port=None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
+from croc_cli.redact import redact
 from croc_cli.report.svg import Figure, standalone, to_csv, variables
 
 PAGE_FILE = "index.html"
@@ -157,7 +158,7 @@ def write_page(page: Page, folder: Path) -> Path:
         for section in shown:
             _write_files(section, folder)
         unfinished = folder / f".{PAGE_FILE}.unfinished"
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(redact(text), encoding="utf-8")
         return unfinished.replace(folder / PAGE_FILE)
     except OSError as error:
         raise UsageError(
@@ -167,10 +168,10 @@ def write_page(page: Page, folder: Path) -> Path:
 
 def _write_files(section: PageSection, folder: Path) -> None:
     for figure in section.figures:
-        (folder / f"{figure.name}.svg").write_text(standalone(figure.svg), encoding="utf-8")
-        (folder / f"{figure.name}.csv").write_text(to_csv(figure.rows), encoding="utf-8")
+        (folder / f"{figure.name}.svg").write_text(redact(standalone(figure.svg)), encoding="utf-8")
+        (folder / f"{figure.name}.csv").write_text(redact(to_csv(figure.rows)), encoding="utf-8")
     for table in section.tables:
-        (folder / f"{table.name}.csv").write_text(to_csv(table.for_csv()), encoding="utf-8")
+        (folder / f"{table.name}.csv").write_text(redact(to_csv(table.for_csv())), encoding="utf-8")
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
             (folder / f"{strip.name}-{number}.png").write_bytes(panel.png)

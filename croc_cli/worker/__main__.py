@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted
+from croc_cli.redact import guard_streams, redact
 from croc_cli.run_dir import StageDir
 
 ROOM_BYTES = 64 * 1024
@@ -54,15 +55,16 @@ def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> 
         room.unlink(missing_ok=True)
     with suppress(OSError):  # a folder that is full, read-only or away must not hide the exit code
         stage_dir.failures.mkdir(exist_ok=True)
-        stage_dir.failure_file(rank).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        stage_dir.failure_file(rank).write_text(redact(json.dumps(record, indent=1)), encoding="utf-8")
     if not isinstance(error, Interrupted):
-        print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
     return exit_code
 
 
 def main() -> int:
     """Run the stage; every way to fail ends in a failure file and an exit code."""
     arguments = parse_arguments()
+    guard_streams()
     stage_dir = StageDir(arguments.stage_dir)
     room = keep_room(stage_dir)
     # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
