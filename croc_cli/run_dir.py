@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +226,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it; secrets are hidden."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(redact(text), encoding="utf-8")
+    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    with unfinished.open("x", encoding="utf-8") as file:  # a new file, never one that a link leads to
+        file.write(redact(text))
     unfinished.replace(path)

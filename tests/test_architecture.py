@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
+BASE = ("words", "errors", "redact", "names", "files", "pictures", "run_dir", "place")
 LIGHT = (
-    "errors",
-    "redact",
-    "names",
-    "run_dir",
+    *BASE,
     "console",
     "commands",
     "recipe",
@@ -31,19 +29,23 @@ INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
 seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "words": (),
     "errors": (),
     "redact": ("errors",),
     "names": (),
-    "run_dir": ("errors", "redact", "names"),
-    "console": ("errors", "redact", "names"),
-    "recipe": ("errors", "redact", "names"),
-    "sources": ("errors", "redact", "names", "run_dir", "recipe"),
-    "benchmarks": ("errors", "redact", "names", "run_dir"),
-    "launch": ("errors", "redact", "names", "run_dir", "recipe", "sources"),
-    "estimate": ("errors", "redact", "names", "run_dir", "recipe", "sources", "launch"),
+    "files": (),
+    "pictures": (),
+    "run_dir": ("words", "errors", "redact", "names"),
+    "place": ("words", "errors", "redact", "names", "run_dir"),
+    "console": ("words", "errors", "redact", "names"),
+    "recipe": ("words", "errors", "redact", "names", "files", "pictures"),
+    "sources": (*BASE, "recipe"),
+    "benchmarks": BASE,
+    "launch": (*BASE, "recipe", "sources"),
+    "estimate": (*BASE, "recipe", "sources", "launch"),
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
-    "report": ("errors", "redact", "names", "run_dir", "recipe", "sources", "launch", "estimate", "benchmarks"),
-    "ablation": ("errors", "redact", "names", "run_dir", "recipe", "launch", "estimate", "benchmarks", "report"),
+    "report": (*BASE, "recipe", "sources", "launch", "estimate", "benchmarks"),
+    "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,

@@ -8,6 +8,7 @@ from pathlib import Path
 from croc_cli.errors import RecipeError
 from croc_cli.launch.stage_state import fingerprint, started_elsewhere
 from croc_cli.names import STAGES
+from croc_cli.place import claim_folder
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir
@@ -128,10 +129,12 @@ class StageStore:
 
     def link_row(self, run: RowRun) -> Path:
         """Make the row's folder look like a run: a link to the folder of each finished stage."""
+        claim_folder(self.root, "ablation", ("rows", "stages"), is_proven=any(self.root.glob("stages/*/*/launch.json")))
         folder = self.row_folder(run.row, run.seed)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (*STAGES, "eval"):
-            (folder / name).unlink(missing_ok=True)
+            if (folder / name).is_symlink():
+                (folder / name).unlink()
         for link in run.links:
             if (found := self.find(link)) is not None:
                 (folder / link.stage).symlink_to(found.root.resolve())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError, first_line
+from croc_cli.files import read_bytes
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
@@ -30,7 +31,7 @@ def read_text(file: Path) -> str:
         BenchmarkDataError: It cannot be read, or is neither UTF-8 nor marked as UTF-16; says in which line.
     """
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
     except OSError as error:
         raise BenchmarkDataError(f"{file} cannot be read: {error.strerror or error}") from error
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.files import read_bytes
+from croc_cli.pictures import read_picture
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,7 +89,7 @@ class Picture:
             OSError: The file is missing.
         """
         if self.path is not None:
-            return self.path.read_bytes()
+            return read_bytes(self.path)
         return self.cell.read() if self.cell is not None else self.data or b""
 
     def open(self) -> Image.Image:
@@ -96,9 +98,7 @@ class Picture:
         Raises:
             OSError: It is missing or no picture.
         """
-        from PIL import Image
-
-        return Image.open(io.BytesIO(self.read()))
+        return read_picture(io.BytesIO(self.read()))
 
 
 def read_parquet(folder: Path, *splits: str, picture: str = "image") -> list[dict[str, Any]] | None:

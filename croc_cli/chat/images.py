@@ -9,6 +9,7 @@ from croc_cli.chat.fetch import FetchError, fetch, is_url
 from croc_cli.data.image import BadImageError, BytesImage, PathImage, open_image
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import UsageError
+from croc_cli.pictures import ImageReading
 
 
 @dataclass(frozen=True)
@@ -24,26 +25,24 @@ class ChatImage:
     picture: Image
 
 
-def load_image(reference: str, *, allow_link_local: bool = False) -> ChatImage:
+def load_image(reference: str, *, allow_link_local: bool = False, reading: ImageReading = "upright") -> ChatImage:
     """Open a picture by path or http(s) URL.
 
     Args:
         reference: The path or URL.
         allow_link_local: Fetch from link-local addresses, too.
+        reading: How its file becomes RGB: as the model's training read files.
 
     Raises:
         UsageError: It is missing, truncated, no picture, has too many pixels, or cannot be fetched; one line.
     """
     try:
         if is_url(reference):
-            image: ImageRef = BytesImage(reference, fetch(reference, allow_link_local=allow_link_local))
+            content = fetch(reference, allow_link_local=allow_link_local)
+            image: ImageRef = BytesImage(reference, content, reading=reading)
             return ChatImage(reference, open_image(image))
         path = Path(reference).expanduser()
-        if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero never ends
-            raise UsageError(
-                f"image {reference}: {'a folder' if path.is_dir() else 'no regular file'}, expected a file"
-            )
-        return ChatImage(str(path.absolute()), open_image(PathImage(path)))
+        return ChatImage(str(path.absolute()), open_image(PathImage(path, reading=reading)))
     except FetchError as error:
         raise UsageError(f"image {reference}: {error}") from error
     except BadImageError as error:

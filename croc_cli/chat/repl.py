@@ -130,7 +130,11 @@ class Repl:
         """Show a picture with the next question."""
         if not reference:
             raise UsageError("/image needs a file or a URL", hint="/image photo.jpg")
-        image = load_image(_unquote(reference), allow_link_local=self.allow_link_local)
+        image = load_image(
+            _unquote(reference),
+            allow_link_local=self.allow_link_local,
+            reading=self.session.model.metadata.image_reading,
+        )
         self.session.show(image)
         self._say(f"{image.name} is shown with the next question")
 

@@ -56,6 +56,8 @@ def run_chat(request: ChatRequest) -> None:
     prompt = read_prompt(request)
     folder = find_model(request)
     session = open_session(request, folder)
+    if request.image is not None and (reading := session.model.metadata.image_reading) != "upright":
+        image = load_image(request.image, allow_link_local=request.allow_link_local, reading=reading)
     if prompt is None:
         from croc_cli.chat.repl import Repl
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from croc_cli.checkpoint.known_files import known_sha256
 from croc_cli.errors import UsageError, first_line
 from croc_cli.names import STAGES, StageName
+from croc_cli.pictures import ImageReading
 from croc_cli.recipe.schema import AspectName, TemplateName
 from croc_cli.redact import redact
 
@@ -48,6 +49,7 @@ class CheckpointMetadata:
         visual_norm: "l2" where visual tokens are L2-normalised after the projector, at inference too.
         template: Conversation template that the stage was trained with.
         image_aspect: How pictures are made square.
+        image_reading: How picture files become RGB, in evaluation and chat too.
         health: Figures of the run at this step, such as the pool's use.
         extra: Keys that this version of croc does not know.
     """
@@ -61,6 +63,7 @@ class CheckpointMetadata:
     visual_norm: VisualNorm = "none"
     template: TemplateName | None = None
     image_aspect: AspectName | None = None
+    image_reading: ImageReading = "upright"
     health: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -137,6 +140,7 @@ _EXPECTED: dict[str, _Expectation] = {
     "visual_norm": _one_of(get_args(VisualNorm)),
     "template": _one_of(get_args(TemplateName)),
     "image_aspect": _one_of(get_args(AspectName)),
+    "image_reading": _one_of(get_args(ImageReading)),
     "health": (lambda value: isinstance(value, dict), "figures by name"),
 }
 """What each key of croc.json may hold, and how that is said."""

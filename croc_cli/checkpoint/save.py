@@ -28,6 +28,7 @@ from croc_cli.checkpoint.metadata import (
 )
 from croc_cli.errors import RunError
 from croc_cli.model.stock_names import names_to_write
+from croc_cli.place import LIST_NAME, is_made, mark_folder
 from croc_cli.redact import redact
 from croc_cli.run_dir import STEP_DIGITS, sha256_of, step_of
 
@@ -69,7 +70,7 @@ def remove_leftovers(folder: Path) -> None:
         complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
         if path.suffix == _REPLACED and not complete.exists():
             path.rename(complete)
-        else:
+        elif is_made(path):
             shutil.rmtree(path)
 
 
@@ -87,6 +88,7 @@ def begin(destination: Path, *, needed_bytes: int = 0) -> Path:
         raise OSError(errno.ENOSPC, f"{needed_bytes / 2**30:.2f} GiB needed, {free / 2**30:.2f} GiB free", str(folder))
     unfinished = unfinished_folder(destination)
     unfinished.mkdir()
+    mark_folder(unfinished, "checkpoint")  # until it is complete: then croc.json says whose it is
     return unfinished
 
 
@@ -152,11 +154,14 @@ def _stock_weights(llava: LlavaForConditionalGeneration, state_dict: Mapping[str
 
 def commit(unfinished: Path, destination: Path) -> None:
     """Put every byte of the hidden folder on disk, then give it its name in one step."""
+    (unfinished / LIST_NAME).unlink(missing_ok=True)
     for path in sorted(unfinished.rglob("*"), reverse=True):
         _sync(path)
     _sync(unfinished)
     replaced = destination.with_name(f".{destination.name}{_REPLACED}")
     if destination.exists():  # the same step saved again: the old one comes back if we die before the next line is done
+        if not is_made(destination):
+            raise FileExistsError(errno.EEXIST, "is there, and croc did not make it", str(destination))
         destination.rename(replaced)
     unfinished.rename(destination)
     _sync(destination.parent)
@@ -176,7 +181,7 @@ def _sync(path: Path) -> None:
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Keep the newest `keep` checkpoints in `folder`, and DeepSpeed's resume state in the newest alone."""
     assert keep >= 1, "the newest checkpoint always stays"
-    checkpoints = complete_checkpoints(folder)
+    checkpoints = [checkpoint for checkpoint in complete_checkpoints(folder) if is_made(checkpoint)]
     for old in checkpoints[:-keep]:
         hidden = unfinished_folder(old)  # hidden first: half a checkpoint must never look like one
         old.rename(hidden)

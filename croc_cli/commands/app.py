@@ -18,9 +18,10 @@ from croc_cli.commands import reconstruct as reconstruct_command
 from croc_cli.commands import run as run_command
 from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
+from croc_cli.commands.groups import CrocGroup
 from croc_cli.commands.recipes import recipes_app
 from croc_cli.commands.report import report_app
-from croc_cli.console import CrocGroup, result
+from croc_cli.console import result
 
 app = typer.Typer(
     cls=CrocGroup,

@@ -3,7 +3,7 @@
 import typer
 
 from croc_cli.commands import data_fetch, data_mix, data_prepare, data_show, data_sources, data_stats, data_verify
-from croc_cli.console import CrocGroup
+from croc_cli.commands.groups import CrocGroup
 
 data_app = typer.Typer(
     cls=CrocGroup,

@@ -9,6 +9,7 @@ import typer
 
 from croc_cli.commands.data_sources import CatalogOption
 from croc_cli.commands.options import SetOption
+from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
@@ -56,7 +57,7 @@ def fetch(
     yes: YesOption = False,
 ) -> None:
     """Get sources with the images that they need; what is here already stays, what was begun goes on."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import RunError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.sources.fetch.fetch import FetchOptions
@@ -65,7 +66,7 @@ def fetch(
     if bool(names) == bool(recipe):
         raise UsageError("name sources, or a recipe with --recipe", hint="`croc data sources` lists the sources")
     if recipe is not None:
-        loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+        loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
         plan = recipe_plan(loaded, root=root, catalogs=catalog or (), without=without or ())
     else:
         place = root or Path(DATA_ROOT)
@@ -91,7 +92,7 @@ def recipe_plan(recipe: "Recipe", *, root: Path | None, catalogs: Sequence[Path]
     from croc_cli.sources.known.source import SamTars
 
     found = sources_of_recipe(recipe, catalogs=(*catalogs, *recipe.data.catalogs), without=without)
-    plan = make_plan(found, root or Path(recipe.data.root).expanduser())
+    plan = make_plan(found, root or own_path(recipe.data.root))
     reconstruct = recipe.data.reconstruct
     if not (isinstance(reconstruct, MixData) and reconstruct.preset == "croc1.5m"):
         return plan

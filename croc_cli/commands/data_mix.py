@@ -29,9 +29,10 @@ def mix(
     dry_run: DryRunOption = False,
 ) -> None:
     """Make the mixes that a recipe trains on, from what was fetched and what is your own."""
+    from croc_cli.console import with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
 
-    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     for name in mix_stages(loaded, stage):
         make_mix(loaded, name, force=force, dry_run=dry_run)
 

@@ -22,6 +22,7 @@ from croc_cli.commands.data_fetch import (
 from croc_cli.commands.data_mix import StageOption, make_mix, mix_stages
 from croc_cli.commands.options import RecipeArgument, SetOption
 from croc_cli.names import DEFAULT_RECIPE, StageName
+from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
@@ -48,12 +49,12 @@ def prepare(
     yes: YesOption = False,
 ) -> None:
     """Fetch, mix and check all that a recipe trains on, going on where it stopped."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.sources.fetch.fetch import FetchOptions
 
-    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     stages = mix_stages(loaded, stage)
     plan = recipe_plan(_only(loaded, stages), root=None, catalogs=(), without=without or ())
     result(describe_plan(plan))
@@ -119,7 +120,7 @@ def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> 
     from croc_cli.sources.read.manifest import read_manifest
     from croc_cli.sources.verify.verify import verify_mix
 
-    notes_file = Path(recipe.data.root).expanduser() / FOLDER / "verified.json"
+    notes_file = own_path(recipe.data.root) / FOLDER / "verified.json"
     notes = read_json(notes_file)
     order = read_manifest(folder).order_sha256
     before = notes.get(str(folder), {})

@@ -40,18 +40,21 @@ def show(
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
+    from croc_cli.place import check_place, put_text
     from croc_cli.recipe.load import load_recipe
     from croc_cli.sources.read.rows import is_error, row_defects
 
     check_stage(stage)
+    if page is not None:
+        check_place(page)
     checked = find_row(path, row, image_folder)
     head = [f"{path}, row {row}: {checked.key}"]
     defects = [checked.defect] if checked.defect is not None else row_defects(checked.row)
     head += [f"{'error' if is_error(code) else 'note'}: {code}: {detail}" for code, detail in defects]
     pieces: list[Piece] = []
     if not any(is_error(code) for code, _ in defects):
-        loaded = load_recipe(recipe).recipe
+        loaded = with_warnings(load_recipe(recipe)).recipe
         pieces, counts = token_pieces(checked.row, loaded, stage)
         head.append(counts)
     pictures = [_open(place) for _, place in checked.images()]
@@ -59,7 +62,7 @@ def show(
         f"image {name}: {_described(picture)}" for (name, _), picture in zip(checked.images(), pictures, strict=True)
     ]
     if page is not None:
-        page.write_text(_page(head, pictures, pieces or [(CONTEXT, str(checked.row))]), encoding="utf-8")
+        put_text(page, _page(head, pictures, pieces or [(CONTEXT, str(checked.row))]))
         result(str(page))
         return
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

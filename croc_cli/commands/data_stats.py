@@ -42,11 +42,12 @@ def stats(
 
     tokens = None
     if recipe is not None:
+        from croc_cli.console import with_warnings
         from croc_cli.pipeline.tokens import row_tokens
         from croc_cli.recipe.load import load_recipe
 
         check_stage(stage)
-        tokens = row_tokens(load_recipe(recipe or DEFAULT_RECIPE).recipe, stage)
+        tokens = row_tokens(with_warnings(load_recipe(recipe or DEFAULT_RECIPE)).recipe, stage)
     with WorkLine("rows") as line:
         found = collect_stats(path, image_folder=image_folder, tokens=tokens, progress=line)
     table = stats_table(found)

@@ -76,12 +76,13 @@ def targets(
     path = Path(target).expanduser()
     if path.exists() and path.suffix not in (".yaml", ".yml"):
         return [(path, image_folder, None)]
+    from croc_cli.console import with_warnings
     from croc_cli.errors import RecipeError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import ScenesData
 
     try:
-        recipe = load_recipe(target, overrides=with_overrides({}, assignments)).recipe
+        recipe = with_warnings(load_recipe(target, overrides=with_overrides({}, assignments))).recipe
     except RecipeError as error:
         if "/" in target and path.suffix not in (".yaml", ".yml"):
             raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error
@@ -112,6 +113,7 @@ def _stages(recipe: "Recipe", stage: str | None) -> "list[StageName]":
 def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
     """Return a stage's data, its image folder where it is no mix, and what the stage makes of its rows."""
     from croc_cli.launch.requirements import check_data
+    from croc_cli.recipe.paths import data_path
     from croc_cli.recipe.schema import LlavaJsonData
     from croc_cli.sources.mix.recipe_mix import mix_folder
     from croc_cli.sources.verify.verify import StageCheck
@@ -125,7 +127,7 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
         tokens = row_tokens(recipe, stage)
     check = StageCheck(section.template, section.image_aspect, section.max_length, tokens)
     if isinstance(source, LlavaJsonData):
-        return Path(source.path).expanduser(), Path(source.image_folder).expanduser(), check
+        return data_path(recipe.data.root, source.path), data_path(recipe.data.root, source.image_folder), check
     return mix_folder(recipe, stage), None, check
 
 

@@ -13,7 +13,7 @@ def demo(
     fresh: FreshOption = False,
 ) -> None:
     """Train, score and question a nano model, in minutes."""
-    from croc_cli.console import result, say
+    from croc_cli.console import result, say, with_warnings
     from croc_cli.names import STAGES
     from croc_cli.pipeline.recipe_run import name_report, run_pipeline
     from croc_cli.pipeline.stage import StageRequest
@@ -21,7 +21,7 @@ def demo(
     from croc_cli.report.terminal import summarise
 
     flags: dict[str, tuple[object | None, str]] = {f"{stage}.seed": (seed, "--seed") for stage in STAGES}
-    recipe = load_recipe(RECIPE, overrides=with_overrides(flags)).recipe
+    recipe = with_warnings(load_recipe(RECIPE, overrides=with_overrides(flags))).recipe
     request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh)
     folder = run_pipeline(recipe, request, until=None, recipe_argument=RECIPE)
     if dry_run:

@@ -1,13 +1,14 @@
 """`croc eval`: answer and score the paper's benchmarks, score again, list them, compare runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
-from croc_cli.console import CrocGroup
 from croc_cli.names import DEFAULT_RECIPE, JUDGE_KEY_VARIABLE
+from croc_cli.recipe.paths import own_path
 from croc_cli.redact import read_key
 
 if TYPE_CHECKING:
@@ -15,21 +16,8 @@ if TYPE_CHECKING:
     from croc_cli.benchmarks.judge import Judge
     from croc_cli.recipe.schema import JudgeRecipe
 
-_DEFAULT = "predict"
-
-
-class EvalGroup(CrocGroup):
-    """Takes `croc eval [RECIPE] …` for a command of its own, beside the named ones."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the hidden command's name before arguments that name no command."""
-        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
-
 eval_app = typer.Typer(
-    cls=EvalGroup,
+    cls=DefaultGroup,
     help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
     epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005198 --benchmark all",
 )
@@ -60,7 +48,7 @@ JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="
 FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 
-@eval_app.command(_DEFAULT, hidden=True)
+@eval_app.command(DEFAULT_COMMAND, hidden=True)
 def predict(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
     benchmark: BenchmarkOption = "all",
@@ -86,6 +74,7 @@ def predict(
 ) -> None:
     """Answer benchmarks with a model, going on where it stopped, and score the answers."""
     from croc_cli.benchmarks.registry import choose
+    from croc_cli.console import with_warnings
     from croc_cli.pipeline.benchmarks import STAGE, EvalRequest, evaluate, run_folder_of
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import LaunchRecipe
@@ -97,11 +86,11 @@ def predict(
         "judge.base_url": (judge_url, "--judge-url"),
         "judge.model": (judge_model, "--judge-model"),
     }
-    loaded = load_recipe(name, overrides=with_overrides(flags, assignments or ()))
+    loaded = with_warnings(load_recipe(name, overrides=with_overrides(flags, assignments or ())))
     chosen = choose(benchmark, loaded.recipe.eval.variants | _variants(variant))
     # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
-    folder = run_folder_of(model, run_dir).stage(STAGE).root if model else Path(loaded.recipe.runs_folder)
+    folder = run_folder_of(model, run_dir).stage(STAGE).root if model else own_path(loaded.recipe.runs_folder)
     request = EvalRequest(model, data, run_dir, batch_size, partial, limit, dry_run, table)
     judge = _judge(loaded.recipe.judge, folder)
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
@@ -189,7 +178,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders with scores")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders with scores")],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
     form: FormatOption = "text",
 ) -> None:

@@ -31,8 +31,7 @@ NoPreflightOption = Annotated[
 ]
 PoolSizeOption = Annotated[int | None, typer.Option("--pool-size", min=1, metavar="N", help="Tokens in the token pool")]
 MaskOption = Annotated[
-    float | None,
-    typer.Option("--mask", min=0.0, max=1.0, metavar="RATIO", help="Share of visual tokens taken from the pool"),
+    str | None, typer.Option("--mask", metavar="RATIO", help="Share of visual tokens taken from the pool, 0 to 1")
 ]
 MatchingOption = Annotated[
     str | None, typer.Option("--matching", metavar="METHOD", help="How tokens are assigned: hungarian or nearest")

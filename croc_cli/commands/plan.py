@@ -6,6 +6,7 @@ import typer
 
 from croc_cli.commands.options import RecipeArgument, SetOption
 from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.estimate.resources import Hardware, StageResources
@@ -35,14 +36,14 @@ def plan(
     """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
     from json import dumps
 
-    from croc_cli.console import result
+    from croc_cli.console import result, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.estimate.resources import recipe_resources
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
         raise UsageError(f"--format {form}: there is no such form", hint="text or json")
-    loaded = load_recipe(recipe, overrides=with_overrides({}, assignments or ())).recipe
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation)
     stages = recipe_resources(loaded, hardware)
     if form == "json":
@@ -127,11 +128,10 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
 
 def describe_all(recipe: "Recipe", stages: "list[StageResources]") -> str:
     """Return hours and disk of all stages, beside the disk that is free."""
-    from pathlib import Path
 
     from croc_cli.estimate.resources import free_disk
 
-    free = free_disk(Path(recipe.runs_folder))
+    free = free_disk(own_path(recipe.runs_folder))
     disk = sum(stage.disk_bytes for stage in stages) + max((stage.feature_bytes for stage in stages), default=0)
     here = (
         "" if free is None else f", {_size(free)} free in {recipe.runs_folder}{'' if free > disk else ': too little'}"

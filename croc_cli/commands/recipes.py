@@ -37,10 +37,11 @@ def show(
     settings: Setting = None,
 ) -> None:
     """Print a recipe with every value, and where each came from."""
+    from croc_cli.console import with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.show import render
 
-    loaded = load_recipe(recipe, overrides=with_overrides({}, settings or ()))
+    loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, settings or ())))
     is_styled = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     typer.echo(render(loaded, dim=_dim if is_styled else str), nl=False)
 
@@ -49,14 +50,27 @@ def show(
 def check(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a file.")],
     settings: Setting = None,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Check the recipe alone, not whether its files and folders are there.")
+    ] = False,
 ) -> None:
-    """Check a recipe without starting anything; all that is wrong is listed at once, with exit code 2."""
+    """Check a recipe without starting anything; all that is wrong is listed at once, with exit code 2.
+
+    Files and folders that are not there are warnings: they may lie on another machine, or be made later.
+    """
+    from croc_cli.console import say_notes
+    from croc_cli.launch.places import missing_places
     from croc_cli.recipe.find import shown_path
     from croc_cli.recipe.load import load_recipe, with_overrides
+    from croc_cli.recipe.paths import PATHS_START
 
     loaded = load_recipe(recipe, overrides=with_overrides({}, settings or ()))
-    for note in loaded.notes:
-        typer.echo(f"note: {note}", err=True)
+    say_notes(loaded)
+    missing = [] if no_data else missing_places(loaded.recipe)
+    for line in missing:
+        typer.echo(f"warning: {line}", err=True)
+    if missing:
+        typer.echo(f"hint: {PATHS_START}; --no-data leaves these checks out", err=True)
     typer.echo(f"ok: {shown_path(loaded.file)}")
 
 

@@ -1,27 +1,14 @@
 """`croc report`: the page of one run or of several, and where answers look."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from croc_cli.console import CrocGroup
-
-_DEFAULT = "runs"
-
-
-class ReportGroup(CrocGroup):
-    """Takes `croc report RUN_DIR…` for a command of its own, beside the named ones."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the hidden command's name before arguments that name no command."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
+from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 
 report_app = typer.Typer(
-    cls=ReportGroup,
+    cls=DefaultGroup,
     help="Show what happened in runs, on one HTML page: croc report RUN_DIR... [--open].",
     epilog="Example: croc report runs/nano --open",
     no_args_is_help=True,
@@ -33,9 +20,9 @@ OutOption = Annotated[
 ]
 
 
-@report_app.command(_DEFAULT, hidden=True)
+@report_app.command(DEFAULT_COMMAND, hidden=True)
 def report_runs(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders, side by side")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders, side by side")],
     out: OutOption = None,
     open_page: OpenOption = False,
     with_model: Annotated[
@@ -58,7 +45,7 @@ def report_runs(
 
 @report_app.command(epilog="Example: croc report attention --model runs/nano/finetune/checkpoints/step-00000230 a.jpg")
 def attention(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to ask about")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to ask about")],
     model: Annotated[
         list[str], typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint. Repeatable: side by side")
     ],

@@ -31,7 +31,7 @@ def run(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
-    from croc_cli.console import result, say
+    from croc_cli.console import result, say_notes
     from croc_cli.names import STAGES
     from croc_cli.pipeline.recipe_run import name_report, run_pipeline
     from croc_cli.pipeline.stage import StageRequest
@@ -44,8 +44,7 @@ def run(
     }
     flags |= {f"{stage}.seed": (seed, "--seed") for stage in STAGES}
     loaded = load_recipe(recipe, overrides=with_overrides(flags, assignments or ()))
-    for note in loaded.notes:
-        say(f"note: {note}")
+    say_notes(loaded)
     request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh)
     folder = run_pipeline(loaded.recipe, request, until=until, recipe_argument=recipe)
     if not dry_run:

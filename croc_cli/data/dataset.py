@@ -12,6 +12,7 @@ import numpy.typing as npt
 from croc_cli.data.conversation import SampleError, split_images
 from croc_cli.data.image import PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
+from croc_cli.pictures import ImageReading
 from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
 from croc_cli.sources.read.json_index import open_json_index
 from croc_cli.sources.read.json_rows import DataError, parse_row
@@ -44,6 +45,7 @@ class MixDataset:
         folder: As `croc data mix` made it.
         lengths: [N] tokens of each row's text, where they were counted; left out: the index's estimates.
         num_visual_tokens: Tokens of an image.
+        reading: How picture files become RGB.
 
     Raises:
         UsageError: The folder holds no mix that can be read.
@@ -55,6 +57,7 @@ class MixDataset:
         *,
         lengths: npt.NDArray[np.uint32] | None = None,
         num_visual_tokens: int = HINT_TOKENS_PER_IMAGE,
+        reading: ImageReading = "upright",
     ) -> None:
         self.mix = MixFolder(folder)
         self._index = self.mix.index
@@ -63,6 +66,7 @@ class MixDataset:
         self._roots = [str(root) for root in self.mix.image_roots]
         self._lengths = self._index.tokens if lengths is None else lengths
         self._num_visual_tokens = num_visual_tokens
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._index)
@@ -74,7 +78,7 @@ class MixDataset:
         if turns[0][0] == "gpt":
             del turns[0]
         name = f"{self._names[number]}#{self._rows.item(index)}"
-        return Sample(name, tuple(turns), image_refs(row, self._roots[number]))
+        return Sample(name, tuple(turns), image_refs(row, self._roots[number], self._reading))
 
     def length_hint(self, index: int) -> int:
         """Return how many tokens a sample has before it is cut: exactly where that was counted, else about."""
@@ -98,6 +102,7 @@ class LlavaJsonDataset:
         image_folder: Folder that the rows' paths start from; no path may lead out of it.
         num_samples: Samples to take, by a seeded draw; None for all, in the order of the file.
         seed: Seed of the draw.
+        reading: How picture files become RGB.
 
     Raises:
         DataError: The file cannot be read, a row is not in LLaVA's form (says which row and key), or the file has fewer
@@ -105,10 +110,17 @@ class LlavaJsonDataset:
     """
 
     def __init__(
-        self, path: Path | str, image_folder: Path | str, *, num_samples: int | None = None, seed: int = 0
+        self,
+        path: Path | str,
+        image_folder: Path | str,
+        *,
+        num_samples: int | None = None,
+        seed: int = 0,
+        reading: ImageReading = "upright",
     ) -> None:
         self.path = Path(path)
         self.image_folder = Path(image_folder)
+        self._reading = reading
         self._index = open_json_index(self.path, _check_row)
         self._file = -1
         if not len(self._index):
@@ -126,7 +138,7 @@ class LlavaJsonDataset:
         row = json.loads(os.pread(self._file, end - start, start))
         turns = _read_turns(row, f"{self.path}, row {number}")
         # Ids of LLaVA's files repeat, so the row number makes them unique.
-        return Sample(f"{row.get('id', '')}#{number}", turns, image_refs(row, str(self.image_folder)))
+        return Sample(f"{row.get('id', '')}#{number}", turns, image_refs(row, str(self.image_folder), self._reading))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": -1}
@@ -157,22 +169,23 @@ class LlavaJsonDataset:
         return np.sort(np.argsort(bits, kind="stable")[:num_samples])
 
 
-def image_refs(row: dict[str, Any], folder: str) -> tuple[ImageRef, ...]:
+def image_refs(row: dict[str, Any], folder: str, reading: ImageReading = "upright") -> tuple[ImageRef, ...]:
     """Return the images of a row that passed its check.
 
     Args:
         row: In LLaVA's form; with offset and length beside an image that lies in a tar.
         folder: Where its paths start.
+        reading: How picture files become RGB.
     """
     image = row.get("image")
     if image is None:
         return ()
     if IMAGE_RANGE in row:
         offset, length = row[IMAGE_RANGE]
-        return (TarImage(f"{folder}/{image}", offset, length),)
+        return (TarImage(f"{folder}/{image}", offset, length, reading=reading),)
     if type(image) is str:
-        return (PathImage(f"{folder}/{image}"),)
-    return tuple(PathImage(f"{folder}/{name}") for name in image)
+        return (PathImage(f"{folder}/{image}", reading=reading),)
+    return tuple(PathImage(f"{folder}/{name}", reading=reading) for name in image)
 
 
 def _check_row(number: int, where: str, row: Any) -> tuple[int, int]:

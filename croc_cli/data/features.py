@@ -22,6 +22,8 @@ from croc_cli.data.sample import ImageRef
 from croc_cli.errors import UsageError
 
 _KEY = "features"
+_READING_VERSION = "2"
+"""Of the rules by which picture files become RGB; features of other rules are of other pictures."""
 _BLANK = "blank"
 
 
@@ -33,6 +35,7 @@ def picture_key(image: ImageRef) -> str | None:
         file, part = Path(image.name[: image.name.index(".tar/") + 4]), f"{image.name} {image.offset}+{image.length}"
     else:
         return None
+    part = f"{part} {image.reading} {_READING_VERSION}"
     try:
         status = file.stat()
     except OSError:

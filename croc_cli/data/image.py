@@ -1,6 +1,6 @@
-"""Opens images of any kind as RGB, and makes the stock processor that turns them into pixels for the vision tower.
+"""Opens images as RGB, and makes the stock processor that turns them into pixels for the vision tower.
 
-As in LLaVA, orientation tags (EXIF) are not applied, since boxes in its data count on that, and alpha is dropped.
+What RGB is made of transparency, orientation tags, 16 bits and so on: see `croc_cli.pictures`.
 """
 
 import io
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import first_line
-from croc_cli.sources.verify.image_check import MAX_ASPECT_RATIO, MAX_PIXELS
+from croc_cli.files import open_file
+from croc_cli.pictures import MAX_PIXELS, PICTURE_FORMATS, ImageReading, read_picture
+from croc_cli.sources.verify.image_check import MAX_ASPECT_RATIO
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +63,7 @@ class PathImage:
 
     path: Path | str
     max_pixels: int = MAX_PIXELS
+    reading: ImageReading = "upright"
 
     @property
     def name(self) -> str:
@@ -68,9 +71,9 @@ class PathImage:
         return str(self.path)
 
     def open(self) -> Image.Image:
-        """Decode the file; its first frame where it has several."""
-        with open(self.path, "rb") as file:
-            return _decode(file, self.max_pixels)
+        """Decode the file as RGB."""
+        with open_file(self.path) as file:
+            return read_picture(file, max_pixels=self.max_pixels, reading=self.reading)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,11 @@ class LazyImage:
     name: str
     read: Callable[[], bytes]
     max_pixels: int = MAX_PIXELS
+    reading: ImageReading = "upright"
 
     def open(self) -> Image.Image:
-        """Decode the content; its first frame where it has several."""
-        return _decode(io.BytesIO(self.read()), self.max_pixels)
+        """Decode the content as RGB."""
+        return read_picture(io.BytesIO(self.read()), max_pixels=self.max_pixels, reading=self.reading)
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,18 @@ class TarImage:
         offset: Its first byte in the tar.
         length: Its bytes.
         max_pixels: Images with more are refused.
+        reading: How it becomes RGB.
     """
 
     name: str
     offset: int
     length: int
     max_pixels: int = MAX_PIXELS
+    reading: ImageReading = "upright"
 
     def open(self) -> Image.Image:
-        """Decode the image; its first frame where it has several."""
-        return _decode(io.BytesIO(self.read()), self.max_pixels)
+        """Decode the image as RGB."""
+        return read_picture(io.BytesIO(self.read()), max_pixels=self.max_pixels, reading=self.reading)
 
     def read(self) -> bytes:
         """Return its bytes.
@@ -113,7 +119,7 @@ class TarImage:
             OSError: The tar is missing or ends too early.
         """
         tar = self.name[: self.name.index(".tar/") + 4]
-        with open(tar, "rb") as file:
+        with open_file(tar) as file:
             file.seek(self.offset)
             content = file.read(self.length)
         if len(content) < self.length:
@@ -128,10 +134,11 @@ class BytesImage:
     name: str
     content: bytes
     max_pixels: int = MAX_PIXELS
+    reading: ImageReading = "upright"
 
     def open(self) -> Image.Image:
-        """Decode the content; its first frame where it has several."""
-        return _decode(io.BytesIO(self.content), self.max_pixels)
+        """Decode the content as RGB."""
+        return read_picture(io.BytesIO(self.content), max_pixels=self.max_pixels, reading=self.reading)
 
 
 def open_image(ref: ImageRef) -> Image.Image:
@@ -142,8 +149,9 @@ def open_image(ref: ImageRef) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's, on sizes that _decode checks and on transparency that is dropped
-            image = _to_rgb(ref.open())
+            warnings.simplefilter("ignore")  # PIL's, on sizes that are checked and on transparency that is dropped
+            image = ref.open()
+            image = image if image.mode == "RGB" else image.convert("RGB")
     except FileNotFoundError as error:
         raise BadImageError(ref.name, "no such file") from error
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
@@ -241,27 +249,7 @@ def _level_table(factor: float, mean: tuple[float, ...], std: tuple[float, ...])
     return np.ascontiguousarray(((levels[:, None] - spread[0]) / spread[1]).T)
 
 
-def _decode(file: BinaryIO, max_pixels: int) -> Image.Image:
-    image = Image.open(file)
-    num_pixels = image.width * image.height
-    if num_pixels > max_pixels:
-        raise ValueError(f"{image.width} × {image.height} pixels, more than {max_pixels}")
-    image.load()
-    return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):
-        # PIL would clip 16-bit grey at 255, so nearly all of it would be white.
-        grey = np.asarray(image).astype(np.int64)
-        grey = grey // 257 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else grey
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be read"
-    return first_line(error)
+        return f"not an image that can be read ({', '.join(PICTURE_FORMATS)})"
+    return getattr(error, "strerror", None) or first_line(error)

@@ -16,6 +16,7 @@ from croc_cli.data.image import BadImageError, LazyImage, PathImage
 from croc_cli.data.sample import ImageRef, Turn
 from croc_cli.eval.runner import Question, answer_batch, make_batches, prepare_pictures
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.pictures import ImageReading
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def answer_share(
         on_bad_image: Called with each question whose picture does not open; it stays unanswered.
     """
     by_key = {record.key: record for record in records}
-    questions = [_question(answerer.encoder, record) for record in records]
+    reading = answerer.model.metadata.image_reading
+    questions = [_question(answerer.encoder, record, reading) for record in records]
     for index, batch in enumerate(make_batches(questions, answerer.batch_size)):
         if index % num_ranks != rank:
             continue
@@ -104,14 +106,14 @@ def _row(record: Record, text: str, answerer: Answerer) -> dict[str, Any]:
     }
 
 
-def _question(encoder: ConversationEncoder, record: Record) -> Question:
+def _question(encoder: ConversationEncoder, record: Record, reading: ImageReading) -> Question:
     text = f"{IMAGE_TOKEN}\n{record.prompt}" if record.picture is not None else record.prompt
-    images = () if record.picture is None else (image_reference(record.picture),)
+    images = () if record.picture is None else (image_reference(record.picture, reading),)
     return Question(record.key, encoder.encode_prompt([Turn("human", text)]), images)
 
 
-def image_reference(picture: Picture) -> ImageRef:
+def image_reference(picture: Picture, reading: ImageReading = "upright") -> ImageRef:
     """Return a benchmark's picture in the form that the data room opens."""
     if picture.path is not None:
-        return PathImage(picture.path)
-    return LazyImage(picture.name, picture.read)
+        return PathImage(picture.path, reading=reading)
+    return LazyImage(picture.name, picture.read, reading=reading)

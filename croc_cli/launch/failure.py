@@ -85,7 +85,8 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
         code = int(record.get("exit_code") or EXIT_RUN_FAILED)
         text = str(record.get("message", "no message"))
         kind = UsageError if code == EXIT_USAGE else RunError
-        lines = () if code == EXIT_USAGE else last_lines(log)
+        is_told = code == EXIT_USAGE or record.get("traceback", "") is None
+        lines = () if is_told else last_lines(log)
         hint = (
             record.get("hint") or hint_from(text + "\n" + "\n".join(lines), stage_dir.name) or f"the whole log is {log}"
         )

@@ -9,6 +9,7 @@ from typing import Literal
 
 from croc_cli.errors import RecipeError, UsageError
 from croc_cli.launch.devices import Machine
+from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import LaunchRecipe
 
 PLANNED_GPUS = 8
@@ -74,7 +75,7 @@ def resolve_layout(launch: LaunchRecipe, machine: Machine, *, fits_cpu: bool, pl
         ranks = (launch.num_ranks,) * launch.slurm.num_nodes
         return Layout(_remote_device(launch), ranks, (), _threads(launch, machine, launch.num_ranks), "slurm")
     if launch.hostfile is not None:
-        slots = read_hostfile(Path(launch.hostfile))
+        slots = read_hostfile(own_path(launch.hostfile))
         wanted = None if launch.num_ranks == "auto" else launch.num_ranks
         for host, available in slots.items():
             if wanted is not None and wanted > available:

@@ -3,13 +3,16 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from croc_cli.redact import redact
+from croc_cli.words import wrapped
 
 PLAIN_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
+STEP, LOSS, TIME, SPEED, DETAIL = range(5)
+"""Kinds of figures of a step; the higher, the sooner it is left out where a line has no room."""
 
 
 class Progress(Protocol):
@@ -109,7 +112,7 @@ class LiveLine:
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
-        self.console.print(redact(text), markup=False)
+        self.console.print(wrapped(redact(text), width=self.console.width), markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Do nothing: rich draws in a thread of its own."""
@@ -117,15 +120,41 @@ class LiveLine:
     def _draw(self) -> Any:
         from rich.text import Text
 
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"{self.stage} ", style="bold")
         if self.row is None:
+            line = Text(no_wrap=True, overflow="ellipsis")
+            line.append(f"{self.stage} ", style="bold")
             line.append(f"starting, {format_seconds(time.monotonic() - self.started)}", style="dim")
             return line
-        step, total = self.row.get("step") or 0, self.row.get("total_steps") or 0
-        line.append(bar(step, total), style="cyan")
-        line.append(" " + format_metrics(self.row))
+        line = Text(live_line(self.stage, self.row, width=self.console.width), no_wrap=True, overflow="ellipsis")
+        line.highlight_regex("[━─]+", "cyan")
+        line.highlight_regex(f"^{self.stage} ", "bold")
         return line
+
+
+def live_line(stage: str, row: Mapping[str, Any], *, width: int) -> str:
+    """Return a step's line that is no wider than a terminal; where room is short, what matters least goes first.
+
+    Step, losses and time left stay longest.
+
+    Args:
+        stage: Name of the stage.
+        row: A line of metrics.jsonl.
+        width: Columns of the terminal.
+    """
+    figures = step_figures(row)
+    drawn = f"{bar(row.get('step') or 0, row.get('total_steps') or 0)} "
+    for most in (DETAIL, SPEED):
+        text = f"{stage} {drawn}" + _joined(figures, most=most)
+        if len(text) <= width:
+            return text
+    shorter = [
+        f"{stage} {drawn}" + _joined(figures, most=TIME),
+        f"{stage} " + _joined(figures, most=TIME),
+        f"{stage} " + _joined(figures, most=TIME).replace(" loss ", " "),
+        _joined(figures, most=TIME).replace(" loss ", " "),
+        _joined([one for one in figures if not one[1].startswith("reconstruction")], most=TIME).replace(" loss ", " "),
+    ]
+    return next((text for text in shorter if len(text) <= width), _joined(figures, most=STEP))
 
 
 def bar(step: int, total: int, width: int = 12) -> str:
@@ -140,28 +169,37 @@ def format_metrics(row: Mapping[str, Any]) -> str:
     Args:
         row: A line of metrics.jsonl.
     """
-    parts = [f"step {row.get('step', '?')}/{row.get('total_steps', '?')}"]
+    return _joined(step_figures(row), most=DETAIL)
+
+
+def step_figures(row: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Return one step's figures as (how soon it may be left out, text), in the order in which they are shown."""
+    figures = [(STEP, f"step {row.get('step', '?')}/{row.get('total_steps', '?')}")]
     caption, reconstruction = row.get("caption_loss"), row.get("reconstruction_loss")
     if caption is None and reconstruction is None and row.get("loss") is not None:
-        parts.append(f"loss {row['loss']:.3f}")
+        figures.append((LOSS, f"loss {row['loss']:.3f}"))
     if caption is not None:
-        parts.append(f"caption loss {caption:.3f}")
+        figures.append((LOSS, f"caption loss {caption:.3f}"))
     if reconstruction is not None:
-        parts.append(f"reconstruction loss {reconstruction:.3f}")
+        figures.append((LOSS, f"reconstruction loss {reconstruction:.3f}"))
     rates = {group: rate for group, rate in (row.get("learning_rate") or {}).items() if rate is not None}
     if rates:
-        parts.append("rate " + "/".join(f"{rate:.1e}" for rate in dict.fromkeys(rates.values())))
+        figures.append((DETAIL, "rate " + "/".join(f"{rate:.1e}" for rate in dict.fromkeys(rates.values()))))
     if row.get("tokens_per_second") is not None:
-        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+        figures.append((SPEED, f"{row['tokens_per_second']:,.0f} tokens/s"))
     if row.get("seconds_left") is not None:
-        parts.append(f"{format_seconds(row['seconds_left'])} left")
+        figures.append((TIME, f"{format_seconds(row['seconds_left'])} left"))
     if row.get("assignment_share") is not None:
-        parts.append(f"assignment {row['assignment_share']:.0%}")
+        figures.append((DETAIL, f"assignment {row['assignment_share']:.0%}"))
     if row.get("pool_window_share") is not None:
-        parts.append(f"pool {row['pool_window_share']:.0%}")
+        figures.append((DETAIL, f"pool {row['pool_window_share']:.0%}"))
     if row.get("skipped"):
-        parts.append("skipped")
-    return " · ".join(parts)
+        figures.append((LOSS, "skipped"))
+    return figures
+
+
+def _joined(figures: Sequence[tuple[int, str]], *, most: int) -> str:
+    return " · ".join(text for order, text in figures if order <= most)
 
 
 def format_seconds(seconds: float) -> str:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from croc_cli.files import open_file
 from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import STALL_SECONDS, DataSource, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
 from croc_cli.sources.mix.recipe_mix import mix_folder
@@ -221,7 +223,7 @@ def count_samples(recipe: Recipe, stage: StageName) -> int | None:
         return mix_rows(mix_folder(recipe, stage))
     if isinstance(source, ScenesData):
         return source.num_samples
-    rows = count_rows(Path(source.path).expanduser())
+    rows = count_rows(data_path(recipe.data.root, source.path))
     if rows is None or source.num_samples is None:
         return rows if source.num_samples is None else source.num_samples
     return min(rows, source.num_samples)
@@ -236,7 +238,7 @@ def count_rows(file: Path) -> int | None:
         return None
     pattern = re.compile(rb'"conversations"\s*:')
     rows, rest = 0, b""
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         while block := stream.read(_READ_BYTES):
             text = rest + block
             end = 0

@@ -1,7 +1,5 @@
 """What must hold before anything is launched: the machine is large enough, the data is there."""
 
-from pathlib import Path
-
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
 from croc_cli.launch.plan import count_samples
@@ -10,6 +8,7 @@ from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.paths import PATHS_START, data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
@@ -127,15 +126,18 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
         check_mix(recipe, stage)
     if not isinstance(source, LlavaJsonData):
         return
-    file, images = Path(source.path).expanduser(), Path(source.image_folder).expanduser()
+    file, images = data_path(recipe.data.root, source.path), data_path(recipe.data.root, source.image_folder)
     if not file.is_file():
+        says = "is not a file" if file.exists() else "does not exist"
         raise UsageError(
-            f"data.{stage}.path: {file} does not exist",
-            hint=f"--set data.{stage}.path=FILE names a LLaVA JSON or JSONL",
+            f"data.{stage}.path: {file.absolute()} {says}",
+            hint=f"--set data.{stage}.path=FILE names a LLaVA JSON or JSONL; {PATHS_START}",
         )
     if not images.is_dir():
+        says = "is not a folder" if images.exists() else "does not exist"
         raise UsageError(
-            f"data.{stage}.image_folder: {images} is not a folder", hint=f"--set data.{stage}.image_folder=DIR names it"
+            f"data.{stage}.image_folder: {images.absolute()} {says}",
+            hint=f"--set data.{stage}.image_folder=DIR names the folder; {PATHS_START}",
         )
 
 

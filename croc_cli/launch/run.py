@@ -21,6 +21,7 @@ from croc_cli.launch.rank_watch import RankWatch
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.tail import JsonLinesTail
 from croc_cli.names import PARENT_VARIABLE
+from croc_cli.place import claim_run
 from croc_cli.run_dir import RunDir, read_json, write_json, write_whole
 
 POLL_SECONDS = 0.2
@@ -38,6 +39,7 @@ def find_free_port() -> int:
 def write_launch_files(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str) -> None:
     """Write into the stage folder what the worker reads, and take out what the last launch left for its parent."""
     stage_dir = plan.stage_dir
+    claim_run(RunDir(stage_dir.root.parent))
     stage_dir.logs.mkdir(parents=True, exist_ok=True)
     for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json"), *stage_dir.ranks.glob("rank-*")):
         stale.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from croc_cli.errors import RunError, UsageError
 from croc_cli.launch.process import ProcessIdentity, this_process
+from croc_cli.place import claim_run
 from croc_cli.run_dir import RunDir, read_json, write_json
 
 BEAT_SECONDS = 5.0
@@ -60,10 +61,10 @@ class RunLock:
         """Take the folder.
 
         Raises:
-            UsageError: Another run holds it, or the folder cannot be written.
+            UsageError: Another run holds it, a user's files lie in it, or it cannot be written.
         """
         try:
-            self.run_dir.root.mkdir(parents=True, exist_ok=True)
+            claim_run(self.run_dir)
             self._acquire()
         except OSError as error:
             raise UsageError(

@@ -16,6 +16,7 @@ from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
+from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
 from croc_cli.run_dir import RunDir, StageDir, write_json, write_whole
 
@@ -137,7 +138,7 @@ def evaluate(
 
 
 def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:
-    folder = RunDir(Path(recipe.runs_folder) / recipe.name if request.run_dir is None else request.run_dir)
+    folder = RunDir(own_path(recipe.runs_folder) / recipe.name if request.run_dir is None else request.run_dir)
     start = find_start(recipe, folder, "eval", given=None, recipe_argument=recipe_argument)
     if start is None:
         raise UsageError(f"recipe {recipe.name} enables no stage", hint="--model DIR scores any LLaVA checkpoint")

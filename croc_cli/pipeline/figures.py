@@ -14,10 +14,12 @@ from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, worker_
 from croc_cli.launch.requirements import fits_cpu
 from croc_cli.launch.run import launch
 from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.place import claim_folder
 from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.model_figures import FOLDER
+from croc_cli.report.page import PAGE_FILE
 from croc_cli.run_dir import RunDir, StageDir, read_json, write_json, write_whole
 
 FIGURES = "figures"
@@ -69,6 +71,7 @@ def compute_attention(
         "device": device,
     }
     try:
+        _claim(folder)
         write_json(folder.root / "task.json", task)
     except OSError as error:
         raise UsageError(f"{out} cannot be written to: {error.strerror}", hint="--out DIR names another") from error
@@ -94,8 +97,18 @@ def _one_process(machine: Machine, *, on_gpu: bool) -> Layout:
     return Layout("cuda" if on_gpu else "cpu", (1,), ids, machine.num_cores)
 
 
+def _claim(folder: StageDir) -> None:
+    """Make a folder one of figures, or raise UsageError where a user's files lie in the places of the worker's."""
+    files = (folder.recipe_file, folder.launch_file, folder.events_file, folder.summary_file, folder.stop_file)
+    folders = (folder.logs, folder.failures, folder.ranks)
+    others = ("task.json", "figures.json", "attention.json", PAGE_FILE)
+    is_proven = "command" in read_json(folder.launch_file)
+    claim_folder(folder.root, "figures", [*(path.name for path in (*files, *folders)), *others], is_proven=is_proven)
+
+
 def _start(stage: str, folder: StageDir, recipe: Recipe, layout: Layout, *, start: Path | None) -> None:
     """Run the worker to its end."""
+    _claim(folder)
     folder.logs.mkdir(parents=True, exist_ok=True)
     for stale in (folder.stop_file, folder.summary_file, *folder.failures.glob("rank-*.json")):
         stale.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import fingerprint
 from croc_cli.names import STAGES, StageName, stage_name
+from croc_cli.place import claim_run, remove_made
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe, StageRecipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
@@ -103,7 +104,10 @@ def run_preflight(
     """
     stage = stage_name(plan.stage)
     folder = plan.stage_dir.root.parent / FOLDER
+    if not any(folder.glob("*/launch.json")):
+        remove_made(folder, "run")
     shutil.rmtree(folder, ignore_errors=True)
+    claim_run(RunDir(folder))
     stage_dir = RunDir(folder).stage(stage)
     smaller = rehearsal_recipe(recipe, stage, num_ranks=plan.layout.num_ranks)
     seconds = 0.0

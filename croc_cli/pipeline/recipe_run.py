@@ -9,6 +9,7 @@ from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined
 from croc_cli.launch.layout import Layout
 from croc_cli.launch.model_sources import check_models
+from croc_cli.launch.picture_sample import check_pictures
 from croc_cli.launch.plan import LaunchPlan, plan_eval
 from croc_cli.launch.requirements import check_data, check_machine
 from croc_cli.launch.stage_state import find_start, predecessor, stage_state
@@ -106,6 +107,7 @@ def check_pipeline(
             check_models(recipe.model)
         first = False
         check_data(recipe, stage)
+        check_pictures(recipe, stage)
 
 
 def run_eval(recipe: Recipe, run_dir: RunDir, machine: Machine, *, request: StageRequest, recipe_argument: str) -> None:

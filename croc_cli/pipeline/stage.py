@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from croc_cli.console import result, say, show_error
+from croc_cli.console import result, say, say_notes, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined, join_launch
 from croc_cli.launch.layout import joined_layout, resolve_layout
 from croc_cli.launch.model_sources import check_models
+from croc_cli.launch.picture_sample import check_pictures
 from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
 from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run import find_free_port, launch, write_launch_files
@@ -19,6 +20,7 @@ from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, sta
 from croc_cli.names import StageName, stage_name
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir
 
@@ -48,7 +50,7 @@ class StageRequest:
 
 def run_folder(recipe: Recipe, run_dir: Path | None) -> RunDir:
     """Return the run folder: the given one, or the recipe's own."""
-    return RunDir(Path(recipe.runs_folder) / recipe.name if run_dir is None else run_dir)
+    return RunDir(own_path(recipe.runs_folder) / recipe.name if run_dir is None else run_dir)
 
 
 def stage_command(
@@ -66,8 +68,7 @@ def stage_command(
         CrocError: With what the user can do about it.
     """
     loaded = load_recipe(recipe_argument, overrides=overrides)
-    for note in loaded.notes:
-        say(f"note: {note}")
+    say_notes(loaded)
     recipe = loaded.recipe
     machine = inspect_machine()
     if request.dry_run:
@@ -173,8 +174,9 @@ def prepare_stage(
     if plan.start is None and not (run_dir.init / "config.json").is_file():
         check_models(recipe.model)
     check_data(recipe, stage)
-    if note := features_note(recipe, stage):
-        say(note)
+    for note in (check_pictures(recipe, stage), features_note(recipe, stage)):
+        if note:
+            say(f"note: {note}")
     return plan
 
 
@@ -244,13 +246,19 @@ def print_plan(
 
     checks: list[Callable[[], None]] = [
         lambda: check_machine(recipe, stage, machine, command=stage),
-        lambda: check_data(recipe, stage),
+        lambda: _check_data_and_pictures(recipe, stage),
     ]
     for check in checks if in_pipeline else [*checks, check_start]:
         try:
             check()
         except CrocError as error:
             show_error(error.message, error.hint, label="without --dry-run")
+
+
+def _check_data_and_pictures(recipe: Recipe, stage: StageName) -> None:
+    check_data(recipe, stage)
+    if note := check_pictures(recipe, stage):
+        say(f"note: {note}")
 
 
 def check_enabled(recipe: Recipe, stage: StageName) -> None:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, nearest
+from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, nearest, number_meant
 from croc_cli.recipe.schema import Recipe, Section
 
 
@@ -44,6 +44,16 @@ def boolean_issues(values: dict[str, Any], section: type[Section] = Recipe, path
         elif isinstance(value, bool) and {int, float} & set(_leaves(field.annotation)):
             found.append(Issue(here, f"must be {expected(field.annotation, field.metadata)}, not {shown(value)}"))
     return found
+
+
+def key_paths(section: type[Section] = Recipe, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield every key of a recipe that holds a value, as a path; keys of freely named entries are left out."""
+    for name, field in section.model_fields.items():
+        inner = [] if _is_named(field) else list(_sections(field.annotation))
+        if not inner:
+            yield (*path, name)
+        for one in inner:
+            yield from key_paths(one, (*path, name))
 
 
 def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -101,10 +111,21 @@ def _issue(path: KeyPath, section: type[Section] | None, field: FieldInfo | None
     if kind == "finite_number":
         return Issue(path, f"must be finite, not {shown(value)}")
     message = f"must be {expected(field.annotation, field.metadata)}, not {shown(value)}"
-    if kind == "literal_error" and isinstance(value, str):
-        match = nearest(value, [str(choice) for choice in _choices(field.annotation)])
-        message += f"; did you mean {match}?" if match else ""
-    return Issue(path, message)
+    meant = _meant(field, value)
+    return Issue(path, message + (f"; did you mean {meant}?" if meant is not None else ""))
+
+
+def _meant(field: FieldInfo, value: Any) -> str | None:
+    """Return the value that a wrong one most likely stands for, or None."""
+    if isinstance(value, str):
+        choices = [str(choice) for choice in _choices(field.annotation)]
+        if choices and (match := nearest(value, choices)) is not None:
+            return match
+    leaves = set(_leaves(field.annotation))
+    if not leaves & {int, float}:
+        return None
+    is_share = "from 0 to 1" in expected(field.annotation, field.metadata)
+    return number_meant(value, is_share=is_share, is_whole=float not in leaves)
 
 
 def _locate(loc: Sequence[int | str], values: Any) -> tuple[KeyPath, type[Section] | None, FieldInfo | None]:

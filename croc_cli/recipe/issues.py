@@ -1,5 +1,6 @@
 """What is wrong with a recipe: every issue with its key, its file and line, raised together."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -60,9 +61,10 @@ def dotted(path: Iterable[str]) -> str:
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice that a misspelt word most likely means, or None where none is near."""
     known = list(choices)
-    matches = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    lowered = {choice.lower(): choice for choice in known}
+    matches = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     if matches:
-        return matches[0]
+        return lowered[matches[0]]
     parts = [choice for choice in known if word and (word.lower() in choice or choice in word.lower())]
     return parts[0] if len(parts) == 1 else None
 
@@ -74,6 +76,33 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if match is not None:
         return f"did you mean {match}?"
     return f"valid here: {', '.join(known)}" if known else "nothing is valid here"
+
+
+def number_meant(value: object, *, is_share: bool, is_whole: bool) -> str | None:
+    """Return the number that a wrong value most likely stands for, as users write it; None where nothing is likely.
+
+    Percents stand for shares (`75`, `75 %`), a comma for the point or for thousands (`0,75`, `2,048`), k and M for
+    thousands and millions.
+
+    Args:
+        value: What was given where a number was expected.
+        is_share: A number from 0 to 1 is expected.
+        is_whole: A whole number is expected.
+    """
+    match = re.fullmatch(r"([-+]?[\d.,]+(?:e[-+]?\d+)?)\s*([%km]?)", str(value).strip().lower())
+    if match is None:
+        return None
+    digits, unit = match.groups()
+    is_grouped = not is_share and re.fullmatch(r"\d{1,3}(,\d{3})+", digits) is not None
+    try:
+        number = float(digits.replace(",", "" if is_grouped else ".")) * {"k": 1e3, "m": 1e6}.get(unit, 1.0)
+    except ValueError:
+        return None
+    if unit == "%" or (is_share and 1 < number <= 100):
+        number /= 100
+    is_changed = unit != "" or "," in digits or is_share
+    fits = (number == round(number) or not is_whole) and (0 <= number <= 1 or not is_share)
+    return f"{number:.12g}" if is_changed and fits else None
 
 
 def _listed(source: str, lines: Sequence[str]) -> str:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import NO_RECIPE_KEYS
+from croc_cli.recipe.explain import key_paths
 from croc_cli.recipe.find import find_recipe, shown_path
-from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted
+from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted, nearest
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import YamlFile, read_yaml
 
@@ -38,13 +39,15 @@ class Layers:
     Args:
         values: Nested mappings, keyed as the recipe is.
         origins: Origin of every key that was set, of mappings too.
-        issues: What is wrong already: keys given twice, variables that match no key.
+        issues: What is wrong already: keys given twice, variables that match no key of a section.
+        warnings: What changes nothing and was perhaps meant to: variables that name no section.
         rank: That of the newest layer.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     issues: list[Issue] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     rank: int = 0
 
     def put(self, values: Mapping[str, Any], texts: Mapping[KeyPath, str]) -> None:
@@ -106,12 +109,31 @@ def read_files(path: Path) -> Layers:
 def put_environment(layers: Layers, environ: Mapping[str, str]) -> None:
     """Lay the CROC_ variables over the files, each by pydantic-settings' own reading of nested names.
 
-    A variable that names no key is an issue, as a misspelt key in a file is one.
+    A variable whose first word is a section, but which names none of its keys, is an issue, as a misspelt key in a file
+    is one. Any other may belong to another program, so it is a warning.
     """
     own = {name for name in environ if name.upper().startswith(ENVIRONMENT_PREFIX)}
     for variable in sorted(own - NO_RECIPE_KEYS):
         path = tuple(variable[len(ENVIRONMENT_PREFIX) :].lower().split(NESTING))
-        put_text(layers, path, environ[variable], origin=variable)
+        if path[0] in Recipe.model_fields:
+            put_text(layers, path, environ[variable], origin=variable)
+        else:
+            nearby = _nearest_variable(variable)
+            layers.warnings.append(f"{variable} is not a key of a recipe and changes nothing; {nearby}")
+
+
+def _nearest_variable(variable: str) -> str:
+    """Return the variable of a recipe key that a name most likely means, or how such a name is built."""
+    known = {"_".join(path): path for path in key_paths()}
+    near = nearest(variable[len(ENVIRONMENT_PREFIX) :].replace(NESTING, "_"), known)
+    if near is not None:
+        return f"did you mean {variable_of(known[near])}?"
+    return f"keys are written like {variable_of(('align', 'batch', 'micro_size'))}"
+
+
+def variable_of(path: KeyPath) -> str:
+    """Return the environment variable of a recipe key: `CROC_RECONSTRUCT__POOL__SIZE`."""
+    return ENVIRONMENT_PREFIX + NESTING.join(path).upper()
 
 
 def put_text(layers: Layers, path: KeyPath, text: str, *, origin: str) -> None:

@@ -32,12 +32,14 @@ class LoadedRecipe:
             "CROC_RECONSTRUCT__POOL__SIZE", "--pool-size" or "default".
         file: The recipe's own file, the last of its chain.
         notes: What is allowed, yet perhaps not meant; one line each.
+        warnings: What changes nothing, though it looks as if it should; one line each.
     """
 
     recipe: Recipe
     origins: dict[str, str]
     file: Path
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def load_recipe(
@@ -71,7 +73,7 @@ def load_recipe(
         layers.values["name"] = stem
         layers.origins[("name",)] = Origin(f"{shown_path(file)}'s own name", 0)
     recipe = _checked(layers, shown_path(file))
-    return LoadedRecipe(recipe, _origins(recipe, layers), file, notes(recipe))
+    return LoadedRecipe(recipe, _origins(recipe, layers), file, notes(recipe), tuple(layers.warnings))
 
 
 def with_overrides(

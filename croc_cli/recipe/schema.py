@@ -1,4 +1,7 @@
-"""What a recipe may say: one YAML file is one pipeline, and this is every key of it."""
+"""What a recipe may say: one YAML file is one pipeline, and this is every key of it.
+
+A relative path starts in the folder where croc is run; data that is not there is looked for in `data.root`.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -12,6 +15,8 @@ from pydantic import (
     PositiveInt,
     field_serializer,
 )
+
+from croc_cli.pictures import ImageReading
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
@@ -95,9 +100,9 @@ class SourceRecipe(Section):
     source: str | None = Field(
         None, description="Name in the catalogue (`croc data sources`); left out with path: the key's own name"
     )
-    path: str | None = Field(None, description="File or folder of your own, from data.root")
+    path: str | None = Field(None, description="File or folder of your own")
     format: Literal["auto", "llava", "table", "webdataset"] = Field("auto", description="Form of path; auto looks")
-    image_root: str | None = Field(None, description="Folder that image paths start from, from data.root")
+    image_root: str | None = Field(None, description="Folder that image paths start from")
     columns: ColumnsRecipe | None = Field(None, description="For tables; left out: known names are looked for")
     count: PositiveInt | None = Field(None, description="Rows to draw, exactly; left out with fraction: all")
     fraction: Share | None = Field(None, description="Share of the rows to draw")
@@ -117,7 +122,7 @@ class MixData(Section):
     )
     path: str | None = Field(
         None,
-        description="Folder of the mix, from data.root; left out: mixes/ and the preset's name, or recipe and stage",
+        description="Folder of the mix, made in data.root; left out: mixes/ and the preset's name, or recipe and stage",
     )
     seed: NonNegativeInt = Field(0, description="Seed of the order")
     drop_duplicates: bool = Field(False, description="Leave out rows that repeat another's image, question and answers")
@@ -144,6 +149,10 @@ class DataRecipe(Section):
     align: DataSource
     reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
     finetune: DataSource
+    image_reading: ImageReading = Field(
+        "upright",
+        description="upright = EXIF orientation applied, transparency on white; llava = neither, as LLaVA itself",
+    )
     num_workers: NonNegativeInt = Field(4, description="Loader processes per rank; 0 = load in the training process")
     cache_features: str | None = Field(
         None, description="Folder that keeps what the frozen tower makes of pictures; left out: computed at each step"

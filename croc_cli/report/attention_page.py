@@ -8,7 +8,7 @@ from croc_cli.report.charts import Line, line_chart
 from croc_cli.report.labels import distinct_names
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
-from croc_cli.report.svg import Figure, new_axes, to_svg
+from croc_cli.report.svg import WIDE, Figure, new_axes, to_svg
 from croc_cli.run_dir import read_json
 
 _SHARES = ("visual", "instruction", "before", "answer")
@@ -105,17 +105,19 @@ def heatmap(model: Mapping[str, Any], name: str, *, top: float) -> Figure:
         top: Weight that is drawn brightest, the same for all models of a page.
     """
     visual, words = model["visual"], model["instruction_weights"]
-    figure, axes = new_axes(width=8.2, height=3.6, columns=2)
+    figure, axes = new_axes(width=WIDE, height=4.2, columns=2)
     axes[0].get_gridspec().set_width_ratios([3, 1])
     titles = (f"{len(visual[0])} visual tokens", f"{len(words[0])} instruction tokens")
     for axis, weights, title in zip(axes, (visual, words), titles, strict=True):
         # The root lets weak weights be seen; one scale for both halves, so that brightness compares.
         shown = [[min(value / top, 1.0) ** 0.5 for value in row] for row in weights]
-        axis.imshow(shown, cmap="magma", vmin=0, vmax=1, aspect="auto", interpolation="none")
+        drawn = axis.imshow(shown, cmap="magma", vmin=0, vmax=1, aspect="auto", interpolation="none")
         axis.set_title(title)
         axis.grid(visible=False)
         axis.set_xlabel("token that is looked at")
     axes[0].set_ylabel("token of the answer")
+    bar = figure.colorbar(drawn, ax=axes, ticks=[0.0, 0.25**0.5, 1.0], pad=0.01, aspect=30, label="attention weight")
+    bar.ax.set_yticklabels([f"{share * top:.3g}" for share in (0.0, 0.25, 1.0)])
     data: list[list[Any]] = [["answer token", "pictures", *(f"visual {i}" for i in range(len(visual[0])))]]
     data[0] += [f"instruction {i}: {word}" for i, word in enumerate(model["instruction"])]
     for row, count in enumerate(model["counts"]):
@@ -131,7 +133,8 @@ def _grid(model: Mapping[str, Any], name: str, side: int) -> Figure:
     means = [sum(row[place] for row in rows) / len(rows) for place in range(side * side)]
     grid = [means[start : start + side] for start in range(0, side * side, side)]
     figure, axes = new_axes(height=3.4)
-    axes.imshow(grid, cmap="magma", vmin=0, interpolation="none")
+    drawn = axes.imshow(grid, cmap="magma", vmin=0, interpolation="none")
+    figure.colorbar(drawn, ax=axes, label="mean attention weight", shrink=0.8)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)

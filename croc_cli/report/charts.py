@@ -6,16 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from croc_cli.report.metrics_reader import Curve
-from croc_cli.report.svg import HEIGHT, MARKERS, WIDTH, Figure, new_axes, series, to_svg
+from croc_cli.report.svg import HEIGHT, MARKERS, WIDE, WIDTH, Figure, new_axes, series, to_svg
 
-LEGEND: dict[str, Any] = {"handlelength": 1.4, "frameon": False, "fontsize": 8, "labelcolor": MARKERS["ink"]}
+LEGEND: dict[str, Any] = {"handlelength": 1.4, "frameon": False, "fontsize": 10, "labelcolor": MARKERS["ink"]}
 _SMOOTH_FROM = 60
 """Points from which on a noisy curve gets a running mean over it."""
 _SMOOTH_SHARE = 25
 """The running mean takes this many-th part of the points."""
 _SMALL_TICKS = {4: tuple("123456789"), 10: tuple("235"), 100: tuple("25")}
 """Which small ticks of a logarithmic axis have a number: ratio of its ends, below which → first digits."""
-_TICK_CHARACTER, _BESIDE_TICKS = 5.5, 22.0
+_COLUMN_CHARACTERS = 18
+"""Characters of a legend's longest name up to which two names stand beside each other."""
+_LABEL_CHARACTERS = 36
+"""Characters of all labels below a narrow figure's bars from which on they are drawn slanted."""
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 2.5)), (0, (1.2, 1.8)), (0, (7, 2, 1.2, 2)))
+"""Line styles of lines that lie on one another, the lowest first."""
+_SAME_SHARE, _SAME_HEIGHT = 0.5, 0.01
+"""Lines coincide where this share of their points is nearer than this part of the chart's height."""
+_TICK_CHARACTER, _BESIDE_TICKS = 6.1, 25.0
 """Points that a character of a tick's number is wide, and what stands beside it: its mark, the axis' name, paddings."""
 
 
@@ -71,6 +79,7 @@ def line_chart(
     note: str = "",
     zero_line: bool = False,
     along: str = "optimizer step",
+    named: bool = False,
 ) -> Figure | None:
     """Return lines over steps as a figure; None where no line has a point.
 
@@ -85,14 +94,20 @@ def line_chart(
         note: A sentence under it.
         zero_line: Mark zero.
         along: Label of the horizontal axis.
+        named: Show the name of a line that is alone, as elsewhere on the page its colour stands for it.
     """
     drawn = [line for line in lines if line.curve.steps]
     if not drawn:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = new_axes(fixed=True)
-    for line in drawn:
-        _draw_line(axes, line)
+    depths = coinciding(drawn, log=log)
+    for line, depth in zip(drawn, depths, strict=True):
+        _draw_line(axes, line, depth=depth, is_covered=any(other > depth for other in depths))
     axes.set_xlabel(along)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}")
     axes.set_ylabel(unit)
     if zero_line:
         axes.axhline(0, color=MARKERS["muted"], linewidth=0.8)
@@ -107,12 +122,12 @@ def line_chart(
         axes.set_ylim(0, 1.04)
     axes.margins(x=0.01)
     labels = [line.label for line in drawn if line.label]
-    columns = 2 if len(labels) > 4 else 1
+    columns = 2 if len(labels) > 4 and max(map(len, labels)) <= _COLUMN_CHARACTERS else 1
     above = columns > 1 and not whole
     if above:
         _make_room_above(axes, lines=math.ceil(len(labels) / columns))
     make_room_for_ticks(figure, axes)
-    if len(labels) > 1:
+    if len(labels) > 1 or (labels and named):
         axes.legend(loc="upper center" if above else "best", ncols=columns, **LEGEND)
     rows = [[along.split()[-1] if along == "optimizer step" else along, "series", "mean", "lowest", "highest"]]
     for line in drawn:
@@ -133,7 +148,7 @@ def _make_room_above(axes: Any, *, lines: int) -> None:
     """Raise the top of the axes, so that a legend of so many lines lies above what is drawn."""
     axes.get_ylim()  # brings the limits up to date, which the transforms do not
     to_share = axes.transScale + axes.transLimits
-    top = to_share.inverted().transform((0, 1 + 0.1 * lines))[1]
+    top = to_share.inverted().transform((0, 1 + 0.135 * lines))[1]
     axes.set_ylim(top=top)
 
 
@@ -151,9 +166,37 @@ def make_room_for_ticks(figure: Any, axes: Any) -> None:
     figure.subplots_adjust(left=max(figure.subplotpars.left, needed / (72 * figure.get_figwidth())))
 
 
-def _draw_line(axes: Any, line: Line) -> None:
+def coinciding(lines: Sequence[Line], *, log: bool = False) -> list[int]:
+    """Return for each line how many earlier ones it lies on, so that all of them can be drawn visibly.
+
+    Args:
+        lines: In the order in which they are drawn.
+        log: The vertical axis is logarithmic.
+    """
+    points = [
+        {step: math.log(value) if log and value > 0 else value for step, value in zip(c.steps, c.means, strict=True)}
+        for c in (line.curve for line in lines)
+    ]
+    values = [value for one in points for value in one.values()]
+    height = (max(values) - min(values)) if values else 0.0
+    depths: list[int] = []
+    for own in points:
+        below = 0
+        for depth, other in zip(depths, points, strict=False):
+            shared = own.keys() & other.keys()
+            near = sum(abs(own[step] - other[step]) <= _SAME_HEIGHT * height for step in shared)
+            if shared and near >= _SAME_SHARE * len(shared):
+                below = max(below, depth + 1)
+        depths.append(below)
+    return depths
+
+
+def _draw_line(axes: Any, line: Line, *, depth: int, is_covered: bool) -> None:
     curve, colour = line.curve, series(line.colour)
-    style = {"color": colour, "linestyle": (0, (4, 2)) if line.dashed else "-"}
+    dashes = _DASHES[1] if line.dashed and not depth else _DASHES[depth % len(_DASHES)]
+    style: dict[str, Any] = {"color": colour, "linestyle": dashes}
+    if is_covered and not depth:
+        style["linewidth"] = 3.2  # seen between and beside the dashes of what lies on it
     if line.band:
         axes.fill_between(curve.steps, curve.lows, curve.highs, color=colour, alpha=0.18, linewidth=0)
     marker = {"marker": "o", "markersize": 3} if len(curve.steps) < 12 else {}
@@ -200,7 +243,7 @@ def bar_chart(
     solid = [one for one in bars if not one.tick]
     if not categories or not any(one.values for one in bars):
         return None
-    figure, axes = new_axes(width=WIDTH * (1.9 if wide else 1), height=HEIGHT)
+    figure, axes = new_axes(width=WIDE if wide else WIDTH, height=HEIGHT)
     width = 0.8 / max(len(solid), 1)
     for index, one in enumerate(solid):
         places = [place - 0.4 + width * (index + 0.5) for place, kind in enumerate(categories) if kind in one.values]
@@ -217,7 +260,7 @@ def bar_chart(
         left, right = [place - 0.45 for place in places], [place + 0.45 for place in places]
         axes.hlines(values, left, right, color=colour, linewidth=1.4, linestyle=style, label=one.label)
     axes.set_xticks(range(len(categories)), [kind.replace("_", " ") for kind in categories])
-    if sum(map(len, categories)) > 45 * (1.9 if wide else 1):
+    if sum(map(len, categories)) > _LABEL_CHARACTERS * (WIDE / WIDTH if wide else 1):
         axes.tick_params(axis="x", rotation=30)
     axes.grid(visible=False, axis="x")
     axes.set_ylabel(unit)

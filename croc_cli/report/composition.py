@@ -1,8 +1,8 @@
-"""What each stage was trained on (the paper's Fig. 9): samples by source, with and without picture."""
+"""What each stage was trained on (the paper's Fig. 9): its samples by source, with and without picture."""
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from pydantic import ValidationError
 
 from croc_cli.errors import CrocError
 from croc_cli.names import STAGES, stage_name
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.charts import legend_below
-from croc_cli.report.run_data import RunData
+from croc_cli.report.page import PageSection, PageTable
+from croc_cli.report.run_data import RunData, StageData
 from croc_cli.report.svg import MARKERS, Figure, new_axes, series, to_svg
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import read_manifest
@@ -46,7 +48,8 @@ def stage_composition(recipe: Mapping[str, Any], stage: str) -> tuple[dict[str, 
         return ({task: total - text} | ({TEXT_ONLY: text} if text else {})), ""
     if source.get("kind") == "mix":
         return mix_composition(recipe, stage), ""
-    return file_composition(Path(str(source.get("path", ""))).expanduser(), limit=source.get("num_samples"))
+    root = str(data.get("root", "data")) if isinstance(data, Mapping) else "data"
+    return file_composition(data_path(root, str(source.get("path", ""))), limit=source.get("num_samples"))
 
 
 def mix_composition(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:
@@ -110,21 +113,45 @@ def _folder(image: bytes) -> str:
     return "/".join(named) or "pictures"
 
 
-def composition_figures(runs: list[RunData]) -> list[Figure]:
-    """Return one bar for each stage of the first run, cut into the sources of its samples."""
-    run = runs[0]
+def trained_samples(stage: StageData, epoch: float) -> float:
+    """Return the samples that a stage was trained on, one that came twice counted twice.
+
+    Args:
+        stage: With the steps that it took.
+        epoch: Samples of one epoch.
+    """
+    section = stage.recipe.get(stage.name)
+    batch = section.get("batch") if isinstance(section, Mapping) else None
+    size = batch.get("global_size") if isinstance(batch, Mapping) else None
+    if not isinstance(section, Mapping) or not isinstance(size, int) or not stage.metrics.max_step:
+        return epoch
+    used = float(stage.metrics.max_step * size)
+    # without a number of steps, the last batch of the last epoch is as large as what is left
+    whole = epoch * float(section.get("epochs") or 1.0)
+    return used if section.get("max_steps") else min(used, whole)
+
+
+def trained_on(run: RunData) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Return the samples that each stage was trained on, by source, and what is to be known of them."""
     parts: dict[str, dict[str, float]] = {}
-    notes = [f"Of {run.label}."] if len(runs) > 1 else []
-    for stage in STAGES:
-        found = run.stages.get(stage)
-        counts, note = stage_composition(found.recipe, stage) if found else ({}, "")
-        if counts:
-            parts[stage] = counts
+    notes = []
+    for stage in (found for name in STAGES if (found := run.stages.get(name)) is not None):
+        counts, note = stage_composition(stage.recipe, stage.name)
+        if epoch := sum(counts.values()):
+            factor = trained_samples(stage, epoch) / epoch
+            parts[stage.name] = {name: number * factor for name, number in counts.items()}
         if note:
-            notes.append(f"{stage}: {note[0].lower()}{note[1:]}")
+            notes.append(f"{stage.name}: {note[0].lower()}{note[1:]}")
+    return parts, notes
+
+
+def composition_section(runs: Sequence[RunData]) -> PageSection:
+    """Return the section of what each stage of the first run was trained on: a bar for each stage, and the numbers."""
+    run = runs[0]
+    parts, notes = trained_on(run)
     if not parts:
-        return []
-    figure, axes = new_axes(height=1.5 + 0.42 * len(parts))
+        return PageSection("Data")
+    figure, axes = new_axes(height=1.6 + 0.5 * len(parts))
     names = list(dict.fromkeys(name for counts in parts.values() for name in counts))
     for row, counts in enumerate(parts.values()):
         left, total = 0.0, sum(counts.values())
@@ -138,9 +165,20 @@ def composition_figures(runs: list[RunData]) -> list[Figure]:
     axes.xaxis.set_major_formatter(lambda value, _position: f"{100 * value:g} %")
     axes.grid(visible=False, axis="y")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    legend_below(figure, list(handles.values()), list(handles))
+    legend_below(figure, list(handles.values()), list(handles), columns=1 if max(map(len, handles)) > 16 else 2)
     rows: list[list[Any]] = [["stage", "source", "samples"]]
     rows += [[stage, name, round(number)] for stage, counts in parts.items() for name, number in counts.items()]
     title = "what each stage was trained on (Fig. 9)"
     svg = to_svg(figure, name="data-composition", description=title)
-    return [Figure("data-composition", title, svg, rows, " ".join(["Samples of one epoch.", *notes]))]
+    note = " ".join([*([f"Of {run.label}."] if len(runs) > 1 else []), *notes])
+    table = [["stage", "source", "samples", "share"]]
+    for stage, counts in parts.items():
+        total = sum(counts.values())
+        table += [[stage, name, f"{number:,.0f}", f"{number / total:.1%}"] for name, number in counts.items()]
+    return PageSection(
+        "Data",
+        "Samples that went through each stage's steps; one that came twice counts twice. Sources have the shares that"
+        " they have in the data.",
+        figures=[Figure("data-composition", title, svg, rows, note)],
+        tables=[PageTable("data-sources", "samples trained on", table)],
+    )

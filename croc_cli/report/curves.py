@@ -34,10 +34,15 @@ def _present(figures: Sequence[Figure | None]) -> list[Figure]:
 def loss_figures(runs: Sequence[RunData]) -> list[Figure]:
     """Return the loss terms of every stage, and the gradient norm."""
     figures: list[Figure | None] = []
+    several = len(runs) > 1
     for stage in STAGES:
         lines = _lines(runs, stage, "caption_loss", smooth=True)
         what = "answers" if stage == "finetune" else "captions"
-        figures.append(line_chart(f"{stage}-caption-loss", f"{stage}: loss of the {what}", lines, unit="nats a token"))
+        figures.append(
+            line_chart(
+                f"{stage}-caption-loss", f"{stage}: loss of the {what}", lines, unit="nats a token", named=several
+            )
+        )
     figures.append(
         line_chart(
             "reconstruction-loss",
@@ -45,6 +50,7 @@ def loss_figures(runs: Sequence[RunData]) -> list[Figure]:
             _lines(runs, "reconstruct", "reconstruction_loss", smooth=True),
             unit="distance to the target",
             note="Over masked positions, as the recipe measures it.",
+            named=several,
         )
     )
     figures.append(
@@ -55,6 +61,7 @@ def loss_figures(runs: Sequence[RunData]) -> list[Figure]:
             unit="1 − loss / loss of the mean token",
             zero_line=True,
             note="Zero is as good as predicting the mean visual token; below zero is worse. Over the last 50 steps.",
+            named=several,
         )
     )
     return _present(figures)
@@ -76,7 +83,8 @@ def optimizer_figures(runs: Sequence[RunData]) -> list[Figure]:
     figures += _throughput(runs)
     for stage in STAGES:
         lines = _lines(runs, stage, "gradient_norm", smooth=True)
-        figures.append(line_chart(f"{stage}-gradient-norm", f"{stage}: gradient norm", lines, unit="norm", log=True))
+        title, named = f"{stage}: gradient norm", len(runs) > 1
+        figures.append(line_chart(f"{stage}-gradient-norm", title, lines, unit="norm", log=True, named=named))
     shares = [
         Line(
             f"{run.label}: {part}" if len(runs) > 1 else part,
@@ -101,13 +109,14 @@ def _throughput(runs: Sequence[RunData]) -> list[Figure | None]:
             Line(stage, curve_of(runs[0], stage, "tokens_per_second"), index) for index, stage in enumerate(STAGES)
         ]
         lines = [Line(line.label, line.curve, line.colour, smooth=True) for line in lines]
-        return [line_chart("throughput", "throughput", lines, unit="tokens a second")]
+        return [line_chart("throughput", "throughput", lines, unit="tokens a second", named=True)]
     return [
         line_chart(
             f"{stage}-throughput",
             f"{stage}: throughput",
             _lines(runs, stage, "tokens_per_second", smooth=True),
             unit="tokens a second",
+            named=True,
         )
         for stage in STAGES
     ]
@@ -161,7 +170,7 @@ def pool_figures(runs: Sequence[RunData]) -> list[Figure]:
     )
     for key, name, title, unit, percent in charts:
         lines = _lines(runs, "reconstruct", key, smooth=key == "assignment_cost")
-        figures.append(line_chart(name, title, lines, unit=unit, percent=percent))
+        figures.append(line_chart(name, title, lines, unit=unit, percent=percent, named=several))
     return _present(figures)
 
 

@@ -1,11 +1,13 @@
 """What a data set is made of, as a page with figures, and as one PNG."""
 
+import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from croc_cli.place import check_place, put_bytes
 from croc_cli.report.charts import Bars, bar_chart
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import ROLES, Figure
@@ -49,6 +51,7 @@ def write_data_page(stats: DataStats, table: list[list[str]], folder: Path) -> P
         ],
         made_from=[str(stats.path)],
     )
+    check_place(folder / OVERVIEW_FILE)
     file = write_page(page, folder)
     _write_overview(counts, folder / OVERVIEW_FILE, title=f"{stats.path.name}: {stats.rows:,} rows")
     return file
@@ -117,4 +120,6 @@ def _write_overview(counts: dict[str, tuple[str, str, dict[str, int]]], file: Pa
         axes.set_xlabel(unit, fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png")
+    put_bytes(file, content.getvalue())

@@ -6,13 +6,17 @@ steps that double in width when there are too many, so that memory does not grow
 
 import json
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 MAX_BINS = 600
 """Points of a curve at most; a card on the page is a few hundred pixels wide."""
+WINDOW = 50
+"""Steps at the end of a stage over which its headline losses are averaged: a single step's depend on its samples."""
+_LAST_BYTES = 1 << 18
 _NOT_CURVES = frozenset({"step", "total_steps", "skipped", "seconds_left"})
 
 
@@ -45,6 +49,7 @@ class Metrics:
         num_repeated: Rows of a step that an earlier row had reached already.
         num_skipped: Steps that the optimizer skipped.
         max_step: Highest step.
+        recent: The last `WINDOW` rows.
     """
 
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -55,6 +60,11 @@ class Metrics:
     num_repeated: int = 0
     num_skipped: int = 0
     max_step: int = 0
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def recent_mean(self, key: str) -> float | None:
+        """Return the mean of a key over the last rows; None where none of them has a number."""
+        return mean_of(self.recent, key)
 
     def notes(self) -> list[str]:
         """Return what a reader of the curves should know, one line each."""
@@ -133,6 +143,7 @@ def read_metrics(path: Path, *, max_bins: int = MAX_BINS) -> Metrics:
             metrics.max_step = max(metrics.max_step, step)
             metrics.num_skipped += bool(row.get("skipped"))
             metrics.last = row
+            metrics.recent.append(row)
             while (step - 1) // width >= max_bins:
                 width *= 2
                 for one in bins.values():
@@ -140,6 +151,31 @@ def read_metrics(path: Path, *, max_bins: int = MAX_BINS) -> Metrics:
             metrics.num_not_finite += _count(row, "", (step - 1) // width, bins)
     metrics.curves = {key: one.curve(width) for key, one in bins.items() if one.cells}
     return metrics
+
+
+def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
+    """Return the last rows of a metrics.jsonl, reading its end alone; a missing file has none."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            length = _LAST_BYTES
+            while True:
+                start = max(0, size - length)
+                stream.seek(start)
+                lines = stream.read(size - start).split(b"\n")
+                rows = [row for line in (lines[1:] if start else lines) if (row := _row(line)) is not None]
+                if len(rows) >= count or not start:
+                    return rows[-count:]
+                length *= 4
+    except OSError:
+        return []
+
+
+def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    """Return the mean of a key's finite numbers; None where no row has one."""
+    values = [row.get(key) for row in rows]
+    numbers = [value for value in values if isinstance(value, float | int) and math.isfinite(value)]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from croc_cli.report.page import PageSection, Panel, Strip
-from croc_cli.report.svg import MARKERS, Figure, new_axes, to_svg
+from croc_cli.report.charts import legend_below
+from croc_cli.report.page import ColourScale, PageSection, Panel, Strip
+from croc_cli.report.svg import MARKERS, WIDE, Figure, new_axes, to_svg
 from croc_cli.run_dir import read_json
 
 FOLDER = "figures"
@@ -21,6 +22,11 @@ _PANELS = {
     "pool": "pool tokens in their place",
     "reconstructed": "what the LLM put back",
 }
+
+EXPLAINED = "explained share"
+_VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+"""matplotlib's colour map of that name, at equal distances."""
+EXPLAINED_SCALE = ColourScale("explained share 0 or less", "1", _VIRIDIS)
 
 
 def model_section(run_root: Path) -> PageSection:
@@ -57,10 +63,11 @@ def _strip(folder: Path, index: int, entry: Mapping[str, Any], content: Mapping[
     words.append(("in the data", str(entry.get("truth") or "–")))
     if explained and len(explained) == len(masked):
         side = int(content.get("side") or 1)
-        panels.append(Panel("explained share", explained_panel(panels[0].png, side, masked, explained)))
+        panels.append(Panel(EXPLAINED, explained_panel(panels[0].png, side, masked, explained)))
         mean = sum(explained) / len(explained)
         words.append(("explained", f"{mean:.2f} over {len(masked)} of {side * side} tokens"))
-    return Strip(f"masked-picture-{index}", panels, words)
+    scale = EXPLAINED_SCALE if len(panels) > 1 and panels[-1].label == EXPLAINED else None
+    return Strip(f"masked-picture-{index}", panels, words, scale)
 
 
 def explained_panel(picture: bytes, side: int, masked: Sequence[int], explained: Sequence[float]) -> bytes:
@@ -100,7 +107,7 @@ def mask_figure(attention: Mapping[str, Any]) -> Figure | None:
     if not tokens or len(rows) != len(tokens) or any(len(row) != len(tokens) for row in rows):
         return None
     kept, thinned = shown_tokens(tokens)
-    figure, axes = new_axes(width=8.2, height=4.4, columns=2)
+    figure, axes = new_axes(width=WIDE, height=5.2, columns=2)
     names = ("causal, as in LLaVA", f"{attention.get('kind')}, as this stage trains")
     causal = ["1" * (place + 1) + "0" * (len(tokens) - place - 1) for place in range(len(tokens))]
     for axis, name, mask in zip(axes, names, (causal, rows), strict=True):
@@ -110,6 +117,11 @@ def mask_figure(attention: Mapping[str, Any]) -> Figure | None:
         axis.grid(visible=False)
         _mark_kinds(axis, [tokens[place] for place in kept])
     title = "who may attend to whom (Fig. 3)"
+    from matplotlib.patches import Patch
+
+    used = [kind for kind in _KINDS if kind in tokens]
+    patches = [Patch(color=_COLOURS[kind]) for kind in used]
+    legend_below(figure, patches, [f"{_KINDS[kind]} tokens" for kind in used], columns=len(used))
     note = "Row: the token that looks. Column: what it looks at. Coloured: may attend."
     if thinned:
         note += f" Of {tokens.count('v'):,} visual tokens every {thinned}th is drawn."

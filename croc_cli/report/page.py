@@ -1,13 +1,14 @@
 """Puts figures, tables and pictures into one HTML file that needs nothing else, their files beside it."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
+from croc_cli.place import check_place, put_bytes
 from croc_cli.redact import redact
 from croc_cli.report.svg import Figure, standalone, to_csv, variables
 
@@ -76,6 +77,20 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class ColourScale:
+    """What the colours of a picture mean.
+
+    Args:
+        low, high: Words beside its ends.
+        colours: From low to high, as CSS writes them.
+    """
+
+    low: str
+    high: str
+    colours: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Strip:
     """Pictures beside each other, with the words that belong to them.
 
@@ -83,11 +98,37 @@ class Strip:
         name: Of the files.
         panels: The pictures, in order.
         words: (label, text) pairs under them.
+        scale: What colours of the last picture mean; None where they are those of a photograph.
     """
 
     name: str
     panels: Sequence[Panel]
     words: Sequence[tuple[str, str]] = ()
+    scale: ColourScale | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A figure, a table or a strip of pictures at its place on the page, whose rows have six columns.
+
+    Args:
+        kind: What it holds.
+        content: That.
+        place: `third`, `pair` (a third that begins a row of two), `two-thirds` or `wide`.
+        last: The last of an odd number of thirds, which stands alone where only two fit beside each other.
+    """
+
+    kind: Literal["figure", "table", "strip"]
+    content: Figure | PageTable | Strip
+    place: str
+    last: bool = False
+
+
+def thirds_in_rows(count: int) -> list[str]:
+    """Return the place of each of so many narrow cards: rows of three, and no card alone in a row of its own."""
+    pairs = {0: 0, 1: 2, 2: 1}[count % 3] if count > 1 else 0
+    threes = ["third"] * (count - 2 * pairs)
+    return threes + ["pair", "third"] * pairs
 
 
 @dataclass
@@ -114,6 +155,26 @@ class PageSection:
     def empty(self) -> bool:
         """Whether there is nothing to show."""
         return not (self.figures or self.tables or self.strips or self.lines)
+
+    @property
+    def cards(self) -> list[Card]:
+        """What it holds, in order: tables, then what takes the page's width, then narrow cards."""
+        narrow: list[tuple[Literal["figure", "strip"], Figure | Strip]] = []
+        narrow += [("strip", strip) for strip in self.strips if len(strip.panels) == 1]
+        narrow += [("figure", figure) for figure in self.figures if not figure.wide]
+        cards = [Card("table", table, "wide") for table in self.tables]
+        wide = [Card("strip", strip, "wide") for strip in self.strips if len(strip.panels) != 1]
+        wide += [Card("figure", figure, "wide") for figure in self.figures if figure.wide]
+        if len(narrow) == 1 and cards:
+            cards[-1] = replace(cards[-1], place="two-thirds")
+            return [*cards, Card(*narrow[0], "third", last=True), *wide]
+        places = thirds_in_rows(len(narrow))
+        odd = len(narrow) % 2 == 1
+        thirds = [
+            Card(*one, place, last=odd and number == len(narrow))
+            for number, (one, place) in enumerate(zip(narrow, places, strict=True), start=1)
+        ]
+        return [*cards, *wide, *thirds]
 
 
 @dataclass
@@ -142,39 +203,41 @@ def write_page(page: Page, folder: Path) -> Path:
 
     Args:
         page: What it shows.
-        folder: Where; made where it is not there. Files of an older page of the same name are replaced.
+        folder: Where; made where it is not there. Files of an older page are replaced.
 
     Returns:
         The page's file.
 
     Raises:
-        UsageError: The folder cannot be written to.
+        UsageError: The folder cannot be written to, or holds a file of one of the names that croc did not make.
         RunError: A library that draws the page is missing.
     """
     shown = [section for section in page.sections if not section.empty]
     text = render(page, shown)
+    files = {name: content for section in shown for name, content in _files(section)}
+    files[PAGE_FILE] = redact(text).encode()
+    for name in files:  # all of them first: half a page must not lie among a user's files
+        check_place(folder / name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for section in shown:
-            _write_files(section, folder)
-        unfinished = folder / f".{PAGE_FILE}.unfinished"
-        unfinished.write_text(redact(text), encoding="utf-8")
-        return unfinished.replace(folder / PAGE_FILE)
+        for name, content in files.items():
+            put_bytes(folder / name, content)
+        return folder / PAGE_FILE
     except OSError as error:
         raise UsageError(
             f"the report cannot be written to {folder}: {error.strerror}", hint="--out DIR writes it elsewhere"
         ) from error
 
 
-def _write_files(section: PageSection, folder: Path) -> None:
+def _files(section: PageSection) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the files that lie beside the page."""
     for figure in section.figures:
-        (folder / f"{figure.name}.svg").write_text(redact(standalone(figure.svg)), encoding="utf-8")
-        (folder / f"{figure.name}.csv").write_text(redact(to_csv(figure.rows)), encoding="utf-8")
+        yield f"{figure.name}.svg", redact(standalone(figure.svg)).encode()
+        yield f"{figure.name}.csv", redact(to_csv(figure.rows)).encode()
     for table in section.tables:
-        (folder / f"{table.name}.csv").write_text(redact(to_csv(table.for_csv())), encoding="utf-8")
+        yield f"{table.name}.csv", redact(to_csv(table.for_csv())).encode()
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
-            (folder / f"{strip.name}-{number}.png").write_bytes(panel.png)
+            yield f"{strip.name}-{number}.png", panel.png
 
 
 def render(page: Page, sections: Sequence[PageSection]) -> str:

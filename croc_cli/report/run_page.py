@@ -5,10 +5,11 @@ from pathlib import Path
 
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import STAGES
-from croc_cli.report.composition import composition_figures
+from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
 from croc_cli.report.labels import distinct_names
+from croc_cli.report.metrics_reader import WINDOW
 from croc_cli.report.model_figures import model_section
 from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, write_page
 from croc_cli.report.run_data import RunData, read_run
@@ -71,7 +72,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
         ),
         *([] if several else [model_section(runs[0].root)]),
         PageSection("Optimizer and speed", figures=optimizer_figures(drawn)),
-        PageSection("Data", figures=composition_figures(drawn)),
+        composition_section(drawn),
         _recipes(runs),
     ]
     return page
@@ -127,8 +128,6 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
     ]
     for run in runs:
         for name, stage in run.stages.items():
-            losses = stage.summary.get("losses") or {}
-            last = {**stage.metrics.last, **{key: value for key, value in losses.items() if value is not None}}
             speed = stage.metrics.curves.get("tokens_per_second")
             trains = name in STAGES
             cells = [
@@ -136,12 +135,12 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
                 f"{stage.metrics.max_step:,}" if stage.metrics.max_step else "",
                 format_seconds(stage.seconds) if stage.seconds else "–",
                 f"{sum(speed.means) / len(speed.means):,.0f}" if speed else "",
-                _number(last.get("caption_loss")) if trains else "",
-                _number(last.get("reconstruction_loss")) if trains else "",
+                _number(stage.metrics.recent_mean("caption_loss")) if trains else "",
+                _number(stage.metrics.recent_mean("reconstruction_loss")) if trains else "",
                 "; ".join(health_lines(stage.summary)) if stage.finished or not trains else "not finished",
             ]
             rows.append([*([run.label] if several else []), *cells])
-    return [PageTable("stages", "stages", rows, "Losses are those of the last step.", words_last=True)]
+    return [PageTable("stages", "stages", rows, f"Losses are means over the last {WINDOW} steps.", words_last=True)]
 
 
 def _number(value: object) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import STAGES
+from croc_cli.report.metrics_reader import WINDOW, last_rows, mean_of
 from croc_cli.run_dir import RunDir, StageDir, read_json
+from croc_cli.words import counted
 
 Table = list[list[str]]
 NONE = "–"
@@ -37,7 +39,7 @@ def stage_table(run: RunDir) -> str:
         seconds = stage_seconds(stage)
         total += seconds or 0.0
         summary = read_json(stage.summary_file)
-        losses = _mapping(summary.get("losses"))
+        losses = recent_losses(stage)
         rows.append(
             [
                 name,
@@ -51,7 +53,15 @@ def stage_table(run: RunDir) -> str:
     if len(rows) == 1:
         return f"{run.root} holds no stage yet"
     rows.append(["total", "", format_seconds(total), "", "", ""])
-    return format_table(rows)
+    return f"{format_table(rows)}\nlosses are means over the last {WINDOW} steps"
+
+
+def recent_losses(stage: StageDir) -> dict[str, float]:
+    """Return a stage's losses, each the mean over its last steps; those that it has."""
+    rows: Sequence[Mapping[str, Any]] = last_rows(stage.metrics_file)
+    rows = rows or [_mapping(read_json(stage.summary_file).get("losses"))]
+    found = {key: mean_of(rows, key) for key in ("loss", "caption_loss", "reconstruction_loss")}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def stage_seconds(stage: StageDir) -> float | None:
@@ -83,29 +93,30 @@ def health_lines(summary: Mapping[str, Any]) -> list[str]:
     if (share := health.get("assignment_share")) is not None:
         lines.append(f"assignment {share:.0%} of the time")
     names = {
-        "bad_images": "images that did not open",
-        "skipped_steps": "steps skipped",
-        "truncated_samples": "samples cut",
-        "dropped_samples": "samples dropped",
+        "bad_images": ("image that did not open", "images that did not open"),
+        "skipped_steps": ("step skipped", "steps skipped"),
+        "truncated_samples": ("sample cut", "samples cut"),
+        "dropped_samples": ("sample dropped", "samples dropped"),
     }
     counts = _mapping(summary.get("counts"))
-    lines += [f"{counts[key]:,} {phrase}" for key, phrase in names.items() if counts.get(key)]
+    lines += [counted(counts[key], *phrases) for key, phrases in names.items() if counts.get(key)]
     return lines
 
 
 def format_stage_end(stage: StageDir, *, seconds: float) -> str:
     """Return the lines that end a stage command: time, last losses, health, checkpoint."""
     summary = read_json(stage.summary_file)
-    losses = _mapping(summary.get("losses"))
+    losses = recent_losses(stage)
     figures = [
         f"{name.replace('_', ' ')} {value:.3f}"
         for name, value in losses.items()
-        if isinstance(value, int | float) and (name != "loss" or losses.get("reconstruction_loss") is not None)
+        if name != "loss" or "reconstruction_loss" in losses
     ]
-    steps = f"{summary['steps']:,} steps in " if summary.get("steps") else ""
+    steps = f"{counted(summary['steps'], 'step')} in " if summary.get("steps") else ""
     line = f"{stage.name}: {steps}{format_seconds(seconds)}"
     if figures:
-        line += " · " + " · ".join(figures)
+        window = len(last_rows(stage.metrics_file))
+        line += " · " + " · ".join(figures) + (f" (mean of the last {window} steps)" if window > 1 else "")
     lines = [line]
     if health := health_lines(summary):
         lines.append(f"{stage.name}: " + "; ".join(health))

@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted
+from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted, handed_on
 from croc_cli.redact import guard_streams, redact
 from croc_cli.run_dir import StageDir
 
@@ -40,15 +40,18 @@ def keep_room(stage_dir: StageDir) -> Path:
 
 def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> int:
     """Write what went wrong where the launching process looks for it, and return the exit code."""
-    known = isinstance(error, CrocError)
     exit_code = error.exit_code if isinstance(error, CrocError) else EXIT_RUN_FAILED
     rank = int(os.environ.get("RANK", "0"))
+    message, hint, whole = f"{type(error).__name__}: {error}", None, "".join(traceback.format_exception(error))
+    if isinstance(error, CrocError):
+        message, hint = handed_on(error.message)
+        hint = error.hint or hint
     record = {
         "rank": rank,
-        "message": error.message if isinstance(error, CrocError) else f"{type(error).__name__}: {error}",
-        "hint": error.hint if isinstance(error, CrocError) else None,
+        "message": message,
+        "hint": hint,
         "exit_code": exit_code,
-        "traceback": None if known else "".join(traceback.format_exception(error)),
+        "traceback": None if isinstance(error, CrocError) else whole,
         "uptime": time.monotonic(),  # of this machine; which rank failed first must not hang on a clock that jumps
     }
     with suppress(OSError):
@@ -57,7 +60,8 @@ def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> 
         stage_dir.failures.mkdir(exist_ok=True)
         stage_dir.failure_file(rank).write_text(redact(json.dumps(record, indent=1)), encoding="utf-8")
     if not isinstance(error, Interrupted):
-        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+        known = f"error: {message}" + (f"\nhint: {hint}" if hint else "")
+        print(known if isinstance(error, CrocError) else whole, file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -48,8 +48,9 @@ def attention_of_model(model: LoadedModel, images: Sequence[str], question: str,
     found: list[tuple[str, AnswerAttention]] = []
     bad: list[str] = []
     for name in images:
+        picture = PathImage(Path(name), reading=model.metadata.image_reading)
         try:
-            found.append((name, attend_to_picture(model, prompt, PathImage(Path(name)), max_new_tokens=num_tokens)))
+            found.append((name, attend_to_picture(model, prompt, picture, max_new_tokens=num_tokens)))
         except BadImageError as error:
             bad.append(str(error))
     if not found:

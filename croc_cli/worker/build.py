@@ -23,6 +23,7 @@ from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
 from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
@@ -82,12 +83,20 @@ def build_dataset(
             f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
         )
     if isinstance(source, LlavaJsonData):
-        return LlavaJsonDataset(source.path, source.image_folder, num_samples=source.num_samples, seed=seed)
+        return LlavaJsonDataset(
+            data_path(recipe.data.root, source.path),
+            data_path(recipe.data.root, source.image_folder),
+            num_samples=source.num_samples,
+            seed=seed,
+            reading=recipe.data.image_reading,
+        )
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
         key = None if tokenizer is None else tokenizer_key(tokenizer, stage_section(recipe, stage).template)
         lengths = None if key is None else find_lengths(folder, key)
-        return MixDataset(folder, lengths=lengths, num_visual_tokens=num_visual_tokens)
+        return MixDataset(
+            folder, lengths=lengths, num_visual_tokens=num_visual_tokens, reading=recipe.data.image_reading
+        )
     return SceneDataset(
         source.task,
         num_samples=source.num_samples,

@@ -14,10 +14,11 @@ from croc_cli.checkpoint.metadata import METADATA_FILE, CheckpointMetadata, comb
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
-from croc_cli.errors import CrocError, RunError
+from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.model.build import assemble, find_model
 from croc_cli.model.projector import CaptionedPictures
 from croc_cli.names import StageName
+from croc_cli.place import is_there
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
@@ -71,6 +72,8 @@ def ensure_assembled(
         if json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("made_from") == made_from:
             return
         folder.rename(folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    elif is_there(folder):
+        raise UsageError(f"{folder} is there, and croc did not make it", hint="move it away, then run it again")
     tower = find_model(recipe.model.vision_tower, part="vision_tower", revision=recipe.model.vision_tower_revision)
     llm = find_model(recipe.model.llm, part="llm", revision=recipe.model.llm_revision)
     image_processor = build_image_processor(tower, section.image_aspect)
@@ -105,6 +108,7 @@ def ensure_assembled(
         weights_sha256=combine_hashes(files),
         visual_norm=recipe.model.visual_norm,
         image_aspect=section.image_aspect,
+        image_reading=recipe.data.image_reading,
         extra={"made_from": made_from, LLM_TEMPLATE_KEY: AutoTokenizer.from_pretrained(llm).chat_template},
     ).write(growing)
     growing.rename(folder)

@@ -26,6 +26,7 @@ from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
 from croc_cli.recipe.load import load_resolved
+from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe, ReconstructStage
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
@@ -113,7 +114,7 @@ def run_training(
     if preflight is not None:
         preflight.begin()
     if recipe.data.cache_features is not None:
-        use_feature_cache(parts, Path(recipe.data.cache_features), device=device, say=say)
+        use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
     POSITION.at("making the engine")
     engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
@@ -245,6 +246,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         visual_norm=recipe.model.visual_norm,
         template=section.template,
         image_aspect=section.image_aspect,
+        image_reading=recipe.data.image_reading,
         extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},
     )
 

@@ -71,7 +71,7 @@ def bomb(file):
     [
         ("missing", "no such file"),
         ("folder", "a folder, expected a file"),
-        ("pipe", "no regular file, expected a file"),
+        ("pipe", "a pipe, expected a file"),
         ("truncated", "bad.png: .*"),
         ("bomb", "60000 × 60000 pixels|bomb"),
         ("text", "not an image that can be read"),

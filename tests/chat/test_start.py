@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from croc_cli.chat.start import ChatRequest, read_prompt, recipe_defaults, run_chat
 from croc_cli.commands import chat as chat_command
-from croc_cli.console import CrocGroup
+from croc_cli.commands.groups import CrocGroup
 from croc_cli.errors import UsageError
 
 

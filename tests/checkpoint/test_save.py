@@ -21,6 +21,7 @@ from croc_cli.checkpoint.save import (
     step_folder_name,
 )
 from croc_cli.errors import RunError
+from croc_cli.place import mark_folder
 from tests.tiny import make_tiny_model, make_tiny_processor
 
 RECIPE = "name: tiny\n"
@@ -239,6 +240,7 @@ def test_the_newest_checkpoints_stay_and_only_the_newest_can_resume(tmp_path, pa
 def test_keeping_one_removes_every_older_one(tmp_path):
     for step in (1, 2, 3):
         (tmp_path / step_folder_name(step)).mkdir()
+        mark_folder(tmp_path / step_folder_name(step), "checkpoint")
     prune_checkpoints(tmp_path, 1)
     assert names(tmp_path) == ["step-00000003"]
 
@@ -256,8 +258,11 @@ def test_a_checkpoint_that_was_being_replaced_comes_back(tmp_path):
     (tmp_path / ".step-00000001.old").mkdir()
     (tmp_path / ".step-00000001.old" / "croc.json").write_text("{}")
     (tmp_path / ".step-00000001.tmp").mkdir()
+    mark_folder(tmp_path / ".step-00000001.tmp", "checkpoint")
+    (tmp_path / ".step-00000002.tmp").mkdir()
+    (tmp_path / ".step-00000002.tmp" / "photo.jpg").write_text("the user's")
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == ["step-00000001"]
+    assert names(tmp_path) == [".step-00000002.tmp", "step-00000001"]
     assert names(tmp_path / "step-00000001") == ["croc.json"]
 
 

@@ -28,7 +28,17 @@ def test_without_arguments_croc_shows_its_help() -> None:
         (("reconstruct", "--pool-siz", "3"), "No such option: --pool-siz", "did you mean --pool-size"),
         (("--verson",), "No such option: --verson", "did you mean --version?"),
         (("recnstruct",), "No such command 'recnstruct'. Did you mean 'reconstruct'?", "croc --help"),
-        (("align", "--steps", "many"), "Invalid value for '--steps'", "`croc align --help`"),
+        (("align", "--steps", "many"), "--steps many: must be a whole number", "`croc align --help`"),
+        (("align", "--steps", "1k"), "--steps 1k: must be a whole number; did you mean 1000?", "`croc align --help`"),
+        (("align", "--gpus", "0"), "--gpus 0: must be at least 1", "`croc align --help`"),
+        (("plan", "--utilisation", "40"), "--utilisation 40: must be at most 1; did you mean 0.4?", "croc plan"),
+        (("reconstruct", "nano", "--mask", "75"), "not '75'; did you mean 0.75?", ""),
+        (("reconstruct", "nano", "--mask", "75%"), "not '75%'; did you mean 0.75?", ""),
+        (("align", "--mask", "0.5"), "No such option: --mask", "`--mask` belongs to reconstruct"),
+        (("align", "--row", "5"), "No such option: --row", "`--row` belongs to data show"),
+        (("align", "-b", "pope"), "No such option: -b", "`-b` belongs to eval and eval score"),
+        (("eval", "nano", "more"), "extra argument", "`croc eval --help`"),
+        (("report", "--out", "x"), "Missing argument 'RUN_DIR'", "`croc report --help`"),
         (("align", "nao"), "there is no recipe named 'nao'", "did you mean nano?"),
         (("align", "nano", "--set", "max_steps"), "--set max_steps: must be key=value", "for example --set"),
         (("reconstruct", "nano", "--matching", "hungry"), "matching", ""),
@@ -104,3 +114,29 @@ def test_the_papers_command_says_before_any_launch_what_is_needed() -> None:
 
 def test_python_m_croc_cli_is_croc() -> None:
     assert croc_process("--version").out == f"croc {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [("eval", "nano"), ("plan", "nano"), ("recipes", "check", "nano")])
+def test_a_variable_that_is_no_key_is_a_warning_of_every_command_with_a_recipe(command: tuple[str, ...]) -> None:
+    answer = croc_process(*command, CROC_SOMETHING_ELSE="1")
+    assert "warning: CROC_SOMETHING_ELSE is not a key of a recipe" in answer.err
+    assert answer.err.count("SOMETHING_ELSE") == 1
+
+
+@pytest.mark.parametrize(("group", "flags"), [("eval", ("--benchmark", "--dry-run")), ("report", ("--out", "--model"))])
+def test_help_of_a_group_that_is_a_command_shows_its_flags_its_commands_and_an_example(
+    group: str, flags: tuple[str, ...]
+) -> None:
+    answer = croc(group, "--help")
+    assert answer.code == 0
+    assert f"Usage: croc {group} [OPTIONS] " in answer.out
+    for words in (*flags, "Commands:", "Example: croc " + group):
+        assert words in answer.out
+
+
+@pytest.mark.parametrize("group", ["data", "recipes", "report"])
+def test_a_group_that_needs_arguments_shows_its_help_without_them(group: str) -> None:
+    answer = croc(group)
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: croc {group}")
+    assert answer.err == ""

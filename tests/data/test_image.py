@@ -1,6 +1,7 @@
 import io
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,13 +113,13 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
         assert np.abs(np.asarray(opened).astype(int) - 128).max() <= 3
 
 
-def test_alpha_is_dropped_and_no_warning_leaks() -> None:
+def test_transparency_is_laid_on_white_and_no_warning_leaks() -> None:
     palette = Image.new("RGBA", (4, 4), (200, 0, 0, 0)).convert("P")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_image(saved(palette, "PNG", transparency=b"\x00\x80"))
         transparent = open_image(saved(Image.new("RGBA", (4, 4), (200, 10, 20, 0)), "PNG"))
-    assert transparent.getpixel((0, 0)) == (200, 10, 20)
+    assert transparent.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_the_first_frame_of_an_animation_is_taken() -> None:
@@ -127,10 +128,14 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
     assert open_image(animation).getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_the_orientation_tag_is_not_applied() -> None:
+def test_llavas_reading_leaves_orientation_and_drops_alpha() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert open_image(saved(Image.new("RGB", (8, 4)), "JPEG", exif=exif)).size == (8, 4)
+    phone = saved(Image.new("RGB", (8, 4)), "JPEG", exif=exif)
+    assert open_image(phone).size == (4, 8)
+    assert open_image(replace(phone, reading="llava")).size == (8, 4)
+    clear = saved(Image.new("RGBA", (4, 4), (200, 10, 20, 0)), "PNG")
+    assert open_image(replace(clear, reading="llava")).getpixel((0, 0)) == (200, 10, 20)
 
 
 def test_what_cannot_be_opened_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -84,3 +84,14 @@ def test_the_end_of_a_log_is_shown_without_progress_bars(tmp_path: Path) -> None
     log.write_bytes(b"one\n 0%\r 50%\r100%\n\ntwo \xff\n")
     assert last_lines(log) == ("one", "100%", "two \ufffd")
     assert last_lines(tmp_path / "missing.log") == ()
+
+
+def test_an_error_that_says_it_all_has_no_log_lines_before_it(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path / "align")
+    record = {"rank": 0, "message": "no picture opens", "hint": "mend them", "exit_code": 1, "uptime": 1.0}
+    write_json(stage.failure_file(0), record | {"traceback": None})
+    stage.logs.mkdir()
+    (stage.logs / "20260101_rank0.log").write_text("Traceback (most recent call last):\n")
+    failure = explain_failure(stage, exit_code=1)
+    assert failure.error.message == "align failed on rank 0: no picture opens"
+    assert failure.lines == ()

@@ -1,6 +1,8 @@
 import io
 
-from croc_cli.launch.live import PlainLines, bar, format_metrics, format_seconds
+import pytest
+
+from croc_cli.launch.live import LiveLine, PlainLines, bar, format_metrics, format_seconds, live_line
 
 
 def test_a_step_is_told_in_one_line() -> None:
@@ -56,3 +58,39 @@ def test_the_bar_grows_with_the_steps() -> None:
     assert bar(1, 4, width=4) == "━───"
     assert bar(0, 0, width=4) == "────"
     assert bar(9, 4, width=4) == "━━━━"
+
+
+ROW = {
+    "step": 1234,
+    "total_steps": 12000,
+    "caption_loss": 1.2,
+    "reconstruction_loss": 0.5,
+    "learning_rate": {"llm": 3e-4},
+    "tokens_per_second": 12345.6,
+    "seconds_left": 100_000.0,
+    "assignment_share": 0.04,
+    "pool_window_share": 0.98,
+}
+
+
+@pytest.mark.parametrize("stage", ["align", "reconstruct", "preflight of reconstruct"])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_the_live_line_fits_the_terminal(stage: str, width: int) -> None:
+    assert len(live_line(stage, ROW, width=width)) <= width
+
+
+def test_step_losses_and_time_left_stay_longest() -> None:
+    assert live_line("reconstruct", ROW, width=80) == (
+        "step 1234/12000 · caption 1.200 · reconstruction 0.500 · 1 d 03:46:40 left"
+    )
+    assert live_line("align", ROW | {"reconstruction_loss": None}, width=80) == (
+        "align ━─────────── step 1234/12000 · caption loss 1.200 · 1 d 03:46:40 left"
+    )
+    assert live_line("align", ROW, width=20) == "step 1234/12000"
+
+
+def test_messages_above_the_live_line_break_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = io.StringIO()
+    LiveLine("align", stream).message("warning: 3 images did not open, such as a/b.jpg")
+    assert stream.getvalue() == "warning: 3 images did not\nopen, such as a/b.jpg\n"

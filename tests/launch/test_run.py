@@ -14,7 +14,8 @@ from croc_cli.errors import Interrupted, RunError
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.plan import LaunchPlan
 from croc_cli.launch.run import launch, write_launch_files
-from croc_cli.run_dir import StageDir, read_json, write_json
+from croc_cli.place import claim_run
+from croc_cli.run_dir import RunDir, StageDir, read_json, write_json
 from tests.launch.make import ONE_RANK, fake_plan
 
 
@@ -59,6 +60,7 @@ def test_a_run_that_finishes_shows_steps_and_warnings(tmp_path: Path, monkeypatc
 def test_files_of_the_last_launch_are_taken_out_before_the_next(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path)
     stage = plan.stage_dir
+    claim_run(RunDir(tmp_path))
     write_json(stage.failure_file(0), {"message": "old"})
     stage.stop_file.touch()
     write_launch_files(plan, recipe_yaml="name: nano\n", fingerprint="abc")

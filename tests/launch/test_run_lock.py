@@ -10,6 +10,7 @@ import pytest
 from croc_cli.errors import RunError, UsageError
 from croc_cli.launch.process import ProcessIdentity, this_process
 from croc_cli.launch.run_lock import RunLock
+from croc_cli.place import claim_run
 from croc_cli.run_dir import RunDir, read_json, write_json
 
 SLEEPER = "import sys, time; print('up', flush=True); time.sleep(600)"
@@ -81,6 +82,7 @@ def test_a_pid_that_was_given_to_another_process_does_not_hold_the_lock(tmp_path
 
 
 def test_half_a_lock_file_is_no_lock(tmp_path: Path) -> None:
+    claim_run(RunDir(tmp_path))
     RunDir(tmp_path).lock_file.write_text('{"process": {"ho')
     with lock(tmp_path):
         pass

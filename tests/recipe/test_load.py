@@ -125,13 +125,26 @@ def test_variables_become_values_of_their_keys_type(
         assert {**found, **value} == found if isinstance(value, dict) else found == value
 
 
-def test_a_variable_that_names_no_key_is_an_error(tmp_path: Path) -> None:
-    environ = {"CROC_RECONSTRUC__POOL__SIZE": "2", "CROC_RECONSTRUCT__POOL__SISE": "2", "CROC_NAME__X": "2"}
+def test_a_variable_of_a_section_that_names_no_key_is_an_error(tmp_path: Path) -> None:
+    environ = {"CROC_RECONSTRUCT__POOL__SISE": "2", "CROC_NAME__X": "2"}
     assert errors_of(child(tmp_path, ""), environ=environ) == [
         "CROC_NAME__X: name.x: unknown key; name holds one value, no keys",
         "CROC_RECONSTRUCT__POOL__SISE: reconstruct.pool.sise: unknown key; did you mean size?",
-        "CROC_RECONSTRUC__POOL__SIZE: reconstruc.pool.size: unknown key; did you mean reconstruct?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CROC_SOMETHING_ELSE", "keys are written like CROC_ALIGN__BATCH__MICRO_SIZE"),
+        ("CROC_RECONSTRUC__POOL__SIZE", "did you mean CROC_RECONSTRUCT__POOL__SIZE?"),
+        ("CROC_RECONSTRUCT_POOL_SIZE", "did you mean CROC_RECONSTRUCT__POOL__SIZE?"),
+        ("CROC_", "keys are written like CROC_ALIGN__BATCH__MICRO_SIZE"),
+    ],
+)
+def test_a_variable_of_no_section_is_a_warning_with_the_nearest_key(tmp_path: Path, variable: str, meant: str) -> None:
+    loaded = load_recipe(str(child(tmp_path, "")), environ={variable: "2"})
+    assert loaded.warnings == (f"{variable} is not a key of a recipe and changes nothing; {meant}",)
 
 
 def test_a_wrong_variable_is_blamed_by_its_name(tmp_path: Path) -> None:

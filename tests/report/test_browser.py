@@ -17,9 +17,18 @@ PROBE = """<script>
 addEventListener("load", () => {
   const figures = [...document.querySelectorAll("svg.plot")].filter(one => one.getBoundingClientRect().height > 100);
   const black = one => getComputedStyle(one).fill === "rgb(0, 0, 0)";  // what no role of the page has
+  const shown = [...document.querySelectorAll("body *")].filter(one =>
+    [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()) && one.getClientRects().length);
+  const scale = ({a, b}) => Math.hypot(a, b);  // of turned text too
+  const size = one => parseFloat(getComputedStyle(one).fontSize) * (one.getScreenCTM ? scale(one.getScreenCTM()) : 1);
+  const words = shown.filter(one => !["TITLE", "STYLE", "SCRIPT"].includes(one.tagName.toUpperCase()));
+  const smallest = Math.min(...words.map(size));
+  const scrolls = [...document.querySelectorAll(".scroll")].filter(one => one.scrollWidth > one.clientWidth);
+  const cues = scrolls.filter(one => getComputedStyle(one).backgroundImage.split("linear-gradient").length === 5);
   const drawn = figures.filter(one => ![...one.querySelectorAll("text")].some(black));
   document.title = JSON.stringify({figures: figures.length, drawn: drawn.length, width: document.body.scrollWidth,
-    window: innerWidth, requests: performance.getEntriesByType("resource").map(one => one.name)});
+    window: innerWidth, smallest: Math.floor(smallest), scrolls: scrolls.length, cues: cues.length,
+    requests: performance.getEntriesByType("resource").map(one => one.name)});
 });
 </script>"""
 
@@ -50,7 +59,12 @@ def test_figures_are_there_nothing_is_wider_than_the_window_and_no_request_leave
     [found] = re.findall(r"<title>(.*?)</title>", answer.stdout)
     expected = page.read_text().count('class="plot"')
     assert f'"figures":{expected},"drawn":{expected}' in found
-    assert f'"width":{width},"window":{width},"requests":[]' in found
+    assert f'"width":{width},"window":{width},' in found
+    assert '"requests":[]' in found
+    assert int(re.findall(r'"smallest":(\d+)', found)[0]) >= 11
+    scrolls, cues = re.findall(r'"scrolls":(\d+),"cues":(\d+)', found)[0]
+    assert scrolls == cues
+    assert (int(scrolls) > 0) == (width == 360)
     assert [line for line in answer.stderr.splitlines() if ":CONSOLE" in line] == []
 
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from croc_cli.report.charts import Bars, Line, bar_chart, line_chart, running_mean
+from croc_cli.report.charts import Bars, Line, bar_chart, coinciding, line_chart, running_mean
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.svg import MARKERS, standalone, to_csv
 
@@ -88,3 +88,35 @@ def test_figures_without_data_are_none() -> None:
 
 def test_a_running_mean_narrows_at_both_ends() -> None:
     assert running_mean([0.0, 3.0, 6.0, 9.0]) == [1.5, 3.0, 6.0, 7.5]
+
+
+def test_lines_that_coincide_lie_on_one_another_in_different_dashes() -> None:
+    rise, other = [float(step) for step in range(10)], [float(9 - step) for step in range(10)]
+    steps = [float(step) for step in range(1, 11)]
+
+    def line(name: str, values: list[float], number: int) -> Line:
+        return Line(name, Curve(steps, values, values, values), number)
+
+    lines = [line("projector", rise, 0), line("llm", rise, 1), line("pool", other, 2), line("head", rise, 3)]
+    assert coinciding(lines) == [0, 1, 0, 2]
+    chart = line_chart("rates", "rates", lines, unit="rate")
+    assert chart is not None
+    assert len(set(re.findall(r"stroke-dasharray: ([\d. ,]+)", chart.svg))) >= 2
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 7, 400])
+def test_steps_are_whole_numbers(last: int) -> None:
+    steps = [float(step) for step in range(1, last + 1)]
+    chart = line_chart("x", "x", [Line("", Curve(steps, steps, steps, steps))], unit="y")
+    assert chart is not None
+    bottom = chart.svg[chart.svg.index("matplotlib.axis_1") : chart.svg.index("matplotlib.axis_2")]
+    ticks = re.findall(r">([\d.,−-]+)</text>", bottom)
+    assert ticks
+    assert all(re.fullmatch(r"[\d,]+", tick) for tick in ticks)
+
+
+def test_the_only_curve_of_several_runs_is_named() -> None:
+    curve = Curve([1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0])
+    named = line_chart("x", "x", [Line("run-a", curve)], unit="y", named=True)
+    assert named is not None
+    assert ">run-a<" in named.svg

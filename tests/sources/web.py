@@ -242,6 +242,7 @@ class PatientServer(ThreadingHTTPServer):
     """Says nothing of clients that went away, as clients that are killed or that give up do here on purpose."""
 
     daemon_threads = True
+    request_queue_size = 512  # connections that wait while the machine is busy; beyond them, clients are refused
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from croc_cli import __version__
 from croc_cli.errors import UsageError
+from croc_cli.place import check_place, is_there
 from croc_cli.sources.read.content import HEAD_BYTES, FetchError, WrongContentError, check_head
 from croc_cli.sources.read.progress import Task
 
@@ -102,6 +103,9 @@ class _Part:
         self.path = target.with_name(f".{target.name}.part")
         self.note = target.with_name(f".{target.name}.part.json")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        for there in (self.path, self.note):  # the note is written first, so a part without one is not croc's
+            if there.is_symlink() or (is_there(there) and not self.known()):
+                raise UsageError(f"{there} is there, and croc did not make it", hint="move it away, then fetch again")
         self.size = 0
         self.digest = hashlib.sha256()
         if self.path.exists():
@@ -138,9 +142,11 @@ def download(
         limits: When to give up.
 
     Raises:
+        UsageError: Something that croc did not make lies where the file goes.
         FetchError: The server refuses, gives something else, or too many tries brought nothing.
     """
     task, limits = task or Task(), limits or Limits()
+    check_place(to)
     part = _Part(to)
     fruitless = 0
     restarted = False

@@ -94,6 +94,9 @@ def fetch_source(
             outcomes.append(work.file(file, label))
         except CrocError as error:
             outcomes.append(Outcome(source.name, label, "failed", error.message, error.hint))
+        except OSError as error:  # such as a full disk: the other files may lie on another
+            message = f"{error.filename or root}: {error.strerror or error}"
+            outcomes.append(Outcome(source.name, label, "failed", message, "mend it; the same command goes on"))
     return outcomes
 
 
@@ -191,6 +194,8 @@ class _Fetch:
                 return self._finish(target, size, found, to, unpacking)
         if target.is_file() and to is None and size is None:  # an archive is there only once it is whole
             return self._finish(target, target.stat().st_size, sha256_of(target), to, unpacking)
+        if to is None:
+            target.unlink(missing_ok=True)  # an archive in croc's own folder that is not the one that is wanted
         target.parent.mkdir(parents=True, exist_ok=True)
         self._check_disk(name, size, target)
         task = self.progress.task(name, size, "bytes")
@@ -236,11 +241,11 @@ class _Fetch:
 
     def _link(self, file: Link, label: str) -> Outcome:
         link, target = self.root / file.to, self.root / file.target
-        if link.is_symlink():
-            link.unlink()  # it leads nowhere, or it would be done
+        wanted = os.path.relpath(target, link.parent)
         link.parent.mkdir(parents=True, exist_ok=True)
         try:
-            link.symlink_to(os.path.relpath(target, link.parent))
+            if not link.is_symlink() or os.readlink(link) != wanted:  # a link of the user's makes this fail
+                link.symlink_to(wanted)
         except OSError as error:
             raise UsageError(f"{link} cannot be made a link to {target}: {error.strerror}") from error
         if not target.exists():

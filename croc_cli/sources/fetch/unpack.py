@@ -1,15 +1,19 @@
 """Unpacks zip and tar archives: nothing outside the folder, no links, no devices, bounded, resumable."""
 
+import errno
 import fnmatch
 import re
+import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from croc_cli.errors import first_line
+from croc_cli.place import is_there, mark_folder, remove_made
 from croc_cli.sources.known.source import Unpack
 from croc_cli.sources.read.content import FetchError, check_file
 from croc_cli.sources.read.progress import Task
@@ -18,7 +22,9 @@ _BLOCK = 1 << 20
 _UPDATE_EVERY = 200
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LEFT_OVER = ("__MACOSX",)
-_TAR_ERRORS = (tarfile.TarError, EOFError, OSError)
+_HEADER_BYTES = 1 << 20
+_MAX_PADDING = 1 << 30
+"""Bytes after the last member of a tar that are read at most."""
 _ZIP_ENCRYPTED = 0x1
 
 
@@ -59,20 +65,26 @@ def unpack(archive: Path, folder: Path, wanted: Unpack, *, task: Task | None = N
 
     Args:
         archive: zip, tar or tar.gz.
-        folder: Where to; files get there under a name of their own first, so that none is ever half there.
+        folder: Where to; files grow in a hidden folder of it, so that none is ever half there. Nothing is replaced.
         wanted: Which files, under which names, and how many at most.
         task: Told the files.
 
     Raises:
-        UnpackError: It is broken, incomplete, has too much in it, or a member is a link, a device or leads outside.
+        UnpackError: It is broken, incomplete, has too much in it, or a member is a link, a device or leads outside, or
+            cannot be written: the disk is full, its name is too long, or another file lies there.
         FetchError: It is a web page or a git-lfs pointer in the place of an archive.
     """
     check_file(archive)
     task = task or Task()
-    folder.mkdir(parents=True, exist_ok=True)
+    with _staging(folder) as staging:
+        return _unpack(archive, folder, wanted, task, staging)
+
+
+def _unpack(archive: Path, folder: Path, wanted: Unpack, task: Task, staging: Path) -> Unpacked:
     seen: dict[str, str] = {}
     num_bytes = num_skipped = num_entries = 0
-    with _open(archive) as (members, read):
+    written: list[Path] = []
+    with _open(archive) as (members, read, check_end):
         for member in members:
             num_entries += 1
             if num_entries > 4 * wanted.max_files:
@@ -89,9 +101,16 @@ def unpack(archive: Path, folder: Path, wanted: Unpack, *, task: Task | None = N
             seen[target] = member.name
             num_bytes += member.size
             _check_bounds(archive, wanted, num_files=len(seen), num_bytes=num_bytes)
-            _write(member, folder / target, read, archive)
+            if _write(member, folder / target, read, archive, staging):
+                written.append(folder / target)
             if len(seen) % _UPDATE_EVERY == 0:
                 task.update(len(seen), wanted.num_files)
+        try:
+            check_end()
+        except UnpackError:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
     task.update(len(seen), wanted.num_files or len(seen))
     if wanted.num_files is not None and len(seen) != wanted.num_files:
         raise UnpackError(
@@ -126,51 +145,122 @@ def _check_bounds(archive: Path, wanted: Unpack, *, num_files: int, num_bytes: i
         )
 
 
-def _write(member: _Member, target: Path, read: Any, archive: Path) -> None:
-    """Write one member, unless it is there; no more bytes than it said it has."""
-    if target.is_file() and target.stat().st_size == member.size:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unpacking")
-    written = 0
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Yield the hidden folder that files grow in; it goes at the end, as one that a killed call left does."""
+    staging = folder / ".croc-unpacking"
     try:
-        with closing(read(member)) as source, unfinished.open("wb") as file:
-            while block := source.read(_BLOCK):
-                written += len(block)
-                if written > member.size:
-                    raise UnpackError(
-                        f"{archive.name}: {member.name} holds more than the {member.size:,} bytes it says"
-                    )
-                file.write(block)
-        if written != member.size:
-            raise UnpackError(f"{archive.name}: {member.name} ends after {written:,} of {member.size:,} bytes")
-    # zipfile raises RuntimeError where a password is needed, NotImplementedError for a compression it does not know
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, tarfile.TarError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise _broken(archive, f"{member.name}: {error}") from error
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    unfinished.replace(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_made(staging, "unpacking")
+        staging.mkdir()
+        mark_folder(staging, "unpacking")
+    except OSError as error:
+        raise UnpackError(f"{folder} cannot be written: {error.strerror or error}") from error
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Path) -> bool:
+    """Write one member, unless it is there, and tell whether it was written.
+
+    Raises:
+        UnpackError: It is broken or cannot be written; or another file lies there, which is left as it is.
+    """
+    try:
+        if is_there(target):
+            if target.is_file() and not target.is_symlink() and target.stat().st_size == member.size:
+                return False
+            raise UnpackError(
+                f"{archive.name}: {target} is there already, and is not {member.name} of {member.size:,} bytes",
+                hint="move it away, then fetch again",
+            )
+        grown = staging / "member"
+        _copy(member, grown, read, archive)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        grown.rename(target)
+        return True
+    except OSError as error:
+        for made in target.parents:  # folders that were made for it alone
+            if made == staging.parent:
+                break
+            with suppress(OSError):
+                made.rmdir()
+        reason = "no space is left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise UnpackError(
+            f"{archive.name}: {_shown(member.name)} cannot be written: {reason}",
+            hint="what is unpacked is kept; mend it, and the same command goes on",
+        ) from error
+
+
+def _copy(member: _Member, grown: Path, read: Any, archive: Path) -> None:
+    """Copy a member into a file; no more bytes than it said it has."""
+    written = 0
+    with _read_errors(archive, member.name):
+        source = read(member)
+    with closing(source), grown.open("wb") as file:
+        while True:
+            with _read_errors(archive, member.name):
+                block = source.read(_BLOCK)
+            if not block:
+                break
+            written += len(block)
+            if written > member.size:
+                raise UnpackError(f"{archive.name}: {member.name} holds more than the {member.size:,} bytes it says")
+            file.write(block)
+    if written != member.size:
+        raise UnpackError(f"{archive.name}: {member.name} ends after {written:,} of {member.size:,} bytes")
 
 
 @contextmanager
-def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
-    """Open an archive; give its files, links and devices refused, and how to read one."""
-    if archive.name.lower().endswith(".zip"):
-        try:
-            packed = zipfile.ZipFile(archive)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise _broken(archive, str(error)) from error
-        with packed:
-            yield _zip_members(packed, archive), lambda member: packed.open(member.raw)
-        return
+def _read_errors(archive: Path, part: str = "") -> Iterator[None]:
+    """Turn whatever reading a damaged archive raises into an `UnpackError`.
+
+    zipfile, tarfile and what is below them raise a dozen kinds of errors on damaged bytes: of zlib and lzma, of struct,
+    ValueError, RuntimeError where a password is needed, NotImplementedError for a compression that they do not know.
+    """
     try:
-        tar = tarfile.open(archive, "r:*")  # noqa: SIM115  (closed below; the error is told apart)
-    except _TAR_ERRORS as error:
-        raise _broken(archive, str(error)) from error
+        yield
+    except UnpackError:
+        raise
+    except Exception as error:
+        raise _broken(archive, f"{_shown(part)}: {first_line(error)}" if part else first_line(error)) from error
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """A tar member whose extended header is of a size that headers have: tarfile reads them into memory whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_BoundedInfo":
+        """Read a header block."""
+        info = super().frombuf(buf, encoding, errors)
+        if not (info.isreg() or info.isdir() or info.issym() or info.islnk()) and info.size > _HEADER_BYTES:
+            raise UnpackError(f"a tar header of {info.size:,} bytes is none that an archive of data has")
+        return info
+
+
+@contextmanager
+def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], Any, Callable[[], None]]]:
+    """Open an archive; give its files, links and devices refused, and how to read one and to check its end."""
+    if archive.name.lower().endswith(".zip"):
+        with _read_errors(archive):
+            packed = zipfile.ZipFile(archive)
+        with packed:
+            yield _zip_members(packed, archive), lambda member: packed.open(member.raw), lambda: None
+        return
+    with _read_errors(archive):
+        tar = tarfile.open(archive, "r:*", tarinfo=_BoundedInfo)  # noqa: SIM115  (closed below; errors are told apart)
     with tar:
-        yield _tar_members(tar, archive), lambda member: _tar_file(tar, member)
+        yield _tar_members(tar, archive), lambda member: _tar_file(tar, member), lambda: _check_tar_end(tar, archive)
+
+
+def _check_tar_end(tar: tarfile.TarFile, archive: Path) -> None:
+    """Read a tar to its end, where a compressed one has the checksum of what was unpacked."""
+    with _read_errors(archive):
+        for _ in range(_MAX_PADDING // _BLOCK):
+            if not tar.fileobj or not tar.fileobj.read(_BLOCK):
+                return
 
 
 def _zip_members(packed: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
@@ -186,10 +276,8 @@ def _zip_members(packed: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
 
 def _tar_members(tar: tarfile.TarFile, archive: Path) -> Iterator[_Member]:
     while True:
-        try:
+        with _read_errors(archive):
             info = tar.next()
-        except _TAR_ERRORS as error:
-            raise _broken(archive, str(error)) from error
         if info is None:
             return
         tar.members = []  # type: ignore[attr-defined]  # a tar of half a million files need not be remembered
@@ -208,6 +296,11 @@ def _tar_file(tar: tarfile.TarFile, member: _Member) -> IO[bytes]:
 
 def _not_a_file(archive: Path, name: str) -> UnpackError:
     return UnpackError(f"{archive.name}: member {name!r} is a link or a device; nothing of it is trusted")
+
+
+def _shown(name: str) -> str:
+    """Return a member's name for a message: no control characters, and not pages of it."""
+    return repr(name if len(name) <= 100 else f"{name[:100]}…")
 
 
 def _broken(archive: Path, reason: str) -> BrokenArchiveError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.place import growing_file, is_there
 from croc_cli.run_dir import read_jsonl
 from croc_cli.sources.fetch.img2dataset_run import read_results, run_img2dataset
 from croc_cli.sources.fetch.url_table import UrlRow, json_rows, read_url_table
@@ -207,12 +208,14 @@ def _collect_runs(work: Path, folder: Path, notes: _Notes, wanted: Mapping[str, 
 
 
 def _move(path: Path, target: Path) -> None:
+    """Put an image in its place, unless something lies there: croc never replaces what it cannot prove is its own."""
+    if is_there(target):
+        return
     try:
         path.replace(target)
     except OSError:  # another file system
-        unfinished = target.with_name(f".{target.name}.unfinished")
-        shutil.copyfile(path, unfinished)
-        unfinished.replace(target)
+        with growing_file(target) as growing:
+            shutil.copyfile(path, growing)
 
 
 def _present(folder: Path, wanted: Mapping[str, UrlRow]) -> set[str]:
@@ -235,8 +238,6 @@ def _write_rows(entry: UrlList, root: Path, wanted: Mapping[str, UrlRow], presen
     """Write the rows whose image is there, in their own order."""
     assert entry.rows_to is not None
     target = root / entry.rows_to
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
     if entry.rows_from is not None:
         rows: Iterable[Mapping[str, Any]] = (
             row for row in json_rows(root / entry.rows_from) if "image" not in row or row["image"] in present
@@ -244,6 +245,5 @@ def _write_rows(entry: UrlList, root: Path, wanted: Mapping[str, UrlRow], presen
     else:
         prefix = entry.to.rstrip("/")
         rows = ({**row.row, "image": f"{prefix}/{key}"} for key, row in wanted.items() if key in present)
-    with unfinished.open("w", encoding="utf-8") as file:
+    with growing_file(target) as growing, growing.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-    unfinished.replace(target)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError
+from croc_cli.place import growing_file
 from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
 from croc_cli.sources.read.scan import REPORT_EVERY, Progress
 
@@ -22,27 +23,23 @@ def export_mix(folder: Path, out: Path, *, progress: Progress | None = None) -> 
 
     Args:
         folder: Of the mix.
-        out: A .json, .jsonl or .parquet file; an old one is replaced once the new one is complete.
+        out: A .json, .jsonl or .parquet file; one that an earlier export made is replaced once the new one is complete.
         progress: Told how far it is.
 
     Raises:
-        UsageError: There is no such form, or the folder holds no mix.
+        UsageError: A file that croc did not make lies at `out`; there is no such form, or the folder holds no mix.
     """
     if out.suffix not in FORMS:
         raise UsageError(f"{out}: there is no such form", hint=f"name a file that ends in {', '.join(FORMS)}")
     mix = MixFolder(folder)
-    unfinished = out.with_name(f".{out.name}.unfinished")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".parquet":
-            _write_parquet(_rows(mix, progress), unfinished)
-        else:
-            _write_json(_rows(mix, progress), unfinished, as_list=out.suffix == ".json")
-        unfinished.replace(out)
+        with growing_file(out) as growing:
+            if out.suffix == ".parquet":
+                _write_parquet(_rows(mix, progress), growing)
+            else:
+                _write_json(_rows(mix, progress), growing, as_list=out.suffix == ".json")
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return len(mix)
 
 

@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
+from croc_cli.place import growing_folder
 from croc_cli.run_dir import sha256_of, write_json
 from croc_cli.sources.mix.draw import draw, row_keys
 from croc_cli.sources.mix.mix_rows import RowsWriter
-from croc_cli.sources.read.index import ROWS_NAME, order_hash, write_index
+from croc_cli.sources.read.index import LENGTHS_FOLDER, MIX_KIND, ROWS_NAME, order_hash, write_index
 from croc_cli.sources.read.json_rows import DataError
 from croc_cli.sources.read.manifest import MANIFEST_NAME, Manifest, SourceRecord, read_manifest
 from croc_cli.sources.read.reader import Reader
@@ -37,20 +37,15 @@ def build_mix(spec: MixSpec, out: Path, *, progress: Progress | None = None) -> 
         progress: Told how far it is.
 
     Raises:
-        UsageError: A source is missing, unreadable, has too few rows, or too many that are defective.
+        UsageError: Something lies at `out` that is not a mix of croc's; or a source is missing, unreadable, has too few
+            rows, or too many that are defective.
         RunError: The disk is full, or cannot be written.
     """
-    unfinished = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _forget_unfinished(out)
-        manifest = _build(spec, unfinished, out, progress)
-        _put_in_place(unfinished, out)
+        with growing_folder(out, kind=MIX_KIND, later=(LENGTHS_FOLDER,)) as growing:
+            return _build(spec, growing, out, progress)
     except OSError as error:
         raise RunError(f"mix {out}: {error.strerror or error}", hint="free some disk, then run it again") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return manifest
 
 
 def is_current(spec: MixSpec, folder: Path) -> bool:
@@ -80,7 +75,6 @@ def _build(spec: MixSpec, folder: Path, out: Path, progress: Progress | None) ->
         scan.dropped[NOT_DRAWN] = len(keep) - len(positions)
         scans.append(scan)
         chosen.append(positions)
-    folder.mkdir(parents=True)
     with RowsWriter(folder, total=sum(map(len, chosen)), progress=progress) as writer:
         for number, (source, reader, scan, positions) in enumerate(
             zip(spec.sources, readers, scans, chosen, strict=True)
@@ -238,21 +232,3 @@ def _notes(spec: MixSpec, scans: list[Scan]) -> list[str]:
         if scan.dropped[FILTERED] == scan.num_rows:
             notes.append(f"source {source.name}: its filters leave nothing")
     return notes
-
-
-def _forget_unfinished(out: Path) -> None:
-    """Remove what killed builds of the same mix left behind."""
-    for old in out.parent.glob(f".{out.name}.unfinished-*"):
-        process = old.name.rpartition("-")[2]
-        if process.isdigit() and not Path(f"/proc/{process}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _put_in_place(unfinished: Path, out: Path) -> None:
-    if not out.exists():
-        unfinished.rename(out)
-        return
-    aside = out.with_name(f".{out.name}.replaced-{os.getpid()}")
-    out.rename(aside)
-    unfinished.rename(out)
-    shutil.rmtree(aside, ignore_errors=True)

@@ -1,12 +1,12 @@
 """From a recipe's data section to the specification of a stage's mix: presets, catalogue and paths settled."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.find import SUFFIXES
-from croc_cli.recipe.schema import MixData, Recipe, SourceRecipe
+from croc_cli.recipe.paths import data_path, own_path
+from croc_cli.recipe.schema import DataRecipe, MixData, Recipe, SourceRecipe
 from croc_cli.sources.known.catalog import find_source
 from croc_cli.sources.known.forms import source_columns
 from croc_cli.sources.known.record import fetched_commit
@@ -29,13 +29,15 @@ def mix_folder(recipe: Recipe, stage: StageName) -> Path:
         RecipeError: The stage's data is no mix.
     """
     data = _mix(recipe, stage)
-    root = data_root(recipe)
-    return root / data.path if data.path is not None else root / MIX_FOLDER / mix_name(recipe, stage)
+    if data.path is None:
+        return own_path(recipe.data.root) / MIX_FOLDER / mix_name(recipe, stage)
+    return _path_of(recipe.data, data.path)
 
 
-def data_root(recipe: Recipe) -> Path:
-    """Return the folder that sources, images and mixes lie in."""
-    return Path(recipe.data.root).expanduser()
+def _path_of(data: DataRecipe, path: str) -> Path:
+    """Return a path by the rule of `recipe.paths`; below data.root where nothing is there yet, as a mix to be made."""
+    found = data_path(data.root, path)
+    return found if found.exists() else own_path(data.root) / path
 
 
 def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
@@ -73,30 +75,36 @@ def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
         RecipeError: The stage's data is no mix, or a source is neither a path nor in the catalogue.
     """
     data = _mix(recipe, stage)
-    root = data_root(recipe)
-    catalogs = recipe.data.catalogs
-    sources = tuple(_source(name, source, root, catalogs) for name, source in recipe_sources(recipe, stage).items())
-    return MixSpec(mix_name(recipe, stage), sources, root, seed=data.seed, drop_duplicates=data.drop_duplicates)
+    sources = tuple(_source(name, source, recipe.data) for name, source in recipe_sources(recipe, stage).items())
+    return MixSpec(
+        mix_name(recipe, stage),
+        sources,
+        own_path(recipe.data.root),
+        seed=data.seed,
+        drop_duplicates=data.drop_duplicates,
+    )
 
 
-def _source(name: str, source: SourceRecipe, root: Path, catalogs: Sequence[str]) -> SourceSpec:
+def _source(name: str, source: SourceRecipe, data: DataRecipe) -> SourceSpec:
     if source.count is not None and source.fraction is not None:
         raise RecipeError(f"source {name}: count and fraction are given both", hint="leave one out")
     columns = source.columns.model_dump(exclude_defaults=True) if source.columns is not None else {}
     known = None
     if source.path is None:
-        known = find_source(source.source or name, catalogs)
+        known = find_source(source.source or name, data.catalogs)
         if known.annotation is None:
             raise RecipeError(
                 f"source {name}: {known.name} has images alone, no rows", hint="`croc data sources` lists"
             )
-    path = source.path if known is None else known.annotation
-    image_root = source.image_root if known is None or source.image_root is not None else known.image_root
+    root = own_path(data.root)
+    image_root = _path_of(data, source.image_root) if source.image_root is not None else None
+    if image_root is None and known is not None and known.image_root is not None:
+        image_root = root / known.image_root
     return SourceSpec(
         name=name,
-        path=root / str(path),
+        path=_path_of(data, str(source.path)) if known is None else root / str(known.annotation),
         format=source.format,
-        image_root=root / image_root if image_root is not None else None,
+        image_root=image_root,
         columns=columns or (source_columns(known.name) if known is not None else {}),
         count=source.count,
         fraction=source.fraction,

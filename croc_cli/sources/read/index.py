@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+MIX_KIND = "mix"
+"""What croc's list in a mix's folder says that it is (`croc_cli.place`)."""
 ROWS_NAME = "rows.jsonl"
 INDEX_FOLDER = "index"
 IMAGES_FOLDER = "images"

@@ -1,8 +1,10 @@
 """Where each row of a user's LLaVA JSON lies, so that it is read in place: built once, then mapped from a cache."""
 
 import os
+import shutil
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +56,7 @@ def open_json_index(path: Path, check: RowCheck) -> JsonIndex:
         return _build(path, check)
     folder = cache_folder() / "json-index" / file_key(path, _PURPOSE)
     with locked(folder.with_suffix(".lock")):
-        if folder.is_dir():
+        with suppress(OSError, ValueError):
             return _open(folder)
         index = _build(path, check)
         _save(folder, index)
@@ -88,7 +90,7 @@ def _save(folder: Path, index: JsonIndex) -> None:
             np.save(unfinished / f"{name}.npy", getattr(index, name))
         unfinished.rename(folder)
     except OSError:  # a cache that cannot be written costs time at the next start, and nothing else
-        return
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _open(folder: Path) -> JsonIndex:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from croc_cli.recipe.paths import PATHS_START
 from croc_cli.sources.read.json_rows import DataError, check_file_kind, json_rows
 from croc_cli.sources.read.reader import JSON_SUFFIXES, TABLE_SUFFIXES, Reader, SourceRow
 from croc_cli.sources.read.spec import SourceSpec
@@ -45,7 +46,7 @@ def open_source(spec: SourceSpec) -> Reader:
     """
     path = spec.path
     if not path.exists():
-        hint = "`croc data fetch` gets known sources" if spec.catalog else "paths start from data.root"
+        hint = "`croc data fetch` gets known sources" if spec.catalog else PATHS_START
         raise DataError(f"source {spec.name}: {path} does not exist", hint=hint)
     form = spec.format if spec.format != "auto" else _form_of(path, spec)
     if form == "webdataset":

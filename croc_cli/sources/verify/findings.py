@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
+from croc_cli.place import put_file
 from croc_cli.sources.read.rows import ROW_DEFECTS, DefectKind, Level
 from croc_cli.sources.verify.image_check import IMAGE_DEFECTS
 
@@ -81,7 +82,11 @@ class Findings:
         if self._list is None:
             return None
         self._list.close()
-        return Path(self._list.name)
+        written = Path(self._list.name)
+        if written.parent != self.list_file.parent:
+            return written
+        put_file(written, self.list_file)
+        return self.list_file
 
     def sorted(self) -> tuple[Finding, ...]:
         """Return all findings, errors first."""
@@ -100,11 +105,13 @@ class Findings:
 
 
 def _open_list(file: Path) -> TextIO:
+    """Open a hidden file beside the list; among the system's temporary files where data may not be written to."""
+    import os
     import tempfile
 
     try:
-        return file.open("w", encoding="utf-8")
-    except OSError:  # beside data that may not be written to
-        return tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", prefix=f"{file.stem}-", suffix=".txt", delete=False
-        ).file  # type: ignore[return-value]  # of mode "w", which typeshed does not follow
+        handle, name = tempfile.mkstemp(prefix=f".{file.stem[:100]}-", suffix=".txt", dir=file.parent)
+    except OSError:
+        handle, name = tempfile.mkstemp(prefix=f"{file.stem[:100]}-", suffix=".txt")
+    os.close(handle)
+    return open(name, "w", encoding="utf-8", errors="backslashreplace")

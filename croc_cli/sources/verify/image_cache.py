@@ -22,11 +22,11 @@ class ImageCache:
     """A small database in croc's cache folder, which all mixes share; works without one where none can be written.
 
     Args:
-        file: Left out: `images-1.sqlite` in the cache folder.
+        file: Left out: `images-2.sqlite` in the cache folder.
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        file = cache_folder() / "images-1.sqlite" if file is None else file
+        file = cache_folder() / "images-2.sqlite" if file is None else file
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(file, timeout=30)

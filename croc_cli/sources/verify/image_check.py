@@ -2,16 +2,25 @@
 
 import hashlib
 import io
+import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from croc_cli.errors import first_line
+from croc_cli.files import open_file, read_bytes
+from croc_cli.pictures import (
+    MAX_PIXELS,
+    PICTURE_FORMATS,
+    PictureValuesError,
+    is_transparent,
+    open_picture,
+    orientation,
+    to_rgb,
+    turned,
+)
 from croc_cli.sources.read.rows import DefectKind
 
-MAX_PIXELS: Final = 178_956_970
-"""Where PIL itself refuses an image as a decompression bomb (twice the size it warns at)."""
 MAX_ASPECT_RATIO: Final = 200
 """Longer side by shorter side; the `square` aspect enlarges both sides until the shorter one fits the tower."""
 MIN_SIDE: Final = 10
@@ -26,7 +35,11 @@ IMAGE_DEFECTS: Final[dict[str, DefectKind]] = {
     "image-missing": DefectKind("error", "an image that is not there"),
     "image-empty": DefectKind("error", "an image of zero bytes", "fetch it again"),
     "image-unreadable": DefectKind("error", "an image that cannot be decoded in full", "fetch it again"),
-    "image-not-image": DefectKind("error", "a file that is no image", "a web page or an archive; fetch it again"),
+    "image-not-image": DefectKind(
+        "error",
+        "a file that is no image of a format that croc reads",
+        f"croc reads {', '.join(PICTURE_FORMATS)}; fetch a web page again, convert another format",
+    ),
     "image-bomb": DefectKind("error", f"an image of more than {MAX_PIXELS:,} pixels"),
     "image-tiny": DefectKind("error", f"an image with a side below {MIN_SIDE} pixels"),
     "image-ribbon": DefectKind("error", f"an image with one side more than {MAX_ASPECT_RATIO} times the other"),
@@ -35,9 +48,18 @@ IMAGE_DEFECTS: Final[dict[str, DefectKind]] = {
         "warning", "an image of another format than its name says; croc reads it, strict JPEG decoders do not"
     ),
     "image-animated": DefectKind("warning", "an image of several frames; the first is taken"),
+    "image-values": DefectKind(
+        "error", "an image of numbers that have no known white", "save it as 8 or 16 bits, or as 0 to 1"
+    ),
+    "image-transparent": DefectKind("warning", "an image with transparency; it is laid on white"),
     "image-mode": DefectKind("warning", "an image in unusual colours (CMYK, 16 bit, palette); it becomes RGB"),
+    "image-turned": DefectKind(
+        "note",
+        "an image that its orientation tag turns upright",
+        "boxes that were drawn on it as it is stored need `data.image_reading: llava`",
+    ),
 }
-_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF"}
+_FORMATS = {suffix: name for name, suffixes in PICTURE_FORMATS.items() for suffix in suffixes}
 _USUAL_MODES = ("RGB", "L", "RGBA", "1", "LA")
 
 
@@ -71,8 +93,8 @@ class ImagePlace:
         if self.content is not None:
             return self.content
         if self.offset < 0:
-            return Path(self.name).read_bytes()
-        with open(self.file, "rb") as file:
+            return read_bytes(self.name)
+        with open_file(self.file) as file:
             file.seek(self.offset)
             return file.read(self.length)
 
@@ -107,36 +129,45 @@ def check_images(places: list[ImagePlace], *, perceptual: bool = False) -> list[
 
 def check_image(place: ImagePlace, *, perceptual: bool = False) -> ImageFacts:
     """Decode an image in full and return what is known of it."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         content = place.read()
-    except OSError as error:
-        return ImageFacts(place.name, "image-missing", error.strerror or str(error))
+    except (OSError, ValueError) as error:
+        return ImageFacts(place.name, "image-missing", getattr(error, "strerror", None) or str(error))
     sha256 = hashlib.sha256(content).hexdigest()
     if not content:
         return ImageFacts(place.name, "image-empty", sha256=sha256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's own, on sizes that are checked here
+        return _look_at(place.name, content, sha256, perceptual=perceptual)
+
+
+def _look_at(name: str, content: bytes, sha256: str, *, perceptual: bool) -> ImageFacts:
+    from PIL import Image, UnidentifiedImageError
+
+    size = (0, 0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's own, on sizes that are checked here
-            image = Image.open(io.BytesIO(content))
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                return ImageFacts(place.name, "image-bomb", f"{width} × {height}", width, height, sha256)
-            frames = getattr(image, "n_frames", 1)
-            image.load()
+        image = open_picture(io.BytesIO(content), max_pixels=sys.maxsize)
+        size = image.size
+        if image.width * image.height > MAX_PIXELS:
+            return ImageFacts(name, "image-bomb", f"{image.width} × {image.height}", *size, sha256)
+        frames = getattr(image, "n_frames", 1)
+        image.load()
+        tag = orientation(image)
+        shown = turned(to_rgb(image), tag)
     except UnidentifiedImageError:
-        return ImageFacts(place.name, "image-not-image", repr(content[:16]), sha256=sha256)
+        return ImageFacts(name, "image-not-image", repr(content[:16]), sha256=sha256)
     except Image.DecompressionBombError as error:
-        return ImageFacts(place.name, "image-bomb", first_line(error), sha256=sha256)
+        return ImageFacts(name, "image-bomb", first_line(error), sha256=sha256)
+    except PictureValuesError as error:
+        return ImageFacts(name, "image-values", str(error), *size, sha256)
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-        return ImageFacts(place.name, "image-unreadable", first_line(error), sha256=sha256)
-    code, detail = _judge(place.name, image, frames)
-    alike = perceptual_hash(image) if perceptual else -1
-    return ImageFacts(place.name, code, detail, width, height, sha256, alike)
+        return ImageFacts(name, "image-unreadable", first_line(error), sha256=sha256)
+    code, detail = _judge(name, image, frames, tag)
+    alike = perceptual_hash(shown) if perceptual else -1
+    return ImageFacts(name, code, detail, *shown.size, sha256, alike)
 
 
-def _judge(name: str, image: Any, frames: int) -> tuple[str, str]:
+def _judge(name: str, image: Any, frames: int, tag: int) -> tuple[str, str]:
     """Return the worst thing about a decoded image."""
     size = f"{image.width} × {image.height}"
     long, short = max(image.size), min(image.size)
@@ -146,14 +177,17 @@ def _judge(name: str, image: Any, frames: int) -> tuple[str, str]:
         return "image-ribbon", size
     if long > WIDE_ASPECT_RATIO * short:
         return "image-wide", size
-    expected = _FORMATS.get(name.rpartition(".")[2].lower())
+    ending = name.rpartition(".")[2]
+    expected = _FORMATS.get(ending.lower())
     if expected is not None and image.format != expected and not (expected == "JPEG" and image.format == "MPO"):
-        return "image-other-format", f"{image.format} in .{name.rpartition('.')[2]}"
+        return "image-other-format", f"{image.format} in .{ending}"
     if frames > 1 and image.format != "MPO":
         return "image-animated", f"{frames} frames"
+    if is_transparent(image):
+        return "image-transparent", str(image.mode)
     if image.mode not in _USUAL_MODES:
         return "image-mode", str(image.mode)
-    return "", ""
+    return ("image-turned", f"orientation {tag}") if tag != 1 else ("", "")
 
 
 def perceptual_hash(image: Any) -> int:

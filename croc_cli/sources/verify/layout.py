@@ -1,11 +1,14 @@
 """Looks for a missing image where people's folders usually have it, and says how to put that right."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 _MAX_LISTED = 200_000
 """Folder entries that are looked through at most."""
+_TRIED = 40
+_MOST_FOLDERS = 50
+"""Folders that are looked into in one place: numbered ones may be many."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".JPG", ".JPEG", ".PNG")
 
 
@@ -32,6 +35,38 @@ def find_elsewhere(root: Path, name: str) -> str | None:
                 if entry.name.lower() == lower:
                     return f"{name} is written {entry.name} there: names are case-sensitive"
     return None
+
+
+def fitting_folder(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder near an image folder from which most of the given paths lead to files; None where none does.
+
+    Args:
+        root: The image folder that does not fit; it need not exist.
+        names: Image paths, of which a few dozen are tried.
+    """
+    tried = names[:_TRIED]
+    best: tuple[int, Path] | None = None
+    for folder in _near(root):
+        hits = sum((folder / name).is_file() for name in tried)
+        if 2 * hits > len(tried) and (best is None or hits > best[0]):
+            best = (hits, folder)
+    return best[1] if best is not None else None
+
+
+def _near(root: Path) -> Iterator[Path]:
+    """Yield the folders up to two levels below and above a folder, and those beside it; the nearest first."""
+    above = [root.parent, root.parent.parent] if root.parent != Path() else [Path(), Path("..")]
+    children = _folders(root)
+    yield from (*children, *above)
+    yield from (folder for child in children for folder in _folders(child))
+    yield from (folder for folder in _folders(root.parent) if folder != root)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(child for child in folder.iterdir() if child.is_dir())[:_MOST_FOLDERS]
+    except OSError:
+        return []
 
 
 def _candidates(root: Path, name: str) -> Iterator[tuple[Path, str]]:

@@ -4,8 +4,9 @@ import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from croc_cli.files import open_file
+from croc_cli.pictures import open_picture, upright_size
 from croc_cli.sources.read.rows import is_error, row_defects
 from croc_cli.sources.read.scan import Progress, estimate_tokens
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
@@ -130,13 +131,11 @@ def writing_of(text: str) -> str:
 
 def _measure(stats: DataStats, row: CheckedRow) -> None:
     """Look up the size of a row's first picture, from its header alone."""
-    from PIL import Image
-
     for _, place in row.images()[:1]:
         try:
-            source: Any = io.BytesIO(place.read()) if place.content is not None or place.offset >= 0 else place.name
-            with Image.open(source) as image:
-                stats.sizes.append(image.size)
+            is_file = place.content is None and place.offset < 0
+            with open_file(place.name) if is_file else io.BytesIO(place.read()) as source:
+                stats.sizes.append(upright_size(open_picture(source)))
         except Exception:  # what is wrong with it is `croc data verify`'s to say
             continue
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.place import check_place
 from croc_cli.sources.known.catalog import all_sources
 from croc_cli.sources.read.index import MixFolder, order_hash
 from croc_cli.sources.read.rows import row_defects
@@ -18,7 +19,7 @@ from croc_cli.sources.verify.findings import DEFECTS, Finding, Findings
 from croc_cli.sources.verify.image_cache import ImageCache
 from croc_cli.sources.verify.image_pass import ImagePass, bad_images
 from croc_cli.sources.verify.overlap import EVAL_FOLDER, describe_overlap, eval_images
-from croc_cli.sources.verify.verify_fix import write_clean
+from croc_cli.sources.verify.verify_fix import clean_places, write_clean
 
 __all__ = ["Finding", "StageCheck", "VerifyReport", "verify_mix"]
 
@@ -109,6 +110,9 @@ def verify_mix(
     """
     data = CheckedData(path, image_folder)
     findings = Findings(path.with_name(f"{path.name}.problems.txt"))
+    check_place(findings.list_file)
+    if fix:
+        clean_places(data)
     with suppress(OSError):  # the list of an earlier check says nothing any more
         findings.list_file.unlink(missing_ok=True)
     folder = eval_folder if eval_folder is not None else data.data_root / EVAL_FOLDER

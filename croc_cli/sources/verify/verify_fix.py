@@ -2,19 +2,21 @@
 
 import json
 import os
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError
+from croc_cli.place import check_place, growing_file, growing_folder
 from croc_cli.run_dir import write_json
 from croc_cli.sources.mix.lengths import keep_lengths
 from croc_cli.sources.read.index import (
     IMAGE_RANGE,
     IMAGES_FOLDER,
     INDEX_TYPES,
+    LENGTHS_FOLDER,
+    MIX_KIND,
     ROWS_NAME,
     MixFolder,
     order_hash,
@@ -38,42 +40,72 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
         The copy, and the list of what it leaves out.
 
     Raises:
-        UsageError: Images lie in a table, which a JSONL cannot hold.
+        UsageError: See `clean_places`; or they cannot be written.
+    """
+    clean, dropped = clean_places(data)
+    try:
+        if data.mix is not None:
+            _clean_mix(data, data.mix, bad, clean=clean, dropped=dropped)
+        else:
+            _clean_rows(data, bad, clean=clean, dropped=dropped)
+    except OSError as error:
+        raise UsageError(f"{clean} cannot be written: {error.strerror or error}") from error
+    return clean, dropped
+
+
+def clean_places(data: CheckedData) -> tuple[Path, Path]:
+    """Return where the clean copy of a data set goes, and the list of what it leaves out.
+
+    Raises:
+        UsageError: Images lie in a table, which a JSONL cannot hold; or something of the user's lies there.
     """
     if data.mix is not None:
-        return _clean_mix(data, data.mix, bad)
-    if data.reader is not None and data.reader.embeds_images:
+        clean = data.mix.folder.with_name(f"{data.mix.folder.name}-clean")
+        dropped = data.mix.folder.with_name(f"{data.mix.folder.name}.dropped.jsonl")
+        check_place(clean, kind=MIX_KIND, later=(LENGTHS_FOLDER,))
+    elif data.reader is not None and data.reader.embeds_images:
         raise UsageError(
             f"{data.path}: its images lie in the table, so a clean JSONL would lose them",
             hint="make a mix of it (`croc data mix`), and fix that",
         )
-    clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
-    dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
-    unfinished = clean.with_name(f".{clean.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as good_rows, dropped.open("w", encoding="utf-8") as bad_rows:
+    else:
+        clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
+        dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
+        check_place(clean)
+    check_place(dropped)
+    return clean, dropped
+
+
+def _clean_rows(data: CheckedData, bad: dict[int, str], *, clean: Path, dropped: Path) -> None:
+    with (
+        growing_file(clean) as growing,
+        growing_file(dropped) as left_out,
+        growing.open("w", encoding="utf-8") as good_rows,
+        left_out.open("w", encoding="utf-8") as bad_rows,
+    ):
         for row in data.rows():
             if row.number in bad:
                 bad_rows.write(_dropped(row.key, bad[row.number], row.row) + "\n")
             else:
                 good_rows.write(json.dumps(_repaired(row), ensure_ascii=False) + "\n")
-    unfinished.replace(clean)
-    return clean, dropped
 
 
-def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str]) -> tuple[Path, Path]:
+def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str], *, clean: Path, dropped: Path) -> None:
+    with growing_file(dropped) as left_out, growing_folder(clean, kind=MIX_KIND, later=(LENGTHS_FOLDER,)) as growing:
+        _fill_clean_mix(data, mix, bad, growing, clean=clean, left_out=left_out)
+
+
+def _fill_clean_mix(
+    data: CheckedData, mix: MixFolder, bad: dict[int, str], folder: Path, *, clean: Path, left_out: Path
+) -> None:
     import numpy as np
 
-    clean = mix.folder.with_name(f"{mix.folder.name}-clean")
-    dropped = mix.folder.with_name(f"{mix.folder.name}.dropped.jsonl")
-    unfinished = clean.with_name(f".{clean.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     position = np.argsort(mix.index.offset, kind="stable")  # of each row of the file in the mix
     offsets = np.zeros(len(mix), dtype=np.uint64)
     keep = np.ones(len(mix), dtype=bool)
     reasons: list[Counter[str]] = [Counter() for _ in mix.manifest.sources]
     written = 0
-    with (unfinished / ROWS_NAME).open("wb") as good_rows, dropped.open("w", encoding="utf-8") as bad_rows:
+    with (folder / ROWS_NAME).open("wb") as good_rows, left_out.open("w", encoding="utf-8") as bad_rows:
         for row in data.rows():
             place = int(position[row.number])
             if row.number in bad:
@@ -87,12 +119,9 @@ def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str]) -> tuple[
             written += len(raw) + 1
     arrays: dict[str, Any] = {name: getattr(mix.index, name)[keep] for name in INDEX_TYPES}
     arrays["offset"] = offsets[keep]
-    write_index(unfinished, arrays)
-    _write_manifest(unfinished, clean, mix, arrays, reasons, written)
-    keep_lengths(mix.folder, unfinished, keep)
-    shutil.rmtree(clean, ignore_errors=True)
-    unfinished.rename(clean)
-    return clean, dropped
+    write_index(folder, arrays)
+    _write_manifest(folder, clean, mix, arrays, reasons, written)
+    keep_lengths(mix.folder, folder, keep)
 
 
 def _write_manifest(

@@ -1,9 +1,11 @@
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from croc_cli.errors import UsageError
 from croc_cli.sources.fetch.download import Limits, Remote, download
 from croc_cli.sources.read.content import FetchError, WrongContentError
 from croc_cli.sources.read.progress import Task
@@ -143,8 +145,18 @@ def test_another_content_than_the_known_one_is_refused(web: Web, tmp_path: Path)
 def test_a_part_that_was_spoiled_is_fetched_once_more_from_the_start(web: Web, tmp_path: Path) -> None:
     web.site.files["/a.bin"] = BODY
     (tmp_path / ".a.bin.part").write_bytes(b"x" * 1000)
+    (tmp_path / ".a.bin.part.json").write_text('{"total": 5}', encoding="utf-8")
     get(web, tmp_path / "a.bin", sha256=hashlib.sha256(BODY).hexdigest())
     assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("name", ["a.bin", ".a.bin.part", ".a.bin.part.json"])
+def test_a_file_that_croc_did_not_fetch_is_never_replaced(web: Web, tmp_path: Path, name: str) -> None:
+    web.site.files["/a.bin"] = BODY
+    (tmp_path / name).write_bytes(b"the user's")
+    with pytest.raises(UsageError, match=rf"{re.escape(name)} is .*croc did not make"):
+        get(web, tmp_path / "a.bin")
+    assert (tmp_path / name).read_bytes() == b"the user's"
 
 
 @pytest.mark.parametrize(

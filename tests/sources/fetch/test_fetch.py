@@ -80,11 +80,17 @@ def test_what_is_here_already_is_not_asked_for_again(hub: Web, tmp_path: Path) -
     assert make_plan([source("set", ROWS, SHARDS)], tmp_path).sources[0].done
 
 
-def test_a_file_that_was_removed_or_cut_is_fetched_again(hub: Web, tmp_path: Path) -> None:
+def test_a_file_that_was_removed_is_fetched_again_and_one_that_was_changed_is_left(hub: Web, tmp_path: Path) -> None:
     fetch(source("set", ROWS, SHARDS), tmp_path)
     (tmp_path / "set" / "rows.json").write_bytes(b"[")
     (tmp_path / "set" / "shards" / "t-1.parquet").unlink()
-    assert states(fetch(source("set", ROWS, SHARDS), tmp_path)) == ["fetched", "fetched"]
+    changed, removed = fetch(source("set", ROWS, SHARDS), tmp_path)
+    assert (changed.state, removed.state) == ("failed", "fetched")
+    assert (
+        changed.message == f"{tmp_path / 'set' / 'rows.json'} is a file that croc did not make, so it is left as it is"
+    )
+    (tmp_path / "set" / "rows.json").unlink()
+    assert states(fetch(source("set", ROWS, SHARDS), tmp_path)) == ["fetched", "already here"]
     assert (tmp_path / "set" / "rows.json").read_bytes() == b'[{"a": 1}]'
     assert hub.site.asked["/store/me/set/d/t-0.parquet"] == 1
 

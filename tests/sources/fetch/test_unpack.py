@@ -1,10 +1,14 @@
+import errno
+import gzip
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from croc_cli.sources.fetch import unpack as unpack_module
 from croc_cli.sources.fetch.unpack import BrokenArchiveError, UnpackError, unpack
 from croc_cli.sources.known.source import Unpack
 from croc_cli.sources.read.content import WrongContentError
@@ -119,11 +123,59 @@ def test_another_number_of_files_than_is_known_is_refused(tmp_path: Path) -> Non
 def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", {"1.jpg": b"one", "2.jpg": b"two"})
     unpack(archive, tmp_path / "out", Unpack(to="o"))
-    (tmp_path / "out" / "2.jpg").write_bytes(b"tw")  # as a killed copy would leave it
-    stamp = (tmp_path / "out" / "1.jpg").stat().st_mtime_ns
+    stamps = [(tmp_path / "out" / name).stat().st_mtime_ns for name in ("1.jpg", "2.jpg")]
     unpack(archive, tmp_path / "out", Unpack(to="o"))
-    assert (tmp_path / "out" / "1.jpg").stat().st_mtime_ns == stamp
-    assert (tmp_path / "out" / "2.jpg").read_bytes() == b"two"
+    assert [(tmp_path / "out" / name).stat().st_mtime_ns for name in ("1.jpg", "2.jpg")] == stamps
+
+
+def test_a_file_of_the_users_in_a_members_place_is_left(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "a.zip", {"1.jpg": b"one", "2.jpg": b"two"})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "2.jpg").write_bytes(b"the user's")
+    with pytest.raises(UnpackError, match=r"out/2\.jpg is there already, and is not 2\.jpg of 3 bytes"):
+        unpack(archive, tmp_path / "out", Unpack(to="o"))
+    assert (tmp_path / "out" / "2.jpg").read_bytes() == b"the user's"
+    assert names(tmp_path / "out") == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("make", ["zip", "tar"])
+def test_a_file_that_is_a_folder_too_and_a_name_too_long_are_named(tmp_path: Path, make: str) -> None:
+    for number, second in enumerate(("a/b", "x" * 300, "d/" + "x" * 300)):
+        archive = tmp_path / f"{number}.{make}"
+        members = {"a": b"one", second: b"two"}
+        zip_of(archive, members) if make == "zip" else tar_of(archive, list(members.items()))
+        with pytest.raises(
+            UnpackError, match=rf"{number}\.{make}: '.*' cannot be written: (Not a dir|File (exists|name))"
+        ):
+            unpack(archive, tmp_path / f"out{number}", Unpack(to="o"))
+        assert names(tmp_path / f"out{number}") == ["a"]
+
+
+def test_a_full_disk_fails_the_archive_and_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = zip_of(tmp_path / "a.zip", {"1.jpg": b"one"})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(unpack_module, "_copy", full)
+    with pytest.raises(UnpackError, match=r"a\.zip: '1\.jpg' cannot be written: no space is left"):
+        unpack(archive, tmp_path / "out", Unpack(to="o"))
+    assert names(tmp_path / "out") == []
+
+
+def test_a_spoiled_stream_and_a_header_of_gigabytes_are_called_broken(tmp_path: Path) -> None:
+    whole = tar_of(tmp_path / "w.tar", [("1", os.urandom(5000))]).read_bytes()
+    packed = bytearray(gzip.compress(whole))
+    packed[len(packed) // 2] ^= 0xFF
+    (tmp_path / "a.tar.gz").write_bytes(packed)
+    with pytest.raises(BrokenArchiveError, match=r"a\.tar\.gz is broken"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out", Unpack(to="o"))
+    header = tarfile.TarInfo("h")
+    header.type, header.size = tarfile.XHDTYPE, 8_000_000_000
+    (tmp_path / "h.tar").write_bytes(header.tobuf(tarfile.USTAR_FORMAT) + bytes(10_240))
+    with pytest.raises(UnpackError, match="a tar header of 8,000,000,000 bytes"):
+        unpack(tmp_path / "h.tar", tmp_path / "out", Unpack(to="o"))
+    assert names(tmp_path / "out") == []
 
 
 def test_truncated_archives_are_called_broken(tmp_path: Path) -> None:
@@ -142,7 +194,7 @@ def test_a_spoiled_member_is_called_broken_and_leaves_nothing(tmp_path: Path) ->
     content = bytearray(zip_of(tmp_path / "a.zip", {"1": b"x" * 5000}).read_bytes())
     content[100] ^= 0xFF
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(BrokenArchiveError, match="1: Bad CRC-32"):
+    with pytest.raises(BrokenArchiveError, match="'1': Bad CRC-32"):
         unpack(tmp_path / "a.zip", tmp_path / "out", Unpack(to="o"))
     assert names(tmp_path / "out") == []
 
