@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "redact", "names", "files", "pictures", "run_dir", "place")
+BASE = ("words", "errors", "redact", "names", "files", "reading", "pictures", "run_dir", "place", "progress", "output")
 LIGHT = (
     *BASE,
     "console",
@@ -34,10 +34,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "redact": ("errors",),
     "names": (),
     "files": (),
+    "reading": ("errors", "files"),
     "pictures": (),
     "run_dir": ("words", "errors", "redact", "names"),
     "place": ("words", "errors", "redact", "names", "run_dir"),
     "console": ("words", "errors", "redact", "names"),
+    "progress": (),
+    "output": (),
     "recipe": ("words", "errors", "redact", "names", "files", "pictures"),
     "sources": (*BASE, "recipe"),
     "benchmarks": BASE,

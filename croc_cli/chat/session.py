@@ -17,6 +17,7 @@ from croc_cli.checkpoint.load import LoadedModel
 from croc_cli.data.conversation import ConversationEncoder, SampleError
 from croc_cli.data.sample import Turn
 from croc_cli.errors import RunError, UsageError
+from croc_cli.model.build import end_token_ids
 from croc_cli.names import IMAGE_TOKEN
 
 
@@ -118,8 +119,7 @@ class ChatSession:
         if seed is not None:
             torch.manual_seed(seed)
         tokenizer, own = model.processor.tokenizer, model.llava.generation_config
-        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-        end_ids = sorted({token_id for token_id in [*ends, tokenizer.eos_token_id] if token_id is not None})
+        end_ids = end_token_ids(tokenizer, own.eos_token_id)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         # The model's own generation config would mix in its beams, penalties and top-p.
         model.llava.generation_config = GenerationConfig(

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from croc_cli.checkpoint.formats.original import is_original
 from croc_cli.checkpoint.formats.original_load import open_original
-from croc_cli.checkpoint.locate import check_safetensors, locate_checkpoint, read_config
-from croc_cli.checkpoint.metadata import TRAINING_STATE_FILE, CheckpointMetadata, read_metadata
-from croc_cli.checkpoint.opened import check_whole
-from croc_cli.errors import UsageError, first_line
-from croc_cli.model.vision_tower import OPENING_ERRORS
+from croc_cli.checkpoint.locate import find_folder, read_config
+from croc_cli.checkpoint.metadata import CheckpointMetadata
+from croc_cli.checkpoint.opened import trained_end_ids
+from croc_cli.checkpoint.validate import naming, validate_checkpoint
+from croc_cli.model.build import end_token_ids
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,13 @@ def load_for_inference(
     Raises:
         UsageError: Not found, not a whole LLaVA, or its files do not fit each other; the file or folder is named.
     """
-    folder = locate_checkpoint(name)
+    folder = find_folder(name)
     if is_original(read_config(folder)):
         return _load_original(folder, dtype=dtype, device=device)
-    metadata = read_metadata(folder)
-    hint = "the checkpoint is damaged or not a LLaVA; use another one"
-    try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
-        llava, found = LlavaForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except OPENING_ERRORS as error:
-        raise UsageError(f"{folder} cannot be opened: {first_line(error)}", hint=hint) from error
-    check_whole(folder, found, llava.config)
-    return _ready(LoadedModel(llava, processor, metadata, folder), device)
+    parts = validate_checkpoint(folder)
+    with naming(folder):
+        llava = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
+    return _ready(LoadedModel(llava, parts.processor, parts.metadata, folder), device)
 
 
 def _load_original(folder: Path, *, dtype: torch.dtype | None, device: str | torch.device) -> LoadedModel:
@@ -64,8 +56,11 @@ def _load_original(folder: Path, *, dtype: torch.dtype | None, device: str | tor
 
 
 def _ready(model: LoadedModel, device: str | torch.device) -> LoadedModel:
-    """Put a model into eval mode on its device, and give it the norm that its metadata asks for."""
+    """Put a model into eval mode on its device, and give it the norm and the end tokens that it was trained with."""
     model.llava.eval().requires_grad_(False).to(device)
+    own = model.llava.generation_config
+    trained = trained_end_ids(model.processor, model.metadata)
+    own.eos_token_id = end_token_ids(model.processor.tokenizer, own.eos_token_id, trained=trained) or None
     if model.metadata.visual_norm == "l2":
         normalise_visual_tokens(model.llava)
     return model
@@ -82,17 +77,3 @@ def normalise_visual_tokens(llava: LlavaForConditionalGeneration) -> None:
 def _normalise(_projector: nn.Module, _inputs: object, visual_tokens: Tensor) -> Tensor:
     """Return `visual_tokens` [I, n, D] at length 1 along D."""
     return nn.functional.normalize(visual_tokens, dim=-1)
-
-
-def load_training_state(folder: Path) -> dict[str, Tensor]:
-    """Return the token pool and the reconstruction head saved in `folder`; empty where there are none.
-
-    Raises:
-        UsageError: The file is cut off.
-    """
-    file = folder / TRAINING_STATE_FILE
-    if not file.exists():
-        return {}
-    check_safetensors(file)
-    state: dict[str, Tensor] = load_file(file)
-    return state

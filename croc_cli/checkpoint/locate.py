@@ -1,22 +1,27 @@
 """Finds a checkpoint by folder or hub id, and checks its files without loading torch."""
 
-import json
 import re
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
-from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, weights_files
+from croc_cli.checkpoint.headers import SavedTensor, read_header
+from croc_cli.checkpoint.metadata import (
+    DAMAGED,
+    METADATA_FILE,
+    TRAINING_STATE_FILE,
+    is_file_name,
+    read_metadata,
+    read_object,
+)
 from croc_cli.errors import UsageError
 from croc_cli.names import RUNS_FOLDER, StageName
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _SAFE_WEIGHTS, _TORCH_WEIGHTS = ["*.safetensors"], ["*.bin"]
-_INDEX_FILE = "model.safetensors.index.json"
+_WHOLE_FILE, _INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _HINT = "give a folder that `croc` or transformers saved, such as runs/NAME/finetune/checkpoints/step-00000240"
-_MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 
 
 def locate_checkpoint(name: str | Path) -> Path:
@@ -133,37 +138,59 @@ def check_checkpoint(folder: Path) -> None:
     check_stock_config(config, folder)
     if not (folder / "preprocessor_config.json").is_file() and not (folder / "processor_config.json").is_file():
         raise UsageError(f"{folder} has no processor: processor_config.json is missing", hint=hint)
-    index_file = folder / _INDEX_FILE
-    if index_file.is_file():
-        weight_map = read_object(index_file).get("weight_map")
-        shards = set(weight_map.values()) if isinstance(weight_map, dict) else {f"weight_map of {_INDEX_FILE}"}
-        if missing := sorted(name for name in shards if not (folder / name).is_file()):
-            raise UsageError(f"{folder} is not whole: {missing[0]} is missing, which {_INDEX_FILE} lists", hint=hint)
-    elif not (folder / "model.safetensors").is_file():
+    if not (files := saved_files(folder)):
         other = next((file.name for kind in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(kind))), None)
         found = f"; {other} is not read here: `croc convert {folder} DST` writes it as safetensors" if other else ""
         raise UsageError(f"{folder} has no weights: model.safetensors is missing{found}", hint=hint)
-    for file in weights_files(folder):
-        check_safetensors(file)
+    for file in files:
+        read_header(file)
+    if (folder / TRAINING_STATE_FILE).is_file():
+        read_header(folder / TRAINING_STATE_FILE)
+    read_metadata(folder)
 
 
-def check_safetensors(file: Path) -> None:
-    """Check that a safetensors file is as long as its header says.
+def saved_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that transformers opens as a folder's model; empty where there are none.
 
     Raises:
-        UsageError: It is cut off or no safetensors file; it is named.
+        UsageError: The index is not what it should be, or a file that it lists is missing.
     """
-    hint = "the copy or download broke off; fetch the file again or use another checkpoint"
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = struct.unpack("<Q", stream.read(8))[0] if size >= 8 else 0
-        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-            raise UsageError(f"{file} is no whole safetensors file: {size} bytes, its header does not fit", hint=hint)
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            expected = 8 + length + max(ends, default=0)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{file} is no safetensors file: its header is not readable", hint=hint) from error
-    if size != expected:
-        raise UsageError(f"{file} has {size} bytes, its header says {expected}", hint=hint)
+    if (folder / _WHOLE_FILE).is_file():
+        return [folder / _WHOLE_FILE]
+    index = folder / _INDEX_FILE
+    return sorted(set(indexed_files(index).values())) if index.is_file() else []
+
+
+def indexed_files(index: Path) -> dict[str, Path]:
+    """Return the file of each weight that an index lists.
+
+    Raises:
+        UsageError: It cannot be read, or lists what is missing or outside its folder.
+    """
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UsageError(f"{index} has no weight_map from weights to files", hint=DAMAGED)
+    for weight, name in weight_map.items():
+        if not is_file_name(name):
+            raise UsageError(f"{index}: {weight} lies in {name!r}, expected a file of the same folder", hint=DAMAGED)
+    if missing := sorted({name for name in weight_map.values() if not (index.parent / name).is_file()}):
+        raise UsageError(
+            f"{index.parent} is not whole: {missing[0]} is missing, which {index.name} lists",
+            hint="fetch the file too, or use another checkpoint",
+        )
+    return {weight: index.parent / name for weight, name in weight_map.items()}
+
+
+def read_headers(folder: Path) -> dict[str, SavedTensor]:
+    """Return what a folder's safetensors files hold, by saved names.
+
+    Raises:
+        UsageError: A file is damaged, or an index lists a weight in a file that does not hold it.
+    """
+    headers = {file: read_header(file) for file in saved_files(folder)}
+    index = folder / _INDEX_FILE
+    if index.is_file() and not (folder / _WHOLE_FILE).is_file():
+        for weight, file in indexed_files(index).items():
+            if weight not in headers[file]:
+                raise UsageError(f"{index}: {weight} is not in {file.name}", hint=DAMAGED)
+    return {name: saved for header in headers.values() for name, saved in header.items()}

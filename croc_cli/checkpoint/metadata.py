@@ -21,6 +21,8 @@ METADATA_FILE = "croc.json"
 RECIPE_FILE = "recipe.yaml"
 TRAINING_STATE_FILE = "croc_training_state.safetensors"
 RESUME_FOLDER = "resume"
+LLM_TEMPLATE_KEY = "llm_chat_template"
+"""Key of croc.json for the chat template that the LLM itself came with."""
 DAMAGED = "the checkpoint is damaged; use another one"
 """Hint of whoever finds a file of a checkpoint that nothing can be done about."""
 

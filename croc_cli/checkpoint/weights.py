@@ -1,19 +1,21 @@
 """Reads a folder's weights, in safetensors or in torch's own form, without running anything that is in them."""
 
-import json
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from croc_cli.checkpoint.locate import check_safetensors
-from croc_cli.errors import UsageError
+from croc_cli.checkpoint.headers import read_header
+from croc_cli.checkpoint.locate import indexed_files
+from croc_cli.checkpoint.metadata import DAMAGED
+from croc_cli.checkpoint.values import check_values
+from croc_cli.errors import UsageError, first_line
 
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+WHOLE_FILES, INDEX_SUFFIX = ("model.safetensors", "pytorch_model.bin"), ".index.json"
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 EXTRA_FILE = "non_lora_trainables.bin"
@@ -25,10 +27,12 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         UsageError: An index lists a file that is missing, or cannot be read.
     """
-    for name in INDEX_FILES:
-        if (folder / name).is_file():
-            return _shards(folder, name)
-    return [folder / name for name in WHOLE_FILES if (folder / name).is_file()][:1]
+    for whole in WHOLE_FILES:
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / (whole + INDEX_SUFFIX)).is_file():
+            return sorted(set(indexed_files(folder / (whole + INDEX_SUFFIX)).values()))
+    return []
 
 
 def first_file(folder: Path, names: Iterable[str]) -> Path | None:
@@ -58,14 +62,19 @@ def read_file(file: Path) -> dict[str, Tensor]:
     """Return the tensors of one file; a pickle is read with `weights_only=True` and nothing else.
 
     Raises:
-        UsageError: It is cut off, no weights file, or a pickle with anything but tensors in it.
+        UsageError: It is cut off, no weights file, a pickle with anything but tensors in it, or a weight is no number.
     """
     if file.suffix == ".safetensors":
-        check_safetensors(file)
-        loaded: object = load_file(file)
+        read_header(file)
+        try:
+            loaded: object = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
     else:
         loaded = _read_pickle(file)
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
         raise UsageError(f"{file} holds no tensors by name", hint="it is no weights file of a model")
     empty = sorted(name for name, tensor in loaded.items() if tensor.numel() == 0)
     if empty:
@@ -74,6 +83,8 @@ def read_file(file: Path) -> dict[str, Tensor]:
             hint="it was saved under ZeRO-3 without gathering; make it again from the run's own checkpoint with "
             "DeepSpeed's zero_to_fp32.py",
         )
+    for name, tensor in loaded.items():
+        check_values(name, tensor, file)
     return loaded
 
 
@@ -88,20 +99,8 @@ def _read_pickle(file: Path) -> object:
             f"{file} holds more than tensors, and was not opened: reading it could run code",
             hint="get the weights as safetensors, or from someone you trust",
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # what damaged pickles raise has no class in common
         raise UsageError(
-            f"{file} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"{file} cannot be read: {first_line(error)}",
             hint="the copy or download broke off; fetch the file again",
         ) from error
-
-
-def _shards(folder: Path, index: str) -> list[Path]:
-    try:
-        names = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / index} cannot be read", hint="fetch the file again") from error
-    if missing := sorted(name for name in names if not (folder / name).is_file()):
-        raise UsageError(
-            f"{folder} is not whole: {missing[0]} is missing, which {index} lists", hint="fetch the file too"
-        )
-    return [folder / name for name in sorted(names)]

@@ -92,7 +92,7 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
         return CheckedRow(number, mix.key(number), json.loads(mix.read(number)), root)
     seen = 0
     if data.mix is None:
-        for found in data.rows(with_images=True):
+        for found in data.rows():
             if found.number == number:
                 return found
             seen = found.number + 1

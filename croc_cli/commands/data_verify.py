@@ -46,12 +46,12 @@ def verify(
     """Check data before it is trained on; with errors the exit code is 2."""
     from croc_cli.console import result
     from croc_cli.errors import EXIT_USAGE
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.sources.verify.verify import verify_mix
 
     is_good = True
     for path, folder, check in targets(target, stage, assignments or [], image_folder, deep=deep):
-        with WorkLine("done") as line:
+        with work_line("done") as line:
             report = verify_mix(
                 path,
                 deep=deep,

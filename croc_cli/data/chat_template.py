@@ -86,7 +86,7 @@ class ChatTemplate:
         self._pieces = pieces
         self._tokenizer = tokenizer
         self._skeletons: dict[int, _Skeleton] = {}
-        self._skeleton(1)
+        self.end_ids = self._end_ids(self._skeleton(1).answers[0].end)
 
     def items(self, messages: Sequence[Message]) -> Iterator[Item]:
         """Lay out a conversation; after a human turn at its end, up to where the answer would begin."""
@@ -125,6 +125,10 @@ class ChatTemplate:
         """Yield what the template itself wrote, in which control tokens count."""
         for part in self._pieces.split_controls(text):
             yield Text(part, trained=trained) if isinstance(part, str) else Control(part, trained=trained)
+
+    def _end_ids(self, end: str) -> tuple[int, ...]:
+        """Return the control token that ends an answer; none where text ends it."""
+        return tuple(part for part in self._pieces.split_controls(end)[-1:] if isinstance(part, int))
 
     def _skeleton(self, num_answers: int) -> _Skeleton:
         if num_answers not in self._skeletons:

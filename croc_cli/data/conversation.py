@@ -1,5 +1,6 @@
 """From a conversation to token ids and labels: the one place where templates become tokens."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,13 @@ from croc_cli.data.items import Control, ImageSlot, Item, Message, SampleError, 
 from croc_cli.data.pieces import PieceTokenizer, Place
 from croc_cli.data.sample import Turn
 from croc_cli.data.templates import PlainTemplate, VicunaTemplate
+from croc_cli.errors import UsageError
 from croc_cli.names import IGNORE_INDEX, IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import TemplateName
 
-__all__ = ["ConversationEncoder", "EncodedConversation", "SampleError"]
+__all__ = ["ConversationEncoder", "EncodedConversation", "SampleError", "answer_end_ids"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class ConversationEncoder:
         num_kept = input_ids.count(self.image_token_id) // self.num_visual_tokens if num_images else 0
         return EncodedConversation(input_ids, labels, truncated, num_kept)
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Control tokens that an answer is trained to end with: one, or none where the template ends it by text."""
+        return self._template.end_ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens written out."""
         return self._pieces.decode(ids)
@@ -151,6 +158,28 @@ class ConversationEncoder:
             # Images may follow each other without text between them: only what is left over of whole ones is cut.
             end -= visual_before % self.num_visual_tokens
         return end
+
+
+def answer_end_ids(tokenizer: Any, *, template: "TemplateName | None", chat_template: str | None) -> tuple[int, ...]:
+    """Return the control tokens that end a model's answers, by the template that it was trained with.
+
+    Args:
+        tokenizer: The model's.
+        template: As croc.json says; None for a model of others.
+        chat_template: The Jinja template that the model's processor brings, if any.
+    """
+    if template is None and chat_template is None:
+        return ()
+    if template not in ("plain", "vicuna_v1") and chat_template is not None:
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.chat_template = chat_template
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    try:
+        return ConversationEncoder(
+            tokenizer, template=template or "chat_template", image_token_id=image_id, num_visual_tokens=1, max_length=1
+        ).end_ids
+    except UsageError:  # another's template that takes no conversation, or a tokenizer without an end token
+        return ()
 
 
 def split_images(turns: Sequence[Turn], *, num_images: int) -> list[Message]:

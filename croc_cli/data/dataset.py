@@ -1,26 +1,31 @@
 """Training samples by index, from a mix or from a LLaVA JSON read in place: rows stay on disk until they are needed."""
 
 import hashlib
-import json
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from croc_cli.data.conversation import SampleError, split_images
-from croc_cli.data.image import PathImage, TarImage
+from croc_cli.data.image import BytesImage, PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
+from croc_cli.errors import first_line
 from croc_cli.pictures import ImageReading
-from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
+from croc_cli.sources.read.columns import Converted
+from croc_cli.sources.read.index import MixFolder
 from croc_cli.sources.read.json_index import open_json_index
+from croc_cli.sources.read.json_reader import read_json_row
 from croc_cli.sources.read.json_rows import DataError, parse_row
-from croc_cli.sources.read.rows import leaves_folder
+from croc_cli.sources.read.rows import IMAGE_RANGE, ROW_DEFECTS, image_ranges, row_error
 from croc_cli.sources.read.scan import estimate_tokens
 
 __all__ = ["DataError", "Dataset", "LlavaJsonDataset", "MixDataset"]
 
+_TRAINS_NOTHING = ("no-answer",)
+"""Defects of rows that are counted as dropped while training runs, not refused before."""
 HINT_TOKENS_PER_IMAGE = 576
 """Visual tokens of LLaVA-1.5's images; for sorting by length any number far above a short text's will do."""
 
@@ -72,13 +77,16 @@ class MixDataset:
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
-        row = parse_row(self.mix.read(index))
         number = self._sources.item(index)
-        turns = [Turn(turn["from"], turn["value"]) for turn in row["conversations"]]
-        if turns[0][0] == "gpt":
-            del turns[0]
         name = f"{self._names[number]}#{self._rows.item(index)}"
-        return Sample(name, tuple(turns), image_refs(row, self._roots[number], self._reading))
+        try:
+            row = parse_row(self.mix.read(index))
+            return Sample(name, _turns(row), image_refs(row, self._roots[number], reading=self._reading))
+        except (ValueError, TypeError, KeyError, IndexError) as error:  # the file was changed since it was made
+            raise DataError(
+                f"mix {self.mix.folder}, row {name}: cannot be read: {first_line(error)}",
+                hint="`croc data mix --force` makes the mix again",
+            ) from error
 
     def length_hint(self, index: int) -> int:
         """Return how many tokens a sample has before it is cut: exactly where that was counted, else about."""
@@ -93,9 +101,9 @@ class MixDataset:
 class LlavaJsonDataset:
     """Conversations as LLaVA's files have them, read in place.
 
-    A row with the key `image` (one path, or a list of them) shows images; a row without it is text alone. A leading gpt
-    turn is left out, as LLaVA does. Rows are checked when the file's index is made, images opened only when they are
-    needed.
+    A row with the key `image` (one path, or a list of them) shows images; a row without it is text alone. Rows in other
+    forms (`messages`, `images`, data URLs) are read as `croc data mix` reads them. A leading gpt turn is left out, as
+    LLaVA does. Rows are checked when the file's index is made, images opened only when they are needed.
 
     Args:
         path: JSON list or JSONL.
@@ -121,7 +129,10 @@ class LlavaJsonDataset:
         self.path = Path(path)
         self.image_folder = Path(image_folder)
         self._reading = reading
-        self._index = open_json_index(self.path, _check_row)
+        hint = (
+            f"`croc data verify {self.path} --image-folder {self.image_folder} --fix` writes a copy without such rows"
+        )
+        self._index = open_json_index(self.path, partial(_check_row, hint=hint))
         self._file = -1
         if not len(self._index):
             raise DataError(f"{self.path}: no rows")
@@ -135,10 +146,14 @@ class LlavaJsonDataset:
         if self._file < 0:
             self._file = os.open(self.path, os.O_RDONLY)
         start, end = self._index.span[number].tolist()
-        row = json.loads(os.pread(self._file, end - start, start))
-        turns = _read_turns(row, f"{self.path}, row {number}")
+        found = read_json_row(parse_row(os.pread(self._file, end - start, start)), row_id="")
+        row = found.row
+        if row is None:
+            raise DataError(f"{self.path}, row {number}: it changed while it was trained on")
         # Ids of LLaVA's files repeat, so the row number makes them unique.
-        return Sample(f"{row.get('id', '')}#{number}", turns, image_refs(row, str(self.image_folder), self._reading))
+        place = f"{self.path}, row {number}"
+        images = image_refs(row, str(self.image_folder), found.contents, place=place, reading=self._reading)
+        return Sample(f"{row.get('id', '')}#{number}", _turns(row), images)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": -1}
@@ -169,78 +184,53 @@ class LlavaJsonDataset:
         return np.sort(np.argsort(bits, kind="stable")[:num_samples])
 
 
-def image_refs(row: dict[str, Any], folder: str, reading: ImageReading = "upright") -> tuple[ImageRef, ...]:
+def image_refs(
+    row: dict[str, Any],
+    folder: str,
+    contents: Sequence[bytes | None] = (),
+    *,
+    place: str = "",
+    reading: ImageReading = "upright",
+) -> tuple[ImageRef, ...]:
     """Return the images of a row that passed its check.
 
     Args:
-        row: In LLaVA's form; with offset and length beside an image that lies in a tar.
+        row: In LLaVA's form; with offset and length beside images that lie in a tar.
         folder: Where its paths start.
+        contents: Bytes of each image, None for one that is a path; empty where all are paths.
+        place: What messages call an image that has no path.
         reading: How picture files become RGB.
     """
     image = row.get("image")
     if image is None:
         return ()
-    if IMAGE_RANGE in row:
-        offset, length = row[IMAGE_RANGE]
-        return (TarImage(f"{folder}/{image}", offset, length, reading=reading),)
-    if type(image) is str:
-        return (PathImage(f"{folder}/{image}", reading=reading),)
-    return tuple(PathImage(f"{folder}/{name}", reading=reading) for name in image)
+    names: list[str] = image if type(image) is list else [image]
+    if contents:
+        return tuple(
+            PathImage(f"{folder}/{name}", reading=reading)
+            if content is None
+            else BytesImage(f"{place}, image {number}", content, reading=reading)
+            for number, (name, content) in enumerate(zip(names, contents, strict=True))
+        )
+    if IMAGE_RANGE in row and (ranges := image_ranges(row)) is not None:
+        return tuple(
+            TarImage(f"{folder}/{name}", *span, reading=reading) for name, span in zip(names, ranges, strict=True)
+        )
+    return tuple(PathImage(f"{folder}/{name}", reading=reading) for name in names)
 
 
-def _check_row(number: int, where: str, row: Any) -> tuple[int, int]:
+def _turns(row: dict[str, Any]) -> tuple[Turn, ...]:
+    turns = row["conversations"]
+    return tuple(Turn(turn["from"], turn["value"]) for turn in turns[turns[0]["from"] == "gpt" :])
+
+
+def _check_row(where: str, row: Any, *, hint: str) -> tuple[int, int]:
     """Return a row's estimated tokens and its number of images, or raise DataError."""
-    del number
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object, got {type(row).__name__}")
-    turns = _read_turns(row, where)
-    num_images = _check_image_names(row, where)
-    try:
-        split_images(turns, num_images=num_images)
-    except SampleError as error:
-        raise DataError(f"{where}, key conversations: {error}") from error
-    return estimate_tokens([turn.text for turn in turns]), num_images
-
-
-def _read_turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
-    conversations = row.get("conversations")
-    if not isinstance(conversations, list) or not conversations:
-        raise DataError(f"{where}, key conversations: expected a list of turns, got {_shown(conversations)}")
-    turns = []
-    for position, turn in enumerate(conversations):
-        key = f"{where}, key conversations[{position}]"
-        if not isinstance(turn, dict):
-            raise DataError(f"{key}: expected an object with from and value, got {_shown(turn)}")
-        role, text = turn.get("from"), turn.get("value")
-        if role not in ("human", "gpt"):
-            raise DataError(f"{key}.from: expected human or gpt, got {_shown(role)}")
-        if not isinstance(text, str):
-            raise DataError(f"{key}.value: expected text, got {_shown(text)}")
-        turns.append(Turn(role, text))
-    return tuple(turns[1:] if turns[0].role == "gpt" else turns)
-
-
-def _check_image_names(row: dict[str, Any], where: str) -> int:
-    """Return how many images a row names, or raise DataError."""
-    if "image" not in row:
-        return 0
-    names = row["image"] if isinstance(row["image"], list) else [row["image"]]
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise DataError(
-                f"{where}, key image: expected a path or a list of paths, got {_shown(name)}",
-                hint="a row of text alone has no image key",
-            )
-        if leaves_folder(name):
-            raise DataError(
-                f"{where}, key image: {name!r} does not stay inside the image folder",
-                hint="paths are relative to image_folder, without '..' or backslashes",
-            )
-    if not names:
-        raise DataError(f"{where}, key image: the list is empty", hint="a row of text alone has no image key")
-    return len(names)
-
-
-def _shown(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return "nothing" if value is None else shown if len(shown) <= 60 else shown[:57] + "..."
+    found: Converted = read_json_row(row, row_id="")
+    error = found.defect or row_error(found.row)
+    if found.row is None or (error is not None and error[0] not in _TRAINS_NOTHING):
+        code, detail = error or ("row-not-object", "")
+        raise DataError(f"{where}: {ROW_DEFECTS[code].text} ({detail})", hint=hint)
+    image = found.row.get("image")
+    num_images = 0 if image is None else len(image) if type(image) is list else 1
+    return estimate_tokens([turn["value"] for turn in found.row["conversations"]]), num_images

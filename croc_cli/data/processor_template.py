@@ -1,4 +1,9 @@
-"""Our templates in the form that a saved stock processor carries, so that a checkpoint prompts as it was trained."""
+"""Our templates in the form that a saved stock processor carries, so that a checkpoint prompts as it was trained.
+
+A stock user's message is a string, or a list of {"type": "image"} and {"type": "text"}. Either becomes the string that
+a row of data would hold, and pictures stand where `croc_cli.data.conversation` puts them in training: the only picture
+of a conversation before its turn's text, several where they are written.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -7,43 +12,43 @@ from croc_cli.data.templates import VICUNA_SYSTEM
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import TemplateName
 
-# Content is a string, or LLaVA's list of {"type": "image"} and {"type": "text"}; pictures come first, as in training.
-_CONTENT = (
-    "{% macro text(message) %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{% endif %}{% endmacro %}"
+# Parts are joined as rows of data are read: by a new line, unless white space already parts them.
+_JOINED = (
+    "{% set joined = namespace(text='') %}{% for part in message['content'] %}"
+    "{% set piece = part['text'] if 'text' in part else '<image>' if 'image' in part['type'] else '' %}"
+    "{% set apart = joined.text|trim and piece|trim and joined.text[-1:]|trim and piece[:1]|trim %}"
+    "{% set joined.text = joined.text + ('\n' if apart else '') + piece %}{% endfor %}"
+)
+_FLATTEN = (
+    "{% set flat = namespace(messages=[], pictures=0) %}{% for message in messages %}"
+    "{% if message['content'] is string %}{% set text = message['content'] %}"
+    "{% else %}" + _JOINED + "{% set text = joined.text %}{% endif %}"
+    "{% if message['role'] == 'user' %}"
+    "{% set flat.pictures = flat.pictures + text.split('<image>')|length - 1 %}{% endif %}"
+    "{% set flat.messages = flat.messages + [dict(message, content=text)] %}{% endfor %}"
+    "{% set messages = flat.messages %}"
+    "{% if flat.pictures == 1 %}{% set flat.messages = [] %}{% for message in messages %}"
+    "{% if message['role'] == 'user' and '<image>' in message['content'] %}"
+    "{% set rest = message['content'].replace('<image>', '')|trim %}"
+    "{% set message = dict(message, content='<image>' + ('\n' + rest if rest else '')) %}{% endif %}"
+    "{% set flat.messages = flat.messages + [message] %}{% endfor %}{% set messages = flat.messages %}{% endif %}"
 )
 _VICUNA = (
-    _CONTENT
-    + "{% if messages[0]['role'] == 'system' %}{{ text(messages[0]) }}{% set turns = messages[1:] %}"
+    _FLATTEN
+    + "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% set turns = messages[1:] %}"
     + "{% else %}"
     + VICUNA_SYSTEM
     + "{% set turns = messages %}{% endif %} "
     + "{% for message in turns %}"
-    + "{% if message['role'] == 'user' %}USER: {{ text(message) }} {% else %}ASSISTANT: {{ text(message) }}"
-    + "{{ eos_token }}{% endif %}{% endfor %}"
+    + "{% if message['role'] == 'user' %}USER:{{ ' ' + message['content'] if message['content'] else '' }} "
+    + "{% else %}ASSISTANT: {{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
     + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 _PLAIN = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{% for part in message['content'] if message['content'] is not string and part['type'] == 'image' %}<image>"
-    "{% endfor %}{% else %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
-    "{{ '\\n' }}{% endif %}{% endfor %}"
-)
-
-
-# What a user of stock transformers writes as a list of pictures and texts becomes the string that an LLM's template
-# takes: pictures first, each followed by a new line, as in training.
-_FLATTEN = (
-    "{% set flat = namespace(messages=[]) %}{% for message in messages %}{% if message['content'] is string %}"
-    "{% set flat.messages = flat.messages + [message] %}{% else %}{% set joined = namespace(text='') %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}{% set joined.text = joined.text + '<image>\n' %}"
-    "{% endfor %}{% for part in message['content'] if part['type'] == 'text' %}"
-    "{% set joined.text = joined.text + part['text'] %}{% endfor %}"
-    "{% set flat.messages = flat.messages + [dict(message, content=joined.text)] %}{% endif %}{% endfor %}"
-    "{% set messages = flat.messages %}"
+    _FLATTEN
+    + "{% for message in messages %}{% if message['role'] == 'user' %}"
+    + "{{ '<image>' * (message['content'].split('<image>')|length - 1) }}"
+    + "{% else %}{{ message['content'] + '\\n' }}{% endif %}{% endfor %}"
 )
 
 

@@ -18,6 +18,7 @@ class PlainTemplate:
     """Images, then the answer and a newline; what the human said is left out (LLaVA's stage 1)."""
 
     place_after_image: Place = "start"
+    end_ids: tuple[int, ...] = ()
 
     def __init__(self, pieces: PieceTokenizer) -> None:
         self._leading_ids = pieces.leading_ids
@@ -66,6 +67,7 @@ class VicunaTemplate:
                 hint="use template: chat_template, or set eos_token in the LLM's tokenizer_config.json",
             )
         self._end_id = end_id
+        self.end_ids = (end_id,)
         self._opening = [Control(token_id, then="start") for token_id in pieces.leading_ids]
         # The system sentence never changes: tokenised once, unless the tokenizer joins it with what follows.
         system_ids = pieces.encode(VICUNA_SYSTEM, "start")

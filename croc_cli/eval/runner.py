@@ -13,6 +13,7 @@ from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProce
 
 from croc_cli.data.image import open_image, process_images
 from croc_cli.data.sample import ImageRef
+from croc_cli.model.build import end_token_ids
 
 _LENGTH_STEP = 32  # tokens of padding at most, few beside the 576 visual ones of a prompt
 
@@ -186,9 +187,7 @@ def _visual_inputs(llava: LlavaForConditionalGeneration, pictures: Pictures | No
 
 def end_tokens(llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> list[int]:
     """Return every token that ends an answer: the tokenizer's, and those of the model's generation config."""
-    configured = llava.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in (*ids, processor.tokenizer.eos_token_id) if token is not None})
+    return end_token_ids(processor.tokenizer, llava.generation_config.eos_token_id)
 
 
 def prepare_pictures(processor: LlavaProcessor, pictures: Sequence[ImageRef | None]) -> Pictures | None:

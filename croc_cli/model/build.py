@@ -131,16 +131,28 @@ def llava_config(
     )
 
 
-def generation_config(tokenizer: Any, end_ids: int | list[int] | None) -> GenerationConfig:
-    """Return a generation config of token ids only; `end_ids` are the LLM's own, None for the tokenizer's.
+def generation_config(tokenizer: Any, own: int | list[int] | None, *, trained: Iterable[int] = ()) -> GenerationConfig:
+    """Return a generation config of token ids only, in which every token that may end an answer does.
 
     Sampling settings that an LLM brings may contradict each other, and would refuse to be saved.
+
+    Args:
+        tokenizer: The model's, whose end token ends answers too.
+        own: What the LLM's or checkpoint's generation config said before.
+        trained: Tokens that training ends answers with.
     """
+    ends = end_token_ids(tokenizer, own, trained=trained)
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=end_ids or tokenizer.eos_token_id,
+        eos_token_id=ends if len(ends) > 1 else next(iter(ends), None),
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def end_token_ids(tokenizer: Any, own: int | list[int] | None, *, trained: Iterable[int] = ()) -> list[int]:
+    """Return every token that ends an answer, smallest first; see `generation_config`."""
+    configured = own if isinstance(own, list) else [own]
+    return sorted({token for token in (*configured, tokenizer.eos_token_id, *trained) if token is not None})
 
 
 def stock_processor(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
-from croc_cli.checkpoint.metadata import read_metadata
+from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, read_metadata
 from croc_cli.data.collate import StepLoader
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import HINT_TOKENS_PER_IMAGE, Dataset, LlavaJsonDataset, MixDataset
@@ -17,7 +17,7 @@ from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
-from croc_cli.model.build import load_llava, stock_processor
+from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
@@ -30,9 +30,6 @@ from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import ObjectiveSettings, StageModule
 from croc_cli.train.trainer import TrainerSettings
 from croc_cli.worker.stages import STAGE_TABLE
-
-LLM_TEMPLATE_KEY = "llm_chat_template"
-"""Key of croc.json for the chat template that the LLM itself came with."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -239,6 +236,8 @@ def build_stage(
         num_visual_tokens=n,
         max_length=section.max_length,
     )
+    own = llava.generation_config.eos_token_id
+    llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)
     replaces_or_reconstructs = module.model.pool is not None or module.objectives.reconstruction_weight > 0
     loader = StepLoader(
         dataset,

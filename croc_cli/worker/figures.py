@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from croc_cli.checkpoint.load import load_training_state
 from croc_cli.checkpoint.metadata import weights_sha256
+from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.masking import count_masked, draw_masked_positions

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.dataset import Dataset
@@ -19,12 +20,13 @@ from croc_cli.data.sampler import SameBatchSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import CrocError, RunError, first_line
 from croc_cli.eval.prompts import evaluation_encoder
-from croc_cli.eval.runner import Question, answer_questions, end_tokens
+from croc_cli.eval.runner import Question, answer_questions
 from croc_cli.names import IGNORE_INDEX, StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
+from croc_cli.train.position import POSITION
 from croc_cli.train.trainer import TrainerState
 from croc_cli.worker.build import StageParts, stage_section
 
@@ -57,7 +59,8 @@ class Preflight:
         self.stage = stage
         self.stage_dir = stage_dir
         self.parts = parts
-        self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
+        with POSITION.working("finding the longest samples", "found the longest samples", opaque=True):
+            self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
         self.saved = stage_dir.checkpoints
         self.device = device
 
@@ -70,8 +73,11 @@ class Preflight:
         loader = self.parts.loader
         loader.sampler = SameBatchSampler.like(loader.sampler, self.longest)
         self._note(longest=self._describe(self.longest[0]), micro_size=self.section.batch.micro_size)
-        check_end_tokens(self.parts, template=self.section.template)
+        self._check_ends(end_tokens_saved(self.parts.module.model.llava.generation_config))
         self._check_trained_tokens()
+
+    def _check_ends(self, ends: list[int]) -> None:
+        check_end_tokens(self.parts, ends, template=self.section.template)
 
     @contextmanager
     def around(self, module: nn.Module) -> Iterator[None]:
@@ -97,6 +103,7 @@ class Preflight:
         def first_only(state: TrainerState, health: dict[str, Any]) -> Path:
             if state.step == 1:
                 self.saved = save(state, health)
+                self._check_ends(end_tokens_saved(GenerationConfig.from_pretrained(self.saved)))
             return self.saved
 
         return first_only
@@ -109,7 +116,8 @@ class Preflight:
             gc.collect()
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            answer = self._answer(checkpoint)
+            with POSITION.working("answering a question", "answered a question", opaque=True):
+                answer = self._answer(checkpoint)
         barrier()
         self._note(peak_memory_bytes=peak, answer=answer, went_on=answers)
 
@@ -196,15 +204,24 @@ def longest_samples(dataset: Dataset, count: int) -> list[int]:
     return [chosen[number % len(chosen)] for number in range(count)]
 
 
-def check_end_tokens(parts: StageParts, *, template: str) -> None:
+def end_tokens_saved(config: GenerationConfig) -> list[int]:
+    """Return the tokens at which generation ends by a generation config alone, as stock transformers reads it."""
+    ends = config.eos_token_id
+    return sorted(ends) if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def check_end_tokens(parts: StageParts, ends: list[int], *, template: str) -> None:
     """Raise RunError where no answer ends with a token that ends generation: the model would never learn to stop.
 
     The template `plain` of stage 1 ends captions with a line feed, as LLaVA's does, and is not asked.
+
+    Args:
+        parts: The stage's parts, whose samples are looked at.
+        ends: Tokens at which generation ends.
+        template: The stage's.
     """
     if template == "plain":
         return
-    llava = parts.module.model.llava
-    ends = set(end_tokens(llava, parts.processor))
     dataset, last = parts.loader.dataset, []
     for index in _spread(len(dataset), _LOOKED_AT):
         sample = dataset[index]
@@ -214,11 +231,11 @@ def check_end_tokens(parts: StageParts, *, template: str) -> None:
             if trained and not encoded.truncated:
                 last.append(trained[-1])
     tokenizer = parts.processor.tokenizer
-    if last and not ends & set(last):
+    if last and not set(ends) & set(last):
         shown = tokenizer.convert_ids_to_tokens(last[0])
         raise RunError(
             f"no answer ends with an end token: template {template} ends them with {shown!r}, and generation ends at "
-            f"{', '.join(map(repr, tokenizer.convert_ids_to_tokens(sorted(ends))))}",
+            f"{', '.join(map(repr, tokenizer.convert_ids_to_tokens(ends)))}",
             hint="a chat template must put the tokenizer's end token after an answer; or choose vicuna_v1",
         )
 

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from croc_cli.checkpoint.convert import ConvertRequest, convert
 from croc_cli.checkpoint.formats.gguf import GgufOptions
 from croc_cli.checkpoint.load import load_for_inference
-from croc_cli.checkpoint.metadata import CheckpointMetadata, read_metadata, verify_hashes
+from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata, read_metadata, verify_hashes
+from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import RunError, UsageError
 from tests.checkpoint.originals import KINDS, golden_weights, largest_difference, make_original
-from tests.tiny import make_tiny_llava
+from tests.data.tiny_tokenizers import CHAT_TEMPLATES, END_TOKENS
+from tests.tiny import make_tiny_llava, make_tiny_processor, make_tiny_tokenizer
 
 
 def write(source: Path, destination: Path, **options: object) -> list[str]:
@@ -151,6 +153,55 @@ def test_a_stock_folder_with_weights_missing_or_too_many_is_refused(tmp_path: Pa
     )
     with pytest.raises(UsageError, match=r"is no LLaVA alone: 1 weight is unexpected, such as extra\.weight"):
         load_for_inference(source)
+
+
+def test_names_that_a_broken_save_made_are_repaired(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny")
+    weights = load_file(source / "model.safetensors")
+    for wrong in ("language_model.model.model.", "module.model.language_model.model.", "model.language_model.model."):
+        spoilt = {
+            name.replace("language_model.model.", wrong) if "language_model.model." in name else f"module.{name}": one
+            for name, one in weights.items()
+        }
+        save_file(spoilt, source / "model.safetensors", {"format": "pt"})
+        destination = tmp_path / wrong
+        write(source, destination)
+        found = load_for_inference(destination).llava.state_dict()
+        assert torch.equal(
+            found["model.language_model.embed_tokens.weight"], weights["language_model.model.embed_tokens.weight"]
+        )
+
+
+def test_two_weights_that_would_be_one_are_refused(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny")
+    weights = load_file(source / "model.safetensors")
+    name = "language_model.model.norm.weight"
+    save_file(weights | {f"module.{name}": weights[name] + 1}, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match="holds two weights that are one to a LLaVA"):
+        write(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma"])
+def test_end_tokens_and_chat_template_of_an_older_checkpoint_are_mended(tmp_path: Path, name: str) -> None:
+    source = make_tiny_llava(tmp_path / "old")
+    tokenizer = make_tiny_tokenizer(vocab_size=300)
+    tokens = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer.add_tokens([*tokens, "<start_of_turn>", "<end_of_turn>"], special_tokens=True)
+    tokenizer.add_tokens([f"<{number}>" for number in range(321 - len(tokenizer))])
+    assert len(tokenizer) <= 321
+    end = tokenizer.convert_tokens_to_ids(END_TOKENS[name])
+    tokenizer.chat_template = "{# older #}" + CHAT_TEMPLATES[name]
+    make_tiny_processor(tokenizer=tokenizer, chat_template=tokenizer.chat_template).save_pretrained(source)
+    config = json.loads((source / "config.json").read_text())
+    image_id = tokenizer.convert_tokens_to_ids("<image>")
+    (source / "config.json").write_text(json.dumps(config | {"image_token_id": image_id}))
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+    CheckpointMetadata(template="chat_template", extra={LLM_TEMPLATE_KEY: CHAT_TEMPLATES[name]}).write(source)
+
+    assert load_for_inference(source).llava.generation_config.eos_token_id == sorted({2, end}), "chat and eval stop"
+    write(source, tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "generation_config.json").read_text())["eos_token_id"] == sorted({2, end})
+    assert (tmp_path / "new" / "chat_template.jinja").read_text() == with_pictures(CHAT_TEMPLATES[name])
 
 
 def fake_llama_cpp(folder: Path, *, fails: bool = False) -> Path:

@@ -7,9 +7,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
-from croc_cli.checkpoint.load import load_for_inference, load_training_state
+from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.checkpoint.metadata import CheckpointMetadata
-from croc_cli.checkpoint.opened import open_stock
+from croc_cli.checkpoint.opened import load_training_state, open_stock
 from croc_cli.errors import UsageError
 from tests.tiny import make_tiny_llava
 
@@ -96,7 +96,7 @@ def test_weights_of_another_shape_are_named_with_the_sizes_of_tower_and_llm(tmp_
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match=rf"whose vision tower is {tower} wide and whose LLM 128") as caught:
         load_for_inference(folder)
-    assert caught.value.message.startswith(f"{folder}: ")
+    assert caught.value.message.startswith(f"{folder}/model.safetensors: ")
     assert re.search(rf"is \(.*{llm}.*\), expected \(.*128.*\) by config\.json", caught.value.message)
     assert "\n" not in caught.value.message
 
@@ -112,9 +112,9 @@ def test_an_empty_projector_of_a_broken_save_is_called_that(tmp_path):
         load_for_inference(folder)
 
 
-def test_a_broken_tokenizer_is_one_line_that_names_the_folder(tmp_path):
+def test_a_broken_tokenizer_is_one_line_that_names_its_file(tmp_path):
     folder = make_tiny_llava(tmp_path / "m")
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(UsageError, match="cannot be opened") as caught:
+    with pytest.raises(UsageError, match=r"tokenizer\.json cannot be read") as caught:
         load_for_inference(folder)
     assert "\n" not in caught.value.message

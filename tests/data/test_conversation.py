@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from croc_cli.data.conversation import ConversationEncoder, SampleError
+from croc_cli.data.conversation import ConversationEncoder, SampleError, answer_end_ids
 from croc_cli.data.sample import Turn
 from croc_cli.names import IGNORE_INDEX
 from tests.data.tiny_tokenizers import (
+    CHAT_TEMPLATES,
     CHATML,
     GOLDEN,
     byte_level_tokenizer,
@@ -203,3 +204,21 @@ def test_an_image_that_the_cut_would_divide_is_left_out_whole(byte_level: Any) -
         assert cut.num_images == kept
         assert cut.truncated
         assert len(cut.input_ids) == (1 + 4 * kept if max_length < 10 else 10)
+
+
+@pytest.mark.parametrize("template", CHAT_TEMPLATES)
+def test_the_end_token_is_the_last_that_an_answer_trains(template: str) -> None:
+    tokenizer = byte_level_tokenizer(CHAT_TEMPLATES[template])
+    encoder = make(tokenizer, "chat_template")
+    for turns in ([Turn("human", "a"), Turn("gpt", "b")], [Turn("human", "a"), Turn("gpt", "b")] * 2):
+        labels = encoder.encode(turns, num_images=0).labels
+        assert encoder.end_ids == (next(label for label in reversed(labels) if label != IGNORE_INDEX),)
+    assert answer_end_ids(tokenizer, template=None, chat_template=CHAT_TEMPLATES[template]) == encoder.end_ids
+    assert answer_end_ids(tokenizer, template="vicuna_v1", chat_template=None) == (tokenizer.eos_token_id,)
+
+
+def test_a_template_that_ends_answers_by_text_has_no_end_token() -> None:
+    template = CHAT_TEMPLATES["chatml"].replace("<|im_end|>", "###")
+    assert make(byte_level_tokenizer(template), "chat_template").end_ids == ()
+    broken = "{% for m in messages %}{{ m['nothing'].x }}{% endfor %}"
+    assert answer_end_ids(byte_level_tokenizer(), template=None, chat_template=broken) == ()

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import pickle
@@ -5,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from croc_cli.data.dataset import DataError, LlavaJsonDataset, MixDataset
 from croc_cli.data.image import BadImageError, open_image
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.read import json_index
 from croc_cli.sources.read.spec import MixSpec, SourceSpec
+from croc_cli.sources.verify.verify import verify_mix
 from tests.sources.data import encoded, picture, small_spec, write_tar
 
 TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Red."}]
@@ -61,22 +65,23 @@ def test_one_leading_gpt_turn_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (3, "row 1: expected an object, got int"),
-        ({"id": 1}, "row 1, key conversations: expected a list of turns, got nothing"),
+        (3, r"row 1: a row that is no object \(int\)"),
+        ({"id": 1}, r"row 1: a row whose keys do not say .* \(it has 'id'\)"),
+        ({"conversations": [{"from": "tool", "value": "a"}]}, r"row 1: a role other than .* \(turn 0: 'tool'\)"),
+        ({"conversations": [{"from": "human", "value": 5}]}, r"row 1: a value that is no text \(turn 0: 5\)"),
+        ({"conversations": [TEXT_TURNS[0], TEXT_TURNS[0]]}, r"do not alternate, .* \(turn 1 is from human\)"),
+        ({"image": None, "conversations": TURNS}, r"row 1: an image that is null or empty \(nothing\)"),
+        ({"image": "", "conversations": TURNS}, r"row 1: an image that is null or empty \(''\)"),
+        ({"image": "../a.jpg", "conversations": TURNS}, r"leaves its folder \(\.\./a\.jpg\)"),
+        ({"image": "/etc/a.jpg", "conversations": TURNS}, r"leaves its folder \(/etc/a\.jpg\)"),
+        ({"image": [], "conversations": TURNS}, r"row 1: an image that is null or empty \(\[\]\)"),
+        ({"image": "a.jpg", "conversations": TEXT_TURNS}, r"more images than <image> .* \(0 time\(s\), 1 image\(s\)\)"),
+        ({"conversations": TURNS}, r"<image> in a row without image \(1 time\(s\)\)"),
+        ({"images": ["a.jpg", "b.jpg"], "conversations": TURNS}, r"more images than <image> .* \(1 time\(s\), 2 image"),
+        ({"conversations": [TEXT_TURNS[0], {"from": "gpt", "value": "red \ud83d"}]}, "half of a character"),
         (
-            {"conversations": [{"from": "user", "value": "a"}]},
-            r"row 1, key conversations\[0\].from: expected human or gpt",
-        ),
-        ({"conversations": [{"from": "human", "value": 5}]}, r"conversations\[0\].value: expected text, got 5"),
-        ({"conversations": [TEXT_TURNS[0], TEXT_TURNS[0]]}, "turn 1 is from 'human', expected 'gpt'"),
-        ({"image": None, "conversations": TURNS}, "row 1, key image: expected a path or a list of paths, got nothing"),
-        ({"image": "", "conversations": TURNS}, 'row 1, key image: expected a path or a list of paths, got ""'),
-        ({"image": "../a.jpg", "conversations": TURNS}, "'../a.jpg' does not stay inside the image folder"),
-        ({"image": "/etc/a.jpg", "conversations": TURNS}, "'/etc/a.jpg' does not stay inside the image folder"),
-        ({"image": [], "conversations": TURNS}, "the list is empty"),
-        (
-            {"image": "a.jpg", "conversations": TEXT_TURNS},
-            "row 1, key conversations: 0 <image> in the human turns, but 1",
+            {"videos": ["a.mp4"], "conversations": TEXT_TURNS},
+            r"row 1: a row with video or sound.* \(videos: \['a.mp4'\]",
         ),
     ],
 )
@@ -181,3 +186,61 @@ def test_samples_are_counted_from_either_end(tmp_path: Path) -> None:
     assert dataset[-1].id == "2#2"
     with pytest.raises(IndexError, match="sample 3 is not one of 3"):
         dataset[3]
+
+
+def as_url(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def test_several_pictures_of_a_row_go_from_any_form_into_a_mix_and_out_of_it(tmp_path: Path) -> None:
+    contents = [encoded(picture(number), "PNG") for number in range(4)]
+    (tmp_path / "images").mkdir()
+    for number, content in enumerate(contents):
+        (tmp_path / "images" / f"{number}.png").write_bytes(content)
+    question = [{"type": "image"}, {"type": "text", "text": " or "}, {"type": "image"}]
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "The first."}]
+    in_parts = [messages[0], {"role": "assistant", "content": [{"type": "text", "text": "The first."}]}]
+    table = [{"images": [{"bytes": one, "path": None} for one in contents[:2]], "messages": in_parts}]
+    parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "table.parquet")
+    rows = [
+        {"images": ["0.png", "1.png"], "messages": messages},
+        {"image": ["0.png", as_url(contents[1])], "conversations": as_turns("<image> or <image>")},
+        {"images": ["2.png"], "conversations": as_turns("<image>\nWhat?")},
+    ]
+    write(tmp_path, rows)
+    sources = (
+        SourceSpec("json", tmp_path / "data.json", image_root=tmp_path / "images"),
+        SourceSpec("table", tmp_path / "table.parquet"),
+    )
+    manifest = build_mix(MixSpec("it", sources, tmp_path), tmp_path / "mix")
+    assert (manifest.rows, manifest.image_rows) == (4, 4)
+    mixed = MixDataset(tmp_path / "mix")
+    by_id = {mixed[index].id: mixed[index] for index in range(4)}
+    direct = LlavaJsonDataset(tmp_path / "data.json", tmp_path / "images")
+    by_id |= {f"direct#{number}": direct[number] for number in range(3)}
+    for name in ("json#0", "json#1", "table#0", "direct#0", "direct#1"):
+        sample = by_id[name]
+        assert [turn.text for turn in sample.turns] == ["<image> or <image>", "The first."]
+        assert [open_image(image).tobytes() for image in sample.images] == [
+            Image.open(io.BytesIO(content)).tobytes() for content in contents[:2]
+        ], name
+    for name in ("json#2", "direct#2"):
+        [image] = by_id[name].images
+        assert open_image(image).tobytes() == Image.open(io.BytesIO(contents[2])).tobytes()
+    assert [int(n) for n in sorted(mixed.mix.index.images)] == [1, 2, 2, 2]
+    assert verify_mix(tmp_path / "mix", deep=True, workers=1).ok
+
+
+def as_turns(question: str) -> list[dict[str, str]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": "The first."}]
+
+
+def test_a_row_of_a_mix_that_was_changed_is_named(tmp_path: Path) -> None:
+    folder = make_mix(tmp_path)
+    rows = (folder / "rows.jsonl").read_bytes()
+    (folder / "rows.jsonl").write_bytes(b"x" + rows[1:])
+    dataset = MixDataset(folder)
+    first = int(np.argmin(dataset.mix.index.offset))
+    with pytest.raises(DataError, match=r"mix, row captions#0: cannot be read: line 1, column 1: not JSON") as caught:
+        dataset[first]
+    assert "makes the mix again" in (caught.value.hint or "")

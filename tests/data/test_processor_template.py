@@ -1,8 +1,12 @@
+from functools import cache
+from typing import Any
+
 import pytest
 
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.processor_template import chat_template_for, with_pictures
 from croc_cli.data.sample import Turn
+from tests.data.tiny_tokenizers import CHAT_TEMPLATES, byte_level_tokenizer
 from tests.tiny import make_tiny_processor
 
 
@@ -16,25 +20,59 @@ def turns_as_messages(turns: list[Turn]) -> list[dict[str, object]]:
     return messages
 
 
-@pytest.mark.parametrize(
-    "turns",
-    [
-        [Turn("human", "<image>\nWhat colour is the circle?")],
-        [Turn("human", "How many are there?")],
-        [Turn("human", "<image>\nWhat is it?"), Turn("gpt", "A square."), Turn("human", "Are you sure?")],
-    ],
-)
-def test_the_saved_processor_prompts_as_the_model_was_trained(turns: list[Turn]) -> None:
-    processor = make_tiny_processor(chat_template=chat_template_for("vicuna_v1"))
+CONVERSATIONS = {
+    "one picture": ["<image>\nWhat colour is the circle?"],
+    "no picture": ["How many are there? "],
+    "a picture after the question": ["What is it?\n<image>"],
+    "a picture in the middle": ["Hello ", "Hi", "Look <image> here\n"],
+    "a picture alone": ["<image>"],
+    "a picture of the first turn": ["<image>\nWhat is it? ", "A square. ", " Are you sure?\n"],
+    "interleaved": ["First <image> then <image> ok?"],
+    "pictures first": ["<image>\n<image>\nCompare"],
+    "lines": ["<image>\nFirst\n<image>\nSecond <image>"],
+    "pictures alone": ["<image>\n<image>"],
+    "a picture each turn": ["<image>\nThis?", "A cat.", "And <image>\nthis?"],
+    "line feeds": ["<image>\n\n\nWhat?", "1. a\n2. b\n", "more"],
+}
+
+
+def as_written(text: str) -> list[dict[str, str]]:
+    """Return a turn's texts and pictures in the order in which they stand."""
+    parts: list[dict[str, str]] = []
+    for position, piece in enumerate(text.split("<image>")):
+        parts += [{"type": "image"}] if position else []
+        parts += [{"type": "text", "text": piece}] if piece else []
+    return parts
+
+
+@cache
+def saved_and_trained(template: str) -> tuple[Any, ConversationEncoder]:
+    """Return the processor that is saved and the encoder that trains, for one of our templates or an LLM's own."""
+    tokenizer = byte_level_tokenizer(with_pictures(CHAT_TEMPLATES.get(template)), bos=template != "chatml")
+    ours: Any = "chat_template" if template in CHAT_TEMPLATES else template
+    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     encoder = ConversationEncoder(
-        processor.tokenizer,
-        template="vicuna_v1",
-        image_token_id=processor.tokenizer.convert_tokens_to_ids("<image>"),
-        num_visual_tokens=1,
-        max_length=512,
+        tokenizer, template=ours, image_token_id=image_token_id, num_visual_tokens=1, max_length=512
     )
-    text = processor.apply_chat_template(turns_as_messages(turns), add_generation_prompt=True, tokenize=False)
-    assert processor.tokenizer(text)["input_ids"] == encoder.encode_prompt(turns)
+    return make_tiny_processor(chat_template=chat_template_for(ours), tokenizer=tokenizer), encoder
+
+
+@pytest.mark.parametrize("form", [str, as_written])
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("template", ["vicuna_v1", "plain", "chatml", "llama3", "gemma", "vicuna"])
+def test_the_saved_processor_puts_pictures_where_training_had_them(template: str, name: str, form: Any) -> None:
+    texts = CONVERSATIONS[name]
+    if template == "plain" and len(texts) > 1:
+        texts = texts[:1]
+    processor, encoder = saved_and_trained(template)
+    tokenizer = processor.tokenizer
+    turns = [Turn("gpt" if position % 2 else "human", text) for position, text in enumerate(texts)]
+    messages = [{"role": "assistant" if turn.role == "gpt" else "user", "content": form(turn.text)} for turn in turns]
+    text = (processor if processor.chat_template else tokenizer).apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False
+    )
+    bos = text.startswith("<s>")
+    assert tokenizer(text, add_special_tokens=not bos).input_ids == encoder.encode_prompt(turns)
 
 
 def test_the_plain_template_is_the_picture_and_then_the_caption() -> None:

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from croc_cli.errors import UsageError
-from croc_cli.model.build import ModelNotFound, assemble, load_llava
+from croc_cli.model.build import ModelNotFound, assemble, generation_config, load_llava
 from croc_cli.model.projector import CaptionedPictures
-from tests.tiny import LLM_WIDTH, make_tiny_parts, make_tiny_processor, tiny_vision_config
+from tests.tiny import LLM_WIDTH, make_tiny_parts, make_tiny_processor, make_tiny_tokenizer, tiny_vision_config
 
 
 def build(tower: Path, llm: Path, out: Path, **options: Any) -> Path:
@@ -189,3 +189,10 @@ def test_a_projector_is_fitted_to_the_pictures_to_come(parts: tuple[Path, Path],
     needed, num_words = asked[0]
     assert needed == 20 * LLM_WIDTH
     assert num_words > 64
+
+
+@pytest.mark.parametrize(
+    ("own", "trained", "expected"), [(None, (), 2), (7, (), [2, 7]), ([7, 5], (9,), [2, 5, 7, 9]), (2, (2,), 2)]
+)
+def test_every_token_that_may_end_an_answer_is_in_the_generation_config(own: Any, trained: Any, expected: Any) -> None:
+    assert generation_config(make_tiny_tokenizer(), own, trained=trained).eos_token_id == expected

@@ -26,6 +26,7 @@ from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.image import process_images
 from croc_cli.data.sample import Turn
 from croc_cli.errors import UsageError
+from croc_cli.names import IGNORE_INDEX
 from croc_cli.train.trainer import Trainer
 from tests.tiny import make_tiny_parts, make_tiny_tokenizer
 from tests.worker import harness
@@ -70,6 +71,7 @@ class Family:
         pads: Whether its tokenizer has a padding token.
         has_bos: Whether its tokenizer begins with a token of its own.
         tower: `clip` or `siglip`.
+        base: Its EOS is not the token that ends a turn, as in models before instruction tuning.
     """
 
     config: Any
@@ -81,13 +83,14 @@ class Family:
     has_bos: bool = True
     tower: str = "clip"
     more: dict[str, Any] = field(default_factory=dict)
+    base: bool = False
 
 
 FAMILIES = {
     "llama": Family(LlamaConfig, pads=False),
     "llama-siglip": Family(LlamaConfig, tower="siglip"),
     "mistral": Family(MistralConfig, template=MISTRAL, more={"sliding_window": 300}),
-    "qwen2": Family(Qwen2Config, True, 8, CHATML, ("<|im_start|>", "<|im_end|>"), pads=False, has_bos=False),
+    "qwen2": Family(Qwen2Config, True, 8, CHATML, ("<|im_start|>", "<|im_end|>"), pads=False, has_bos=False, base=True),
     "qwen3": Family(Qwen3Config, True, 0, CHATML, ("<|im_start|>", "<|im_end|>"), has_bos=False, tower="siglip"),
     "gemma": Family(GemmaConfig, True, 0, GEMMA, ("<start_of_turn>", "<end_of_turn>")),
 }
@@ -96,7 +99,7 @@ FAMILIES = {
 def make_llm(folder: Path, family: Family) -> Path:
     tokenizer = make_tiny_tokenizer(image_token=False)
     tokenizer.add_special_tokens({"additional_special_tokens": list(family.tokens)})
-    tokenizer.eos_token = family.tokens[-1] if family.tokens else "</s>"
+    tokenizer.eos_token = family.tokens[-1] if family.tokens and not family.base else "</s>"
     tokenizer.chat_template = family.template
     if not family.pads:
         tokenizer.pad_token = None
@@ -165,6 +168,10 @@ def test_a_family_trains_a_step_and_reloads_in_stock_transformers_as_it_was(
     assert stock.config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<image>")
     assert stock.config.image_token_id < stock.get_input_embeddings().weight.shape[0]
     assert (stock.lm_head.weight is stock.get_input_embeddings().weight) is family.tied
+    # stock generation ends where training ended answers
+    ends = stock.generation_config.eos_token_id
+    last = [int(row[row != IGNORE_INDEX][-1]) for batch in seen["step"] for row in batch.labels if any(row >= 0)]
+    assert set(last) <= set(ends if isinstance(ends, list) else [ends])
     # the prompt of the saved processor is the one that was trained, with as many image tokens as the picture takes
     picture = Image.effect_noise((90, 40), 80).convert("RGB")
     question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]

@@ -4,14 +4,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
+from croc_cli.data.conversation import ConversationEncoder
+from croc_cli.data.sample import Turn
+from croc_cli.errors import RunError
 from croc_cli.pipeline.preflight import rehearsal_recipe
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import read_json
+from croc_cli.worker.preflight import check_end_tokens, end_tokens_saved
+from tests.data.tiny_tokenizers import CHATML, byte_level_tokenizer
 from tests.mounts import small_disk
 from tests.tiny import make_tiny_llava, make_tiny_parts
 from tests.worker import harness
@@ -118,3 +126,18 @@ def test_a_template_without_an_end_token_ends_it(home: Path, tmp_path: Path) -> 
     recipe = rehearsal_recipe(recipe_of(home, template="chat_template"), "reconstruct", num_ranks=1)
     ended = run_ranks(recipe, "reconstruct", tmp_path, start=start, preflight=True)[1]
     assert ended.messages[0].startswith("no answer ends with an end token: template chat_template ends them with ")
+
+
+def test_the_end_tokens_of_the_file_that_is_saved_are_those_that_count() -> None:
+    tokenizer = byte_level_tokenizer(CHATML)
+    encoder = ConversationEncoder(
+        tokenizer, template="chat_template", image_token_id=3, num_visual_tokens=1, max_length=99
+    )
+    sample = SimpleNamespace(turns=(Turn("human", "a"), Turn("gpt", "b")), images=())
+    loader = SimpleNamespace(dataset=[sample], encoder=encoder)
+    parts: Any = SimpleNamespace(loader=loader, processor=SimpleNamespace(tokenizer=tokenizer))
+    ends = end_tokens_saved(GenerationConfig(eos_token_id=[*encoder.end_ids, 2]))
+    check_end_tokens(parts, ends, template="chat_template")
+    with pytest.raises(RunError, match=r"ends them with '<\|im_end\|>', and generation ends at '</s>'"):
+        check_end_tokens(parts, end_tokens_saved(GenerationConfig(eos_token_id=2)), template="chat_template")
+    check_end_tokens(parts, [], template="plain")

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import LlamaConfig
 
+from croc_cli.checkpoint.fit import checked_weights
 from croc_cli.checkpoint.formats.lora import CONFIG_FILE as LORA_CONFIG_FILE
 from croc_cli.checkpoint.formats.lora import merge_lora, read_adapter_config
 from croc_cli.checkpoint.formats.original import (
@@ -24,7 +25,7 @@ from croc_cli.checkpoint.formats.original import (
 )
 from croc_cli.checkpoint.formats.original_parts import TowerSource, find_base, find_tokenizer, find_tower
 from croc_cli.checkpoint.metadata import CheckpointMetadata
-from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, checked_weights
+from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
 from croc_cli.checkpoint.weights import PROJECTOR_FILES, first_file, model_files, read_file, read_model
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.errors import UsageError

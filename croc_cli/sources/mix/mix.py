@@ -228,7 +228,8 @@ def _notes(spec: MixSpec, scans: list[Scan]) -> list[str]:
             )
         for reason, number in scan.dropped.items():
             if reason in ROW_DEFECTS:
-                notes.append(f"source {source.name}: left out {number:,} × {ROW_DEFECTS[reason].text}")
+                first = scan.examples[reason][0]
+                notes.append(f"source {source.name}: left out {number:,} × {ROW_DEFECTS[reason].text} ({first})")
         if scan.dropped[FILTERED] == scan.num_rows:
             notes.append(f"source {source.name}: its filters leave nothing")
     return notes

@@ -1,4 +1,4 @@
-"""Writes the rows that were drawn to rows.jsonl, and images that lie in tables to tars beside it."""
+"""Writes the rows that were drawn to rows.jsonl, and images that lie in the data itself to tars beside it."""
 
 import io
 import json
@@ -7,8 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from croc_cli.sources.read.index import IMAGE_RANGE, IMAGES_FOLDER, ROWS_NAME
+from croc_cli.reading import is_unicode
+from croc_cli.sources.read.index import IMAGES_FOLDER, ROWS_NAME
+from croc_cli.sources.read.json_rows import DataError, unreadable
 from croc_cli.sources.read.reader import Reader, SourceRow
+from croc_cli.sources.read.rows import IMAGE_RANGE
 from croc_cli.sources.read.scan import REPORT_EVERY, Progress, Scan
 from croc_cli.sources.read.spec import SourceSpec
 
@@ -57,7 +60,7 @@ class RowsWriter:
         import numpy as np
 
         lengths = np.empty(len(positions), dtype=np.uint32)
-        if reader.in_place:
+        if scan.as_is:
             self._copy(reader, scan, positions, lengths, source.name)
         else:
             self._convert(number, reader, scan, positions, lengths, source.name)
@@ -92,30 +95,32 @@ class RowsWriter:
                 file.seek(starts[position])
                 raw = file.read(sizes[position])
                 if b"\n" in raw or b"\r" in raw:
-                    raw = _dump(json.loads(raw))
+                    raw = dump_row(json.loads(raw))
                 write(raw)
                 write(b"\n")
                 lengths[done] = len(raw)
                 self._report(name)
 
     def _convert(self, number: int, reader: Reader, scan: Scan, positions: Any, lengths: Any, name: str) -> None:
-        """Convert rows again and write them; an image of a table's own goes into a tar."""
+        """Convert rows again and write them; where some hold images themselves, all images go into tars."""
         import numpy as np
 
         wanted = np.asarray(scan.rows)[positions].tolist()
-        shards = _Shards(self.folder / IMAGES_FOLDER, name) if reader.embeds_images else None
+        shards = _Shards(self.folder / IMAGES_FOLDER, name) if scan.embedded else None
         following = 0
-        for item in reader.rows(with_images=True):
+        for item in reader.rows():
             if following == len(wanted):
                 break
             if item.number != wanted[following]:
                 continue
-            raw = _dump(_finished(item, shards))
+            raw = dump_row(_finished(item, reader, shards))
             self._file.write(raw)
             self._file.write(b"\n")
             lengths[following] = len(raw)
             following += 1
             self._report(name)
+        if following < len(wanted):
+            raise DataError(f"source {name}: {reader.files[0]} changed while it was read", hint="run it again")
         if shards is not None:
             shards.close()
             self._stored.add(number)
@@ -126,17 +131,42 @@ class RowsWriter:
         self._written += 1
 
 
-def _finished(item: SourceRow, shards: "_Shards | None") -> dict[str, Any]:
+def _finished(item: SourceRow, reader: Reader, shards: "_Shards | None") -> dict[str, Any]:
+    """Return a row whose images lie where it says."""
     row: dict[str, Any] = dict(item.row)
-    if item.image is not None and shards is not None:
-        row["image"], row[IMAGE_RANGE] = shards.add(item.number, item.image)
+    if shards is not None and "image" in row:
+        image = row["image"]
+        names = image if isinstance(image, list) else [image]
+        contents = item.contents or (None,) * len(names)
+        stored = [
+            shards.add(f"{item.number:09d}" + (f"-{place}" if place else ""), content or _content(item, reader, name))
+            for place, (name, content) in enumerate(zip(names, contents, strict=True))
+        ]
+        row["image"], row[IMAGE_RANGE] = [name for name, _ in stored], [place for _, place in stored]
+        if not isinstance(image, list):
+            row["image"], row[IMAGE_RANGE] = stored[0]
     elif item.image_range is not None:
         row[IMAGE_RANGE] = list(item.image_range)
     return row
 
 
-def _dump(row: Any) -> bytes:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="surrogatepass")
+def _content(item: SourceRow, reader: Reader, name: str) -> bytes:
+    """Return the bytes of an image that is not in the data, beside others that are."""
+    root = reader.image_root or reader.files[0].parent
+    try:
+        if item.image_range is None:
+            return (root / name).read_bytes()
+        with (root / name[: name.index(".tar/") + 4]).open("rb") as tar:
+            tar.seek(item.image_range[0])
+            return tar.read(item.image_range[1])
+    except OSError as error:
+        raise unreadable(root / name, error, place=f"row {item.number}") from error
+
+
+def dump_row(row: Any) -> bytes:
+    """Return a row as a line of rows.jsonl, without its end."""
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return (text if is_unicode(text) else json.dumps(row, separators=(",", ":"))).encode()
 
 
 class _Shards:
@@ -148,7 +178,7 @@ class _Shards:
         self._number = -1
         self._tar: tarfile.TarFile | None = None
 
-    def add(self, index: int, content: bytes) -> tuple[str, list[int]]:
+    def add(self, stem: str, content: bytes) -> tuple[str, list[int]]:
         """Add an image and return its name, from the mix's folder, with offset and length in the tar."""
         if self._tar is None or self._tar.offset > SHARD_BYTES:
             self.close()
@@ -158,7 +188,7 @@ class _Shards:
                 self.folder / f"{self.name}-{self._number:05d}.tar", "w", format=tarfile.USTAR_FORMAT
             )
         suffix = next((suffix for magic, suffix in _KINDS if content.startswith(magic)), "img")
-        member = tarfile.TarInfo(f"{index:09d}.{suffix}")
+        member = tarfile.TarInfo(f"{stem}.{suffix}")
         member.size = len(content)
         offset = self._tar.offset + tarfile.BLOCKSIZE  # one block of header, then the content
         self._tar.addfile(member, io.BytesIO(content))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.sources.read.json_rows import DataError
+from croc_cli.sources.read.json_rows import DataError, unreadable
 from croc_cli.sources.read.manifest import Manifest, read_manifest
+from croc_cli.sources.read.rows import IMAGE_RANGE as IMAGE_RANGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +21,7 @@ ROWS_NAME = "rows.jsonl"
 INDEX_FOLDER = "index"
 IMAGES_FOLDER = "images"
 LENGTHS_FOLDER = "lengths"
-IMAGE_RANGE = "image_range"
-"""Key of a row whose image lies in a tar: offset and length in bytes."""
+_MAKE_AGAIN = "`croc data mix` makes the mix again"
 
 INDEX_TYPES = {
     "offset": "<u8",
@@ -117,8 +117,12 @@ class MixFolder:
             wrong = f"the index has {len(self.index):,} rows, the manifest {expected:,}"
         elif size != self.manifest.bytes:
             wrong = f"{ROWS_NAME} has {size:,} bytes, the manifest says {self.manifest.bytes:,}"
+        elif expected and int(self.index.source.max()) >= len(self.manifest.sources):
+            wrong = "the index names sources that the manifest does not have"
+        elif expected and int((self.index.offset + self.index.length).max()) > size:
+            wrong = f"the index names rows behind the end of {ROWS_NAME}"
         if wrong is not None:
-            raise DataError(f"mix {self.folder}: {wrong}", hint="`croc data mix` makes the mix again")
+            raise DataError(f"mix {self.folder}: {wrong}", hint=_MAKE_AGAIN)
 
 
 def read_index(folder: Path) -> MixIndex:
@@ -134,10 +138,16 @@ def read_index(folder: Path) -> MixIndex:
         file = folder / INDEX_FOLDER / f"{entry.name}.npy"
         try:
             mapped = np.load(file, mmap_mode="r") if file.stat().st_size > 128 else np.load(file)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} cannot be read: {error}", hint="`croc data mix` makes the mix again") from error
+            if mapped.dtype != np.dtype(INDEX_TYPES[entry.name]) or mapped.ndim != 1:
+                raise ValueError(f"it holds {mapped.dtype} of {mapped.ndim} dimensions")
+        except Exception as error:  # numpy raises nearly anything on a damaged header
+            raise unreadable(file, error, hint=_MAKE_AGAIN) from error
         # A plain view of the map: np.memmap itself takes many times longer to give one value.
         arrays[entry.name] = mapped.view(np.ndarray)
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise DataError(f"mix {folder}: its index arrays differ in length: {told}", hint=_MAKE_AGAIN)
     return MixIndex(**arrays)
 
 

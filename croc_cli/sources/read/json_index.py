@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 CACHED_BYTES = 8 << 20
 """Files from this size on have their index kept; smaller ones are read faster than a cache is worth."""
-_PURPOSE = "json-index-1"
+_PURPOSE = "json-index-2"
 
-RowCheck = Callable[[int, str, Any], tuple[int, int]]
-"""Told (number, place for messages, row); returns (tokens, images), or raises DataError."""
+RowCheck = Callable[[str, Any], tuple[int, int]]
+"""Told (place for messages, row); returns (tokens, images), or raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _build(path: Path, check: RowCheck) -> JsonIndex:
     for number, value, start, end, line in json_rows(path):
         where = f"{path}, line {line}" if line else f"{path}, row {number}"
         if isinstance(value, ValueError):
-            raise DataError(f"{where}: not JSON: {value}", hint="expected a JSON list, or one JSON object a line")
-        length, shown = check(number, where, value)
+            raise DataError(f"{where}, {value}", hint="expected a JSON list, or one JSON object a line")
+        length, shown = check(where, value)
         spans.append(start)
         spans.append(end)
         tokens.append(length)

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, first_line
+from croc_cli.reading import TextError, decode_text, not_utf8, parse_json
 from croc_cli.sources.read.content import LFS_START
 
 BLOCK_BYTES = 4 << 20
@@ -23,12 +24,31 @@ class DataError(UsageError):
     """A data file that cannot be used as it is; exit code 2."""
 
 
+def unreadable(file: Path, error: BaseException, *, place: str = "", hint: str | None = None) -> DataError:
+    """Return the error of a data file that cannot be read; every reader reports by it.
+
+    Args:
+        file: The file.
+        error: What went wrong, in the words of the library that reads it.
+        place: Where in the file, such as "row 7".
+        hint: What to do, where the error itself does not say.
+    """
+    where = f"{file}, {place}" if place else str(file)
+    if isinstance(error, TextError):
+        return DataError(f"{file}, {error.reason}", hint=error.hint_for(file) or hint)
+    if isinstance(error, UnicodeDecodeError):
+        reason = not_utf8(error.object[error.start], "")
+        return DataError(f"{where}{reason.reason}", hint=reason.hint_for(file))
+    reason_text = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    return DataError(f"{where}: cannot be read: {reason_text}", hint=hint or "download it again")
+
+
 class JsonRow(NamedTuple):
     """One row.
 
     Args:
         number: From 0.
-        value: What it holds; for a line that is not JSON the JSONDecodeError.
+        value: What it holds; for a line that is not JSON the ValueError that says why.
         start: Its first byte in the file.
         end: The byte behind its last.
         line: Line of a JSONL file, from 1; 0 in a list.
@@ -53,9 +73,14 @@ def check_file_kind(path: Path) -> None:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error, hint="name a file that can be read") from error
     if not head:
         raise DataError(f"{path}: no rows: the file is empty", hint="download it again")
+    try:
+        decode_text(head[:4])
+    except TextError as error:
+        if "UTF-16" in error.reason or "UTF-32" in error.reason:
+            raise unreadable(path, error) from error
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if start.startswith((b"<!doctype", b"<html")):
         raise DataError(
@@ -86,26 +111,22 @@ def json_rows(path: Path) -> Iterator[JsonRow]:
     """
     check_file_kind(path)
     with path.open("rb") as file:
-        yield from _list_rows(path, file) if is_json_list(path) else _line_rows(file)
-
-
-def read_row(file: BinaryIO, start: int, end: int) -> Any:
-    """Read the row that takes some bytes of a file."""
-    file.seek(start)
-    return json.loads(file.read(end - start))
+        try:
+            yield from _list_rows(path, file) if is_json_list(path) else _line_rows(file)
+        except OSError as error:
+            raise unreadable(path, error) from error
 
 
 def parse_row(content: bytes) -> Any:
     """Return the value of a row, in half the time that `json.loads` takes.
 
     Raises:
-        json.JSONDecodeError: It is not JSON.
-        UnicodeDecodeError: It is not UTF-8.
+        TextError: It is not JSON in UTF-8.
     """
     try:
         return orjson.loads(content)
-    except orjson.JSONDecodeError:  # what orjson is stricter about, such as NaN, and the standard library's messages
-        return json.loads(content.decode())
+    except orjson.JSONDecodeError:  # what orjson is stricter about, such as NaN, and messages with a column
+        return parse_json(content)
 
 
 def _line_rows(file: BinaryIO) -> Iterator[JsonRow]:
@@ -117,12 +138,10 @@ def _line_rows(file: BinaryIO) -> Iterator[JsonRow]:
         value: Any
         try:
             value = parse_row(line)
-        except json.JSONDecodeError as error:
+        except TextError as error:
             if not line.strip():
                 continue
-            value = error
-        except UnicodeDecodeError as error:
-            value = json.JSONDecodeError(f"byte {error.start} of the line is not UTF-8", "", 0)
+            value = TextError(error.reason.removeprefix("line 1, ").removeprefix("line 1: "), hint=error.hint)
         yield JsonRow(index, value, start, start + len(line.rstrip()) if line else end, number)
         index += 1
 
@@ -153,7 +172,8 @@ class _Text:
         try:
             self.text = self.text[position:] + self._decoder.decode(block, final=self.at_end)
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: not UTF-8 text near byte {self.file.tell() - len(block)}") from error
+            line = self.start_line + self.text.count("\n", position) + error.object.count(b"\n", 0, error.start)
+            raise unreadable(self.path, not_utf8(error.object[error.start], f"line {line}")) from error
         self.ascii = self.text.isascii()
 
     def skip(self, position: int, letters: str) -> int:
@@ -166,13 +186,13 @@ class _Text:
             self.advance(position)
             position = 0
 
-    def error(self, message: str, position: int) -> DataError:
+    def error(self, message: str, position: int, *, hint: str | None = None) -> DataError:
         """Return the error of broken JSON at a position."""
         before = self.text[:position]
         newlines = before.count("\n")
         line = self.start_line + newlines
         column = position - before.rfind("\n") if newlines else self.line_start + position + 1
-        return DataError(f"{self.path}, line {line}, column {column}: not JSON: {message}")
+        return DataError(f"{self.path}, line {line}, column {column}: not JSON: {message}", hint=hint)
 
 
 def _list_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
@@ -186,6 +206,7 @@ def _list_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
     index = 0
     position = buffer.skip(position, _SPACE)
     if buffer.text[position : position + 1] == "]":
+        _check_end(buffer, position + 1)
         return
     text_now, known, known_byte = buffer.text, 0, buffer.start_byte
     while True:
@@ -203,12 +224,30 @@ def _list_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
         position = buffer.skip(stop, _SPACE)
         mark = buffer.text[position : position + 1]
         if mark == "]":
+            _check_end(buffer, position + 1)
             return
         if mark != ",":
             raise buffer.error("expected a comma or the list's end" if mark else "the file ends too early", position)
         position = buffer.skip(position + 1, _SPACE)
         if buffer.text is not text_now:
             text_now, known, known_byte = buffer.text, 0, buffer.start_byte
+
+
+def _check_end(buffer: _Text, position: int) -> None:
+    """Raise DataError where anything but white space follows a list's end: rows that would be lost without a word."""
+    position = buffer.skip(position, _SPACE)
+    if position == len(buffer.text):
+        return
+    while len(buffer.text) < position + len("<<<<<<<") and not buffer.at_end:
+        buffer.advance(position)
+        position = 0
+    if buffer.text[position : position + 7] in ("<<<<<<<", "=======", ">>>>>>>", "|||||||"):
+        raise buffer.error("marks of a merge conflict after the list's end", position, hint="resolve the conflict")
+    raise buffer.error(
+        "more text after the list's end",
+        position,
+        hint=f"a file holds one list; `jq -s add {buffer.path} > NEW` joins lists that stand one after the other",
+    )
 
 
 def _value(buffer: _Text, position: int) -> tuple[Any, int, int]:
@@ -225,6 +264,8 @@ def _value(buffer: _Text, position: int) -> tuple[Any, int, int]:
             message, where = error.msg, error.pos
         except RecursionError:
             raise buffer.error("nested too deeply", position) from None
+        except ValueError as error:  # an integer of more digits than Python converts
+            raise buffer.error(first_line(error), position) from error
         # What is wrong well before the end of the text stays wrong, however much of the file follows.
         is_final = where < len(buffer.text) - 16 and not message.startswith("Unterminated")
         if is_final or buffer.at_end or len(buffer.text) - position > LONGEST_ROW:

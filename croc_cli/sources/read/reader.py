@@ -17,10 +17,10 @@ class SourceRow(NamedTuple):
     Args:
         number: From 0, counted in the source; with the source's name, the row's key.
         row: In LLaVA's form; whatever the file holds where it is not.
-        start: Its first byte in the source's one JSON file; −1 where it is converted.
+        start: Its first byte in the source's one JSON file, where these bytes are the row; −1 where it is converted.
         end: The byte behind its last.
         defect: Why it could not be converted.
-        image: The image's own bytes, where they lie in the table and were asked for.
+        contents: Bytes of each image, None for one that is a path; empty where all are paths.
         image_range: Offset and length in bytes, where the image lies in a tar.
     """
 
@@ -29,7 +29,7 @@ class SourceRow(NamedTuple):
     start: int = -1
     end: int = -1
     defect: Defect | None = None
-    image: bytes | None = None
+    contents: tuple[bytes | None, ...] = ()
     image_range: tuple[int, int] | None = None
 
 
@@ -39,22 +39,20 @@ class Reader(ABC):
     Attributes:
         files: The source's annotation files.
         image_root: Folder that its rows' image paths start from; None where it has no images of its own.
-        in_place: Whether a row's bytes in the file are the row, so that it can be copied unparsed.
-        embeds_images: Whether images lie in the table.
     """
 
     files: tuple[Path, ...] = ()
     image_root: Path | None = None
-    in_place: bool = False
-    embeds_images: bool = False
 
     @abstractmethod
-    def rows(self, *, with_images: bool = False) -> Iterator[SourceRow]:
+    def rows(self) -> Iterator[SourceRow]:
         """Yield every row in order.
-
-        Args:
-            with_images: Also give the bytes of images that lie in a table.
 
         Raises:
             DataError: A file cannot be used as it is.
         """
+
+
+def suffix_of(path: Path) -> str:
+    """Return a file's ending in lower case: `QA.CSV` is a .csv."""
+    return path.suffix.lower()

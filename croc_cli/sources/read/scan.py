@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.sources.read.columns import EMBEDDED
 from croc_cli.sources.read.reader import Reader
-from croc_cli.sources.read.rows import is_error, row_defects
+from croc_cli.sources.read.rows import row_error
 from croc_cli.sources.read.spec import RowFilter
 
 Progress = Callable[[str, int, int | None], None]
@@ -35,7 +34,8 @@ class Scan:
         num_rows: Rows of the source.
         dropped: Rows that cannot be drawn, by reason.
         examples: The first rows of each reason, with what exactly is wrong.
-        text_ids: Rows whose id is text; `number_ids` those whose id is a number.
+        as_is: Whether every row's bytes in the file are the row, so that they can be copied.
+        embedded: Whether a row holds an image itself.
     """
 
     rows: "array[int]" = field(default_factory=lambda: array("I"))
@@ -47,6 +47,8 @@ class Scan:
     num_rows: int = 0
     dropped: "Counter[str]" = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    as_is: bool = True
+    embedded: bool = False
 
     def drop(self, code: str, index: int, detail: str) -> None:
         """Count a row that cannot be drawn."""
@@ -65,16 +67,12 @@ def scan_source(reader: Reader, rows_filter: RowFilter, *, name: str, progress: 
     """Look through a source once."""
     found = Scan()
     passes = row_filter(rows_filter)
-    for index, row, start, end, defect, _, _ in reader.rows():
+    for index, row, start, end, defect, contents, _ in reader.rows():
         found.num_rows = index + 1
         if progress is not None and index % REPORT_EVERY == 0:
             progress(f"reading {name}", index, None)
-        if defect is not None:
+        if (defect := defect or row_error(row)) is not None:
             found.drop(defect[0], index, defect[1])
-            continue
-        defects = row_defects(row)
-        if defects and is_error(defects[-1][0]):
-            found.drop(defects[-1][0], index, defects[-1][1])
             continue
         texts = [turn["value"] for turn in row["conversations"]]
         if passes is not None and not passes(row, texts):
@@ -86,8 +84,10 @@ def scan_source(reader: Reader, rows_filter: RowFilter, *, name: str, progress: 
         found.lengths.append(max(end - start, 0))
         found.tokens.append(estimate_tokens(texts))
         found.images.append(0 if image is None else min(len(image), 255) if type(image) is list else 1)
-        seen = index if image == EMBEDDED else str(image) if type(image) is list else image
+        seen = contents or (str(image) if type(image) is list else image)
         found.contents.append(hash((seen, *texts)))
+        found.as_is = found.as_is and start >= 0
+        found.embedded = found.embedded or bool(contents)
     return found
 
 
@@ -99,7 +99,7 @@ def estimate_tokens(texts: list[str]) -> int:
             total += len(text) // 4 + 1
         else:
             # In UTF-8 a letter beyond ASCII takes two to four bytes, nearly always two or three.
-            others = (len(text.encode()) - len(text)) / 2
+            others = (len(text.encode(errors="replace")) - len(text)) / 2
             total += int((len(text) - others) / 4 + others) + 1
     return total
 

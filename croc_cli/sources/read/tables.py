@@ -1,17 +1,19 @@
-"""Reads tables whose columns hold question, answer and image: parquet, arrow, csv, tsv, JSON."""
+"""Reads tables whose columns hold question, answer and image: parquet, arrow, csv, tsv."""
 
-import csv
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from croc_cli.errors import first_line
 from croc_cli.sources.read.columns import Columns, convert, guess_columns
-from croc_cli.sources.read.json_rows import DataError, check_file_kind, json_rows
-from croc_cli.sources.read.reader import JSON_SUFFIXES, Reader, SourceRow
+from croc_cli.sources.read.csv_rows import csv_columns, csv_rows
+from croc_cli.sources.read.json_rows import DataError, check_file_kind, unreadable
+from croc_cli.sources.read.reader import Reader, SourceRow, suffix_of
+from croc_cli.sources.read.rows import BadCell
 
 BATCH_ROWS = 512
 """Rows of a parquet file in memory at once; an image each makes them large."""
+_ARROW = (".parquet", ".arrow")
 
 
 class TableReader(Reader):
@@ -19,22 +21,16 @@ class TableReader(Reader):
 
     Args:
         files: In order; all of one kind.
-        folder: Folder that image paths start from, unless `image_root` says otherwise.
+        image_root: Folder that image paths start from.
         columns: Arguments of `Columns`; empty to go by well-known names.
-        image_root: Folder that image paths start from, as the recipe says.
         name: Of the source, for messages.
     """
 
-    def __init__(
-        self, files: tuple[Path, ...], folder: Path, *, columns: dict[str, Any], image_root: Path | None, name: str
-    ) -> None:
+    def __init__(self, files: tuple[Path, ...], image_root: Path, *, columns: dict[str, Any], name: str) -> None:
         self.files = files
         self.name = name
-        self.image_root = image_root if image_root is not None else folder
-        for file in files:
-            if file.suffix in (".csv", ".tsv", *JSON_SUFFIXES):
-                check_file_kind(file)
-        names = self._column_names()
+        self.image_root = image_root
+        names = self._column_names(files[0])
         known = columns or guess_columns(names)
         if not known:
             raise DataError(
@@ -43,113 +39,121 @@ class TableReader(Reader):
             )
         self.columns = Columns(**known)
         self._check_columns(names)
-        self.embeds_images = self._embeds_images()
 
-    def rows(self, *, with_images: bool = False) -> Iterator[SourceRow]:
+    def rows(self) -> Iterator[SourceRow]:
         """Yield every record as a row."""
-        for index, record in enumerate(self._records(with_images=with_images)):
-            if isinstance(record, ValueError):
-                yield SourceRow(index, None, defect=("json-broken", str(record)))
-                continue
-            done = convert(record, self.columns, row_id=f"{self.name}-{index}", with_image=with_images)
-            yield SourceRow(index, done.row, defect=done.defect, image=done.image)
+        for index, (file, number, record) in enumerate(self._records()):
+            if isinstance(record, BadCell):
+                code, detail = record.defect
+            else:
+                done = convert(record, self.columns, row_id=f"{self.name}-{index}")
+                if done.defect is None:
+                    yield SourceRow(index, done.row, contents=done.contents)
+                    continue
+                code, detail = done.defect
+            place = f"{file.name}, row {number}: " if len(self.files) > 1 else ""
+            yield SourceRow(index, None, defect=(code, place + detail))
 
     def _check_columns(self, names: list[str]) -> None:
         wanted = self.columns
         missing = [name for name in wanted.names() if name not in names and name not in wanted.gpt]
         if wanted.gpt and not any(name in names or name.split(".")[0] in names for name in wanted.gpt):
             missing += wanted.gpt
-        # A text-only row may well lack the columns of JSON rows; only what no row could have is wrong.
-        if missing and self.files[0].suffix not in JSON_SUFFIXES:
+        if missing:
             raise DataError(f"{self.files[0]}: no column {', '.join(missing)}", hint=f"it has {', '.join(names)}")
-        if missing and not set(wanted.names()) & set(names):
-            raise DataError(f"{self.files[0]}: no key {', '.join(missing)}", hint=f"its rows have {', '.join(names)}")
 
-    def _column_names(self) -> list[str]:
-        file = self.files[0]
-        if file.suffix in (".parquet", ".arrow"):
+    def _column_names(self, file: Path) -> list[str]:
+        if suffix_of(file) in _ARROW:
             return list(_schema(file).names)
-        if file.suffix in (".csv", ".tsv"):
-            with file.open(encoding="utf-8-sig", newline="") as stream:
-                return next(csv.reader(stream, delimiter=_delimiter(file)), [])
-        for row in json_rows(file):
-            if isinstance(row.value, dict):
-                return list(row.value)
-        raise DataError(f"{file}: no rows")
+        check_file_kind(file)
+        return csv_columns(file)
 
-    def _embeds_images(self) -> bool:
-        file, image = self.files[0], self.columns.image
-        if image is None or file.suffix not in (".parquet", ".arrow"):
-            return False
-        kind = _schema(file).field(image.split(".")[0]).type
-        return "binary" in str(kind)
-
-    def _records(self, *, with_images: bool) -> Iterator[Any]:
+    def _records(self) -> Iterator[tuple[Path, int, dict[str, Any] | BadCell]]:
+        """Yield (file, row in it, record) of every row."""
         for file in self.files:
-            if file.suffix == ".parquet":
-                yield from self._arrow_records(_parquet_batches(file))
-            elif file.suffix == ".arrow":
-                yield from self._arrow_records(_arrow_batches(file))
-            elif file.suffix in (".csv", ".tsv"):
-                yield from _csv_records(file)
+            if suffix_of(file) in _ARROW:
+                batches = _parquet_batches(file) if suffix_of(file) == ".parquet" else _arrow_batches(file)
+                records = self._arrow_records(batches)
             else:
-                yield from (row.value for row in json_rows(file))
-        del with_images
+                records = csv_rows(file)
+            for number, record in enumerate(records):
+                yield file, number, record
 
-    def _arrow_records(self, batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    def _arrow_records(self, batches: Iterator[Any]) -> Iterator[dict[str, Any] | BadCell]:
         for batch in batches:
-            kept = [name for name in batch.schema.names if name in {*self.columns.names(), "id"}]
-            yield from batch.select(kept).to_pylist()
+            wanted = batch.select([name for name in batch.schema.names if name in {*self.columns.names(), "id"}])
+            try:
+                yield from wanted.to_pylist()
+            except Exception:  # one cell spoils the batch: bytes that are no text, a date out of range
+                yield from (_arrow_record(wanted.slice(row, 1)) for row in range(wanted.num_rows))
+
+
+def _arrow_record(row: Any) -> dict[str, Any] | BadCell:
+    """Return the one record of a batch of one row."""
+    found: dict[str, Any] = {}
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            found[name] = column[0].as_py()
+        except Exception as error:  # whatever pyarrow raises on what it cannot turn into a value
+            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
+            return BadCell("cell-unreadable", f"{name}: {reason}")
+    return found
 
 
 def _schema(file: Path) -> Any:
-    import pyarrow
-    from pyarrow import ipc, parquet
-
-    try:
-        if file.suffix == ".parquet":
-            return parquet.read_schema(file)
-        with pyarrow.memory_map(str(file)) as source:
-            return ipc.open_stream(source).schema
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise _broken(file, error) from error
-
-
-def _parquet_batches(file: Path) -> Iterator[Any]:
-    import pyarrow
     from pyarrow import parquet
 
     try:
+        if suffix_of(file) == ".parquet":
+            schema = parquet.read_schema(file)
+        else:
+            with _open_arrow(file) as source:
+                schema = source.schema
+    except Exception as error:  # pyarrow raises nearly anything on a damaged file
+        raise unreadable(file, error) from error
+    if len(set(schema.names)) < len(schema.names):
+        repeated = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise DataError(f"{file}: two columns are named {repeated!r}", hint="rename one of them")
+    return schema
+
+
+def _parquet_batches(file: Path) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    row = 0
+    try:
         with parquet.ParquetFile(file) as table:
-            yield from table.iter_batches(batch_size=BATCH_ROWS)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise _broken(file, error) from error
+            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                row += batch.num_rows
+                yield batch
+    except Exception as error:
+        raise unreadable(file, error, place=f"after row {row}" if row else "") from error
 
 
 def _arrow_batches(file: Path) -> Iterator[Any]:
+    row = 0
+    try:
+        with _open_arrow(file) as source:
+            for batch in _batches(source):
+                row += batch.num_rows
+                yield batch
+    except Exception as error:
+        raise unreadable(file, error, place=f"after row {row}" if row else "") from error
+
+
+def _open_arrow(file: Path) -> Any:
+    """Open an arrow file: a stream, as the datasets library writes it, or the form with an index at its end."""
     import pyarrow
     from pyarrow import ipc
 
-    try:
-        with pyarrow.memory_map(str(file)) as source:
-            yield from ipc.open_stream(source)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise _broken(file, error) from error
+    source = pyarrow.memory_map(str(file))
+    has_index = source.read(6) == b"ARROW1"
+    source.seek(0)
+    return ipc.open_file(source) if has_index else ipc.open_stream(source)
 
 
-def _csv_records(file: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(sys.maxsize)
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        try:
-            yield from csv.DictReader(stream, delimiter=_delimiter(file))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise _broken(file, error) from error
-
-
-def _delimiter(file: Path) -> str:
-    return "\t" if file.suffix == ".tsv" else ","
-
-
-def _broken(file: Path, error: Exception) -> DataError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"{file}: cannot be read: {first}", hint="download it again")
+def _batches(source: Any) -> Iterator[Any]:
+    if hasattr(source, "num_record_batches"):
+        yield from (source.get_batch(number) for number in range(source.num_record_batches))
+    else:
+        yield from source

@@ -1,11 +1,13 @@
 """What a check found: kinds of defects with counts, first examples, and a file that lists all."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TextIO
 
 from croc_cli.place import put_file
+from croc_cli.reading import printable
 from croc_cli.sources.read.rows import ROW_DEFECTS, DefectKind, Level
 from croc_cli.sources.verify.image_check import IMAGE_DEFECTS
 
@@ -57,7 +59,8 @@ class Findings:
     """Collects what is found.
 
     Args:
-        list_file: Gets every error and warning, one a line: code, place, detail.
+        list_file: Gets every error and warning, one a line: code, place, detail. Where it cannot be written, a file of
+            the system's folder for temporary files takes its place, and where that cannot be written either, none.
     """
 
     list_file: Path
@@ -65,17 +68,20 @@ class Findings:
     hints: dict[str, str] = field(default_factory=dict)
     _examples: dict[str, list[str]] = field(default_factory=dict)
     _list: TextIO | None = None
+    _is_open: bool = False
 
     def add(self, code: str, place: str, detail: str = "", *, count: int = 1) -> None:
         """Take one thing that is wrong, or a count of alike ones."""
+        place, detail = printable(place), printable(detail)
         self.counts[code] += count
         shown = self._examples.setdefault(code, [])
         if len(shown) < NUM_SHOWN:
             shown.append(f"{place}: {detail}" if detail else place)
         if DEFECTS[code].level != "note":
-            if self._list is None:
-                self._list = _open_list(self.list_file)
-            self._list.write(f"{code}\t{place}\t{detail}\n".replace("\n", " ").rstrip() + "\n")
+            if not self._is_open:
+                self._list, self._is_open = _open_list(self.list_file), True
+            if self._list is not None:
+                self._list.write(f"{code}\t{place}\t{detail}".rstrip() + "\n")
 
     def close(self) -> Path | None:
         """Close the list and return its file, or None where there was nothing to write."""
@@ -104,14 +110,18 @@ class Findings:
         return tuple(sorted(found, key=lambda finding: (_ORDER[finding.level], -finding.count)))
 
 
-def _open_list(file: Path) -> TextIO:
-    """Open a hidden file beside the list; among the system's temporary files where data may not be written to."""
-    import os
+def _open_list(file: Path) -> TextIO | None:
+    """Open a hidden file beside the list; among the system's temporary files where data may not be written to.
+
+    Returns None where neither can be written.
+    """
     import tempfile
 
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{file.stem[:100]}-", suffix=".txt", dir=file.parent)
-    except OSError:
-        handle, name = tempfile.mkstemp(prefix=f"{file.stem[:100]}-", suffix=".txt")
-    os.close(handle)
-    return open(name, "w", encoding="utf-8", errors="backslashreplace")
+    for folder, prefix in ((file.parent, f".{file.stem[:100]}-"), (None, f"{file.stem[:100]}-")):
+        try:
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=".txt", dir=folder)
+        except OSError:
+            continue
+        os.close(handle)
+        return open(name, "w", encoding="utf-8")
+    return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from croc_cli.files import open_file
 from croc_cli.pictures import open_picture, upright_size
-from croc_cli.sources.read.rows import is_error, row_defects
+from croc_cli.sources.read.rows import row_error
 from croc_cli.sources.read.scan import Progress, estimate_tokens
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 from croc_cli.sources.verify.layout import image_prefix
@@ -81,12 +81,11 @@ def collect_stats(
     data = CheckedData(path, image_folder)
     stats = DataStats(path, exact=tokens is not None)
     every = max(1, (data.num_rows or 0) // SIZED_IMAGES)
-    for row in data.rows(with_images=data.num_rows is None):
+    for row in data.rows():
         stats.rows += 1
         if progress is not None and row.number % _REPORT_EVERY == 0:
             progress("reading", row.number, data.num_rows)
-        defects = [row.defect] if row.defect is not None else row_defects(row.row)
-        if defects and is_error(defects[-1][0]):
+        if (row.defect or row_error(row.row)) is not None:
             stats.bad += 1
             continue
         _count(stats, row, tokens)

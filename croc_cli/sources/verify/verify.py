@@ -109,6 +109,7 @@ def verify_mix(
         UsageError: There is nothing to check at `path`, or a file of it cannot be read at all.
     """
     data = CheckedData(path, image_folder)
+    path = data.path
     findings = Findings(path.with_name(f"{path.name}.problems.txt"))
     check_place(findings.list_file)
     if fix:
@@ -125,7 +126,7 @@ def verify_mix(
     rows = RowPass(findings, stage)
     number = -1
     try:
-        for row in data.rows(with_images=deep):
+        for row in data.rows():
             number = row.number
             if rows.take(row):
                 images.take(row)

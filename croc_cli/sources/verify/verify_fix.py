@@ -1,18 +1,17 @@
 """Writes a clean copy of a data set: without the rows that have errors, and with what can be put right put right."""
 
-import json
+import base64
 import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from croc_cli.errors import UsageError
 from croc_cli.place import check_place, growing_file, growing_folder
+from croc_cli.reading import json_text
 from croc_cli.run_dir import write_json
 from croc_cli.sources.mix.lengths import keep_lengths
 from croc_cli.sources.read.index import (
-    IMAGE_RANGE,
     IMAGES_FOLDER,
     INDEX_TYPES,
     LENGTHS_FOLDER,
@@ -22,7 +21,9 @@ from croc_cli.sources.read.index import (
     order_hash,
     write_index,
 )
+from croc_cli.sources.read.json_rows import DataError
 from croc_cli.sources.read.manifest import MANIFEST_NAME
+from croc_cli.sources.read.rows import IMAGE_RANGE
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS
 
@@ -31,7 +32,7 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
     """Write a clean copy beside a data set, and a JSONL of what it leaves out, and why.
 
     A mix becomes a mix (`NAME-clean`). Anything else becomes a JSONL in LLaVA's form (`NAME.clean.jsonl`) with ids that
-    are text and without leading gpt turns.
+    are text and without leading gpt turns; images that lie in the data itself become data URLs.
 
     Args:
         data: The data set; not changed.
@@ -40,7 +41,7 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
         The copy, and the list of what it leaves out.
 
     Raises:
-        UsageError: See `clean_places`; or they cannot be written.
+        UsageError: Something of the user's lies there, or they cannot be written.
     """
     clean, dropped = clean_places(data)
     try:
@@ -49,7 +50,10 @@ def write_clean(data: CheckedData, bad: dict[int, str]) -> tuple[Path, Path]:
         else:
             _clean_rows(data, bad, clean=clean, dropped=dropped)
     except OSError as error:
-        raise UsageError(f"{clean} cannot be written: {error.strerror or error}") from error
+        raise DataError(
+            f"no clean copy of {data.path}: {clean} cannot be written: {error.strerror or error}",
+            hint="copy or link the data into a folder that can be written to, and fix it there",
+        ) from error
     return clean, dropped
 
 
@@ -57,17 +61,12 @@ def clean_places(data: CheckedData) -> tuple[Path, Path]:
     """Return where the clean copy of a data set goes, and the list of what it leaves out.
 
     Raises:
-        UsageError: Images lie in a table, which a JSONL cannot hold; or something of the user's lies there.
+        UsageError: Something of the user's lies there.
     """
     if data.mix is not None:
         clean = data.mix.folder.with_name(f"{data.mix.folder.name}-clean")
         dropped = data.mix.folder.with_name(f"{data.mix.folder.name}.dropped.jsonl")
         check_place(clean, kind=MIX_KIND, later=(LENGTHS_FOLDER,))
-    elif data.reader is not None and data.reader.embeds_images:
-        raise UsageError(
-            f"{data.path}: its images lie in the table, so a clean JSONL would lose them",
-            hint="make a mix of it (`croc data mix`), and fix that",
-        )
     else:
         clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
         dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
@@ -87,7 +86,7 @@ def _clean_rows(data: CheckedData, bad: dict[int, str], *, clean: Path, dropped:
             if row.number in bad:
                 bad_rows.write(_dropped(row.key, bad[row.number], row.row) + "\n")
             else:
-                good_rows.write(json.dumps(_repaired(row), ensure_ascii=False) + "\n")
+                good_rows.write(json_text(_repaired(row)) + "\n")
 
 
 def _clean_mix(data: CheckedData, mix: MixFolder, bad: dict[int, str], *, clean: Path, dropped: Path) -> None:
@@ -154,12 +153,19 @@ def _write_manifest(
 
 
 def _dropped(key: str, code: str, row: Any) -> str:
-    return json.dumps({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row}, ensure_ascii=False)
+    return json_text({"key": key, "reason": code, "says": DEFECTS[code].text, "row": row})
 
 
 def _repaired(checked: CheckedRow) -> dict[str, Any]:
     """Return a row with a text id and without a leading gpt turn."""
-    row: dict[str, Any] = checked.row
+    row: dict[str, Any] = dict(checked.row)
     turns = row["conversations"]
-    place = {IMAGE_RANGE: list(checked.image_range)} if checked.image_range is not None else {}
-    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :], **place}
+    if checked.image_range is not None:
+        row[IMAGE_RANGE] = list(checked.image_range)
+    if checked.contents:
+        names = row["image"] if isinstance(row["image"], list) else [row["image"]]
+        row["image"] = [
+            name if content is None else f"data:image;base64,{base64.b64encode(content).decode()}"
+            for name, content in zip(names, checked.contents, strict=True)
+        ]
+    return {**row, "id": str(row.get("id", "")), "conversations": turns[turns[0]["from"] == "gpt" :]}

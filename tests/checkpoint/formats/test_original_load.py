@@ -139,7 +139,7 @@ def test_missing_and_unexpected_weights_are_named_and_pass_only_if_allowed(tmp_p
 
 def test_parts_that_do_not_fit_are_named_with_their_sizes(tmp_path: Path) -> None:
     weights = golden_weights("llava_llama")
-    weights["model.mm_projector.0.weight"] = torch.zeros(64, 48)
+    weights["model.mm_projector.0.weight"] = torch.ones(64, 48)
     with pytest.raises(UsageError) as caught:
         open_original(make_original(tmp_path / "llava", weights=weights))
     expected = (

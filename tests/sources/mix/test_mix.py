@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -217,7 +218,15 @@ def test_a_source_with_other_rows_than_are_known_of_it_is_noted(tmp_path: Path) 
     [
         (lambda mix: (mix / ROWS_NAME).unlink(), "rows.jsonl is missing"),
         (lambda mix: (mix / ROWS_NAME).open("ab").write(b"x"), "the manifest says"),
-        (lambda mix: (mix / "index" / "offset.npy").unlink(), "offset.npy cannot be read"),
+        (lambda mix: (mix / "index" / "offset.npy").unlink(), "offset.npy: cannot be read"),
+        (lambda mix: (mix / "index" / "offset.npy").write_bytes(b"\x93NUMPY" + b"\xff" * 200), "offset.npy: cannot be"),
+        (lambda mix: np.save(mix / "index" / "row.npy", np.arange(30.0)), "row.npy: cannot be read: it holds float64"),
+        (lambda mix: np.save(mix / "index" / "row.npy", np.arange(7, dtype="<u4")), "arrays differ in length"),
+        (
+            lambda mix: np.save(mix / "index" / "source.npy", np.full(30, 9, "<u2")),
+            "sources that the manifest",
+        ),
+        (lambda mix: np.save(mix / "index" / "offset.npy", np.full(30, 9999999, "<u8")), "rows behind the end of"),
         (lambda mix: (mix / "manifest.json").unlink(), "is no mix: it has no manifest.json"),
         (lambda mix: (mix / "manifest.json").write_text('{"form": 99}'), "form 99 of the mix"),
         (lambda mix: (mix / "manifest.json").write_text('{"form": 1}'), "is incomplete"),

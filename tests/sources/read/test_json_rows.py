@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from croc_cli.sources.read import json_rows as module
-from croc_cli.sources.read.json_rows import DataError, json_rows, read_row
+from croc_cli.sources.read.json_rows import DataError, json_rows
 
 ROWS: list[Any] = [{"a": 1}, {"text": "harbour – 港 🙂", "list": [1, [2]]}, "plain", {"b": {"c": 'quote " and \\ [}'}}]
 
@@ -29,8 +29,8 @@ def test_rows_come_with_the_bytes_that_they_take(tmp_path: Path, form: str, asci
     found = list(json_rows(path))
     assert [row.value for row in found] == ROWS
     assert [row.number for row in found] == [0, 1, 2, 3]
-    with path.open("rb") as file:
-        assert [read_row(file, row.start, row.end) for row in found] == ROWS
+    content = path.read_bytes()
+    assert [json.loads(content[row.start : row.end]) for row in found] == ROWS
     assert [row.line for row in found] == ([1, 3, 5, 7] if "lines" in form else [0] * 4)
 
 
@@ -43,6 +43,14 @@ def test_rows_come_with_the_bytes_that_they_take(tmp_path: Path, form: str, asci
         ('[{"a": 1},\n {"b": "no end', "line 2, column 8: not JSON: Unterminated string"),
         ('[{"a": 1}\n {"b": 2}]', "line 2, column 2: not JSON: expected a comma or the list's end"),
         ("[1, 2,]", "line 1, column 7: not JSON: expected a value"),
+        ('[{"a": 1}]\n[{"b": 2}]', "line 2, column 1: not JSON: more text after the list's end"),
+        ('[{"a": 1}],\n{"b": 2}]', "line 1, column 11: not JSON: more text after the list's end"),
+        ("[]\n\n [1]", "line 3, column 2: not JSON: more text after the list's end"),
+        ('[{"a": 1}]\n=======\n[1]', "line 2, column 1: not JSON: marks of a merge conflict"),
+        ('[{"a": 1}]\n<<<<<<< HEAD', "line 2, column 1: not JSON: marks of a merge conflict"),
+        ('[{"a": 1}]\0', "line 1, column 11: not JSON: more text after the list's end"),
+        ("[1, " + "9" * 5000 + "]", "line 1, column 5: not JSON: Exceeds the limit"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_broken_list_is_named_with_its_place(tmp_path: Path, content: str, message: str) -> None:
@@ -67,7 +75,9 @@ def test_a_broken_line_does_not_keep_the_others_from_being_read(tmp_path: Path) 
         (b"PAR1....", "a parquet file, not JSON", ""),
         (b"PK\x03\x04....", "a zip archive, not JSON", ""),
         (b"\x1f\x8b....", "gzipped, not JSON", ""),
-        (b"[\xff\xfe]", "not UTF-8 text near byte 0", ""),
+        (b"[\xff\xfe]", r"a\.json, line 1: not UTF-8 text \(byte 0xFF", "iconv -f WINDOWS-1252"),
+        (b'["a",\n "\xe9"]', r"a\.json, line 2: not UTF-8 text \(byte 0xE9", "iconv -f WINDOWS-1252"),
+        ("[1]".encode("utf-16"), "line 1: UTF-16 text, not UTF-8", "iconv -f UTF-16"),
     ],
 )
 def test_what_is_no_json_is_recognised(tmp_path: Path, content: bytes, message: str, hint: str) -> None:

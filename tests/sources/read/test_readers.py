@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ CAPTIONS = [{"file_name": f"{n}.jpg", "text": f"a red thing, number {n}"} for n 
 
 
 def read(path: Path, **changes: Any) -> list[SourceRow]:
-    return list(open_source(SourceSpec("it", path, **changes)).rows(with_images=True))
+    return list(open_source(SourceSpec("it", path, **changes)).rows())
 
 
 def conversation(row: SourceRow) -> list[tuple[str, str]]:
@@ -82,20 +83,22 @@ def test_a_hub_dataset_of_parquet_with_images_in_it(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data" / "train-00000-of-00001.parquet")
     columns = {"image": "images", "conversations": "texts", "answer_prefix": "Answer: "}
     [row] = read(tmp_path, columns=columns)
-    assert row.image == content
+    assert row.contents == (content,)
     assert conversation(row) == [("human", "<image>\nWhich?"), ("gpt", "B")]
-    assert open_source(SourceSpec("it", tmp_path, columns=columns)).embeds_images
 
 
-def test_several_images_in_a_record_are_a_defect(tmp_path: Path) -> None:
-    one = {"bytes": encoded(picture()), "path": None}
+def test_several_images_in_a_record_are_shown_in_order(tmp_path: Path) -> None:
+    one, two = {"bytes": encoded(picture(1)), "path": None}, {"bytes": encoded(picture(2)), "path": "two.jpg"}
     rows = [
-        {"images": [one, one], "texts": [{"user": "a", "assistant": "b"}]},
+        {"images": [one, two], "texts": [{"user": "a", "assistant": "b"}]},
         {"images": [], "texts": [{"user": "a", "assistant": "b"}]},
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     found = read(tmp_path / "a.parquet", columns={"image": "images", "conversations": "texts"})
-    assert found[0].defect == ("images-not-one", "2 images")
+    assert found[0].row["image"] == ["embedded", "two.jpg"]
+    assert found[0].contents == (one["bytes"], two["bytes"])
+    assert conversation(found[0]) == [("human", "<image>\n<image>\na"), ("gpt", "b")]
+    assert conversation(found[1]) == [("human", "a"), ("gpt", "b")]
 
 
 def test_a_dataset_that_the_datasets_library_saved(tmp_path: Path) -> None:
@@ -143,7 +146,7 @@ def test_webdataset_tars_are_read_in_place(tmp_path: Path) -> None:
 def test_a_tar_that_ends_too_early_is_named(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"000.jpg": b"x" * 3000, "000.txt": b"y"})
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"a\.tar: no tar that can be read") as caught:
+    with pytest.raises(DataError, match=r"a\.tar: cannot be read: unexpected end of data") as caught:
         read(tmp_path / "a.tar")
     assert "download it again" in (caught.value.hint or "")
 
@@ -157,3 +160,126 @@ def test_what_holds_no_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 broken PAR1")
     with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["QA.CSV", "QA.TSV", "QA.JSONL", "QA.PARQUET"])
+def test_endings_in_upper_case_are_the_same_endings(tmp_path: Path, name: str) -> None:
+    rows = [{"question": "What?", "answer": "red"}]
+    if name.endswith("PARQUET"):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+    elif name.endswith("JSONL"):
+        write_jsonl(tmp_path / name, rows)
+    else:
+        separator = "," if name.endswith("CSV") else "\t"
+        (tmp_path / name).write_text(f"question{separator}answer\nWhat?{separator}red\n")
+    for path in (tmp_path / name, tmp_path) if not name.endswith("JSONL") else (tmp_path / name,):
+        assert [conversation(row) for row in read(path)] == [[("human", "What?"), ("gpt", "red")]]
+
+
+def test_tars_in_upper_case_are_tars(tmp_path: Path) -> None:
+    write_tar(tmp_path / "A.TAR", {"000.JPG": encoded(picture()), "000.TXT": b"a circle"})
+    for path in (tmp_path, tmp_path / "A.TAR"):
+        [row] = read(path)
+        assert row.row["image"] == "A.TAR/000.jpg"
+
+
+def samples(tmp_path: Path, members: dict[str, bytes]) -> list[tuple[Any, ...]]:
+    """Return what becomes of a tar: (image, answer) of a sample, or the code of its defect."""
+    write_tar(tmp_path / "0.tar", members)
+    return [
+        row.defect[:1] if row.defect else (row.row.get("image"), row.row["conversations"][-1]["value"])
+        for row in read(tmp_path / "0.tar")
+    ]
+
+
+def test_names_with_dots_are_samples_of_their_own(tmp_path: Path) -> None:
+    image = encoded(picture())
+    members = {}
+    for name in ("000", "001", "cat.v2", "cat.v3", "dog.final"):
+        members |= {f"{name}.jpg": image, f"{name}.txt": name.encode()}
+    expected = [(f"0.tar/{name}.jpg", name) for name in ("000", "001", "cat.v2", "cat.v3", "dog.final")]
+    assert samples(tmp_path, members) == expected
+
+
+def test_further_parts_of_a_whole_sample_are_left_alone(tmp_path: Path) -> None:
+    image = encoded(picture())
+    assert samples(tmp_path, {"a.jpg": image, "a.seg.png": image, "a.txt": b"one", "a.cls": b"3"}) == [
+        ("0.tar/a.jpg", "one")
+    ]
+
+
+def test_what_a_sample_lacks_is_counted(tmp_path: Path) -> None:
+    image = encoded(picture())
+    members = {
+        "0.jfif": image,
+        "0.txt": b"one",
+        "1.txt": b"no picture",
+        "2.avif": image,
+        "2.txt": b"a picture of an unknown kind",
+        "3.jpg": image,
+        "4.input.jpg": image,
+        "4.outputs.txt": b"apart",
+        "5.jpg": image,
+        "5.txt": b"caf\xe9",
+        "6.jpg": image,
+        "6.png": image,
+        "6.txt": b"two",
+        "7.json": json.dumps({"image": "7.jpg", "conversations": turns("What?", "That.")}).encode(),
+        "8.jpg": image,
+        "8.json": b'{"caption": "a"} {"caption": "b"}',
+        "9.json": json.dumps({"conversations": turns("Hi", "Hello.")}).encode(),
+    }
+    assert samples(tmp_path, members) == [
+        ("0.tar/0.jfif", "one"),
+        ("image-null",),
+        ("image-null",),
+        ("0.tar/3.jpg", ""),
+        ("0.tar/4.input.jpg", ""),
+        ("image-null",),
+        ("text-not-utf8",),
+        ("images-not-one",),
+        ("image-null",),
+        ("json-broken",),
+        (None, "Hello."),
+    ]
+
+
+def test_messages_in_tars_are_read(tmp_path: Path) -> None:
+    parts = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    messages = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "red"}]}
+    asked = {"question": "What?", "answer": "red", "caption": "not this"}
+    write_tar(
+        tmp_path / "0.tar",
+        {
+            "0.jpg": encoded(picture()),
+            "0.json": json.dumps(messages).encode(),
+            "1.jpg": encoded(picture()),
+            "1.json": json.dumps(asked).encode(),
+        },
+    )
+    assert [conversation(row) for row in read(tmp_path)] == [[("human", "<image>\nWhat?"), ("gpt", "red")]] * 2
+
+
+def test_a_bad_cell_spoils_its_row_and_no_other(tmp_path: Path) -> None:
+    good = [{"question": f"q{number}?", "answer": "a", "image": f"{number}.png"} for number in range(3)]
+    table = pyarrow.Table.from_pylist(good)
+    broken = pyarrow.array([b"q0?", b"\xff\xfe", b"q2?"]).view(pyarrow.string())
+    table = table.set_column(0, "question", broken)
+    parquet.write_table(table, tmp_path / "train-0.parquet")
+    parquet.write_table(table, tmp_path / "train-1.parquet")
+    found = read(tmp_path)
+    assert [row.defect and row.defect[0] for row in found] == [None, "cell-unreadable", None] * 2
+    assert found[4].defect == ("cell-unreadable", "train-1.parquet, row 1: question: not UTF-8 text")
+
+
+def test_an_arrow_file_with_an_index_is_read_as_a_stream_is(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist([{"instruction": "Add", "input": "1 2", "output": "3"}])
+    with ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    assert [conversation(row) for row in read(tmp_path / "a.arrow")] == [[("human", "Add\n1 2"), ("gpt", "3")]]
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match=r"pipe\.json is neither a file nor a folder"):
+        read(tmp_path / "pipe.json")

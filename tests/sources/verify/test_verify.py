@@ -17,6 +17,7 @@ from croc_cli.sources.verify import image_pass
 from croc_cli.sources.verify.image_cache import ImageCache
 from croc_cli.sources.verify.overlap import eval_images
 from croc_cli.sources.verify.verify import StageCheck, VerifyReport, verify_mix
+from tests.mounts import mounted
 from tests.sources.data import (
     encoded,
     image_row,
@@ -392,4 +393,46 @@ def test_broken_json_is_named_with_its_position(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.json, line 2, column 19: not JSON"):
         verify_mix(tmp_path / "a.json")
     (tmp_path / "a.jsonl").write_text(json.dumps(text_row()) + "\n{oops\n")
-    assert examples(verify_mix(tmp_path / "a.jsonl"), "json-broken")[0].startswith("row 1: line 2: Expecting property")
+    assert examples(verify_mix(tmp_path / "a.jsonl"), "json-broken")[0].startswith(
+        "row 1: line 2, column 2: not JSON: Expecting property"
+    )
+
+
+def test_data_in_a_read_only_folder_is_checked_and_its_list_lies_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    write_json(tmp_path / "data" / "rows.json", [text_row(1), 7])
+    with mounted(tmp_path / "data", tmp_path / "fixed", read_only=True) as fixed:
+        report = verify_mix(fixed / "rows.json")
+        assert examples(report, "row-not-object") == ("row 1: int",)
+        assert report.list_file is not None
+        assert report.list_file.parent == tmp_path / "elsewhere"
+        assert report.list_file.read_text() == "row-not-object\trow 1\tint\n"
+        with pytest.raises(UsageError, match=r"no clean copy of .*rows\.json: .*Read-only file system") as caught:
+            verify_mix(fixed / "rows.json", fix=True)
+        assert "a folder that can be written to" in (caught.value.hint or "")
+        monkeypatch.setattr("tempfile.tempdir", str(fixed))
+        assert verify_mix(fixed / "rows.json").list_file is None
+
+
+def test_a_clean_copy_keeps_pictures_that_lie_in_the_data(tmp_path: Path) -> None:
+    content = encoded(picture(3), "PNG")
+    rows = [
+        {"image": {"bytes": content, "path": None}, "question": "What?", "answer": "red"},
+        {"image": {"bytes": content, "path": None}, "question": None, "answer": "red"},
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    report = verify_mix(tmp_path / "a.parquet", fix=True)
+    assert found(report) == {"question-missing": 1}
+    assert report.clean_path is not None
+    [row] = json.loads("[" + report.clean_path.read_text().strip() + "]")
+    assert row["image"] == ["data:image;base64," + base64.b64encode(content).decode()]
+    assert verify_mix(report.clean_path, deep=True, workers=1).ok
+
+
+def test_the_folder_that_one_stands_in_can_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metadata.csv").write_text("file_name,text\nnone.png,a dog\n")
+    monkeypatch.chdir(tmp_path)
+    assert found(verify_mix(Path("."))) == {"image-missing": 1}
