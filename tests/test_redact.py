@@ -11,9 +11,9 @@ import pytest
 from croc_cli.benchmarks.decode import BenchmarkDataError
 from croc_cli.console import say, show_error, write_traceback
 from croc_cli.errors import UsageError
+from croc_cli.launch.job import write_launch_files
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.plan import plan_stage
-from croc_cli.launch.job import write_launch_files
 from croc_cli.names import JUDGE_KEY_VARIABLE
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.redact import read_key, redact

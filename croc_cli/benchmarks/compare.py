@@ -82,6 +82,15 @@ def _checked(entry: dict[str, Any], where: str) -> dict[str, Any]:
     return entry
 
 
+def is_whole(entry: dict[str, Any]) -> bool:
+    """Tell whether an entry's figures are figures."""
+    try:
+        _checked(entry, "")
+    except BenchmarkDataError:
+        return False
+    return True
+
+
 def _is_figure(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
@@ -138,7 +147,7 @@ def format_score(entry: Mapping[str, Any] | None, *, of: int | None = None) -> s
     notes = [f"--limit {entry['limit']}"] if entry.get("limit") else []
     if of is not None and answered is not None:
         notes.append(f"{answered:,} of {of:,} questions" if answered != of else f"{answered:,} questions")
-    elif answered != asked:
+    elif answered is not None and asked is not None and answered != asked:
         notes.append(f"{answered:,} of {asked:,}")
     if unread := entry.get("num_unparsable"):
         notes.append(f"{unread:,} of {answered:,} answers unreadable" if answered else f"{unread:,} answers unreadable")
