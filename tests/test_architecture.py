@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "redact", "names", "files", "reading", "pictures", "run_dir", "place", "progress", "output")
+BASE = (
+    "words",
+    "errors",
+    "redact",
+    "names",
+    "files",
+    "hub_clone",
+    "reading",
+    "pictures",
+    "run_dir",
+    "place",
+    "progress",
+    "output",
+)
 LIGHT = (
     *BASE,
     "console",
@@ -23,7 +36,7 @@ LIGHT = (
     "report",
     "ablation",
 )
-HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
+HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "serve", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
@@ -34,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "redact": ("errors",),
     "names": (),
     "files": (),
+    "hub_clone": ("errors",),
     "reading": ("errors", "files"),
     "pictures": (),
     "run_dir": ("words", "errors", "redact", "names"),
@@ -49,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
     "report": (*BASE, "recipe", "sources", "launch", "estimate", "benchmarks"),
     "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
-    "commands": (*LIGHT, "chat", "checkpoint", "data"),
+    "commands": (*LIGHT, "chat", "serve", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,
     "objectives": LIGHT,
@@ -57,6 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "train": (*LIGHT, "data", "model", "objectives", "checkpoint"),
     "eval": (*LIGHT, "data", "model", "checkpoint", "demo"),
     "chat": (*LIGHT, "data", "model", "checkpoint", "eval"),
+    "serve": (*LIGHT, "data", "model", "checkpoint", "eval", "chat"),
     "demo": (*LIGHT, "data", "model"),
     "worker": (*LIGHT, *HEAVY),
 }
@@ -183,7 +198,7 @@ def test_commands_import_heavy_rooms_only_inside_functions() -> None:
         for path in FILES
         if room_of(path) == "commands"
         for module, line in imports(path, top_level_only=True)
-        if module.startswith(("croc_cli.chat", "croc_cli.checkpoint", "croc_cli.data"))
+        if module.startswith(("croc_cli.chat", "croc_cli.serve", "croc_cli.checkpoint", "croc_cli.data"))
     ]
     assert wrong == []
 
@@ -226,6 +241,8 @@ COMMANDS = (
     "finetune",
     "chat",
     "convert",
+    "serve",
+    "compare-answers",
     "push",
     "doctor",
     "recipes",

@@ -135,9 +135,12 @@ def export(
     """Write a mix for other programs: LLaVA JSON, JSONL or parquet."""
     from croc_cli.console import result
     from croc_cli.progress import work_line
-    from croc_cli.sources.mix.export import export_mix
+    from croc_cli.sources.mix.export import export_mix, exported_images
     from croc_cli.sources.read.index import MixFolder
 
     with work_line("rows") as line:
         rows = export_mix(mix, out, progress=line)
-    result(f"{out}: {rows:,} rows; image paths start from {MixFolder(mix).data_root}")
+    opened = MixFolder(mix)
+    result(f"{out}: {rows:,} rows; image paths start from {opened.data_root}")
+    if (images := exported_images(opened, out)) is not None:
+        result(f"images that lay in tables or tars are files now, in {images}")
