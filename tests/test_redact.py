@@ -1,14 +1,14 @@
 """No secret is written, printed or logged: a canary is driven along every path, errors included."""
 
+import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.benchmarks.judge import Judge
 from croc_cli.console import say, show_error, write_traceback
 from croc_cli.errors import UsageError
 from croc_cli.launch.job import write_launch_files
@@ -16,9 +16,10 @@ from croc_cli.launch.live import PlainLines
 from croc_cli.launch.plan import plan_stage
 from croc_cli.names import JUDGE_KEY_VARIABLE
 from croc_cli.recipe.load import dump_recipe, load_recipe
-from croc_cli.redact import read_key, redact
+from croc_cli.redact import guard_streams, read_key, redact
 from croc_cli.run_dir import RunDir, StageDir, write_json
 from croc_cli.train.metrics import JsonLines
+from croc_cli.worker.__main__ import report_failure
 from tests.benchmarks.golden_files import load, write_files
 from tests.benchmarks.runs import write_rows
 from tests.benchmarks.test_judge import Stub, served
@@ -104,14 +105,18 @@ def test_launch_files_and_the_copies_of_recipes_are_clean(tmp_path: Path) -> Non
     assert_clean_below(tmp_path)
 
 
-def test_a_rank_s_failure_and_its_log_are_clean(tmp_path: Path) -> None:
+def test_a_rank_s_failure_and_its_log_are_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage_dir = StageDir(tmp_path / "benchmarks")
-    stage_dir.root.mkdir()
-    stage_dir.recipe_file.write_text(f"name: {PLAIN}\nunknown_key: {PLAIN}\n")
-    command = [sys.executable, "-m", "croc_cli.worker", "--stage-dir", str(stage_dir.root), "--stage", "benchmarks"]
-    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert ended.returncode != 0
-    assert_clean(ended.stdout, ended.stderr, stage_dir.failure_file(0).read_text())
+    stage_dir.failures.mkdir(parents=True)
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", log)
+    monkeypatch.setattr(sys, "stderr", log)
+    guard_streams()
+    print(CANARY)
+    for error in (ValueError(f"shortened {PLAIN[:14]}...a9b"), UsageError(CANARY, hint=f"https://me:{PLAIN}@host")):
+        report_failure(stage_dir, error, room=tmp_path / "room")
+        assert_clean(stage_dir.failure_file(0).read_text(), log.getvalue())
+    assert "***" in log.getvalue()
 
 
 def test_a_judge_that_echoes_the_key_leaves_it_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +124,10 @@ def test_a_judge_that_echoes_the_key_leaves_it_nowhere(tmp_path: Path, monkeypat
     predictions = tmp_path / "run" / "benchmarks" / "predictions"
     write_rows(predictions / "mmvet.jsonl", load("mmvet")["predictions"])
     echo = f"0.5 {PLAIN}-judge"
+    num_workers, timeout, _, *rest = Judge.__init__.__defaults__ or ()
+    monkeypatch.setattr(Judge.__init__, "__defaults__", (num_workers, timeout, 0, *rest))  # no retries
     for reply in (echo, 500, {"error": echo}, [echo], {"choices": [{"message": {"content": [echo]}}]}):
         with served(Stub(reply)) as url:
-            monkeypatch.setattr("croc_cli.benchmarks.judge.Judge.num_retries", 0)
             command = ("eval", "score", str(tmp_path / "run"), "--data", str(data), "--judge-model", "m")
             answer = croc(*command, "--judge-url", url.replace("//", "//me:canary@"))
             assert_clean(answer.out, answer.err)
