@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from croc_cli.chat.images import ChatImage, load_image
 from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
 from croc_cli.checkpoint.metadata import RECIPE_FILE
-from croc_cli.errors import UsageError
+from croc_cli.errors import CrocError, UsageError
+from croc_cli.recipe.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from croc_cli.chat.session import ChatSession
@@ -116,7 +115,6 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     Raises:
         UsageError: The model cannot be opened, or the device is not there.
     """
-    import torch
     import transformers
 
     from croc_cli.chat.session import ChatSession
@@ -124,7 +122,24 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    device = request.device
+    defaults = recipe_defaults(folder)
+    return ChatSession(
+        load_for_inference(folder, device=chosen_device(request.device)),
+        max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
+        temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
+        seed=request.seed,
+    )
+
+
+def chosen_device(name: str) -> str:
+    """Return the torch device of a name; "auto" takes the first GPU, else the CPU.
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    import torch
+
+    device = name
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -132,13 +147,7 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
-    defaults = recipe_defaults(folder)
-    return ChatSession(
-        load_for_inference(folder, device=device),
-        max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
-        temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
-        seed=request.seed,
-    )
+    return device
 
 
 def recipe_defaults(folder: Path) -> dict[str, Any]:
@@ -151,8 +160,8 @@ def recipe_defaults(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    section = recipe.get("chat") if isinstance(recipe, dict) else None
+        recipe = read_yaml(file, label=str(file)).values
+    except CrocError as error:
+        raise UsageError(error.message) from error
+    section = recipe.get("chat")
     return section if isinstance(section, dict) else {}

@@ -20,6 +20,7 @@ from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combi
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.run_dir import sha256_of
 
@@ -145,7 +146,7 @@ def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say
 
 
 def _source_folder(source: str) -> Path:
-    file = Path(source).expanduser()
+    file = own_path(source)
     if file.is_file() and file.name.startswith("mm_projector."):
         return file.parent
     return find_folder(source)

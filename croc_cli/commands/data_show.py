@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.data_stats import ImageFolderOption, check_stage
+from croc_cli.commands.options import MOST
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ def show(
     target: Annotated[
         str, typer.Argument(metavar="PATH|RECIPE", help="A mix's folder, a data file or folder, or a recipe's data")
     ],
-    row: Annotated[int, typer.Option("--row", min=0, metavar="N", help="Which row, from 0; of a mix in its order")] = 0,
+    row: Annotated[
+        int, typer.Option("--row", min=0, max=MOST, metavar="N", help="Which row, from 0; of a mix in its order")
+    ] = 0,
     image_folder: ImageFolderOption = None,
     recipe: Annotated[
         str | None,
@@ -100,7 +104,7 @@ def _what_to_show(
     from croc_cli.sources.mix.recipe_mix import recipe_of_mix
 
     check_stage(stage or "finetune")
-    path = Path(target).expanduser()
+    path = own_path(target)
     if not path.exists() or path.suffix in (".yaml", ".yml"):
         from croc_cli.commands.data_verify import recipe_data
 
