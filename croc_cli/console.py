@@ -34,6 +34,12 @@ def say_notes(loaded: "LoadedRecipe") -> None:
         say(f"note: {note}")
 
 
+def say_next(*commands: str) -> None:
+    """Write the commands that follow a command that went well."""
+    for command in commands:
+        say(f"next: `{command}`")
+
+
 def result(text: str) -> None:
     """Write a result to stdout."""
     print(text, flush=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from croc_cli.reading import is_unicode
+
 PREFLIGHT_NAME = "preflight.json"
 STEP_DIGITS = 8
 """Digits of a step in a checkpoint's name, so that names sort as steps do."""
@@ -218,7 +220,8 @@ def sha256_of(file: Path) -> str:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object so that a reader sees the old file or the new one, never half of it."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_whole(path, (text if is_unicode(text) else json.dumps(value, indent=2)) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

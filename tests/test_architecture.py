@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub_clone": ("errors",),
     "reading": ("errors", "files"),
     "pictures": (),
-    "run_dir": ("words", "errors", "names"),
+    "run_dir": ("words", "errors", "names", "reading"),
     "place": ("words", "errors", "names", "run_dir"),
     "console": ("words", "errors", "names"),
     "progress": (),

@@ -45,5 +45,12 @@ def align(
         "align",
         recipe,
         with_overrides(flags, assignments or ()),
-        StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh, preflight_only=preflight),
+        StageRequest(
+            start=start,
+            run_dir=run_dir,
+            dry_run=dry_run,
+            fresh=fresh,
+            preflight_only=preflight,
+            settings=tuple(assignments or ()),
+        ),
     )

@@ -1,5 +1,6 @@
 """`croc data mix`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,12 +30,14 @@ def mix(
     dry_run: DryRunOption = False,
 ) -> None:
     """Make the mixes that a recipe trains on, from what was fetched and what is your own."""
-    from croc_cli.console import with_warnings
+    from croc_cli.console import say_next, with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     for name in mix_stages(loaded, stage):
         make_mix(loaded, name, force=force, dry_run=dry_run)
+    if not dry_run:
+        say_next(shlex.join(["croc", "data", "verify", recipe]))
 
 
 def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:

@@ -124,16 +124,18 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
     Raises:
         UsageError: There is no such row.
     """
-    import json
-
     from croc_cli.errors import UsageError
+    from croc_cli.sources.read.json_rows import parse_row
     from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 
     data = CheckedData(path, image_folder)
     if data.mix is not None and number < len(data.mix):
         mix = data.mix
         root = os.path.abspath(mix.image_roots[int(mix.index.source[number])])
-        return CheckedRow(number, mix.key(number), json.loads(mix.read(number)), root)
+        try:
+            return CheckedRow(number, mix.key(number), parse_row(mix.read(number)), root)
+        except ValueError as error:
+            return CheckedRow(number, mix.key(number), None, root, ("json-broken", str(error)))
     seen = 0
     if data.mix is None:
         for found in data.rows():

@@ -50,5 +50,12 @@ def reconstruct(
         "reconstruct.seed": (seed, "--seed"),
         "launch.preflight": ("never" if no_preflight else None, "--no-preflight"),
     }
-    request = StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh, preflight_only=preflight)
+    request = StageRequest(
+        start=start,
+        run_dir=run_dir,
+        dry_run=dry_run,
+        fresh=fresh,
+        preflight_only=preflight,
+        settings=tuple(assignments or ()),
+    )
     stage_command("reconstruct", recipe, with_overrides(flags, assignments or ()), request)

@@ -1,6 +1,8 @@
 """`croc run`."""
 
-from typing import Annotated
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +16,10 @@ from croc_cli.commands.options import (
     SeedOption,
     SetOption,
 )
-from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.names import DEFAULT_RECIPE, STAGES
+
+if TYPE_CHECKING:
+    from croc_cli.run_dir import RunDir
 
 EPILOG = "Example: croc run nano --until align"
 
@@ -31,8 +36,7 @@ def run(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
-    from croc_cli.console import result, say_notes
-    from croc_cli.names import STAGES
+    from croc_cli.console import result, say_next, say_notes
     from croc_cli.pipeline.recipe_run import name_report, run_pipeline
     from croc_cli.pipeline.stage import StageRequest
     from croc_cli.recipe.load import load_recipe, with_overrides
@@ -50,3 +54,11 @@ def run(
     if not dry_run:
         result(summarise(folder.root))
         name_report(folder)
+        if checkpoint := newest_checkpoint(folder):
+            say_next(shlex.join(["croc", "chat", "--model", str(checkpoint)]))
+
+
+def newest_checkpoint(run_dir: "RunDir") -> Path | None:
+    """Return the checkpoint of the last stage that has one."""
+    found = [run_dir.stage(stage).latest_checkpoint() for stage in STAGES]
+    return next((checkpoint for checkpoint in reversed(found) if checkpoint is not None), None)

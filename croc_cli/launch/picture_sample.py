@@ -197,7 +197,7 @@ def _of_mix(folder: Path) -> list[_Picture]:
             continue
         number = int(mix.index.source[position])
         root = mix.image_roots[number]
-        row = CheckedRow(position, mix.key(position), json.loads(mix.read(position)), str(root))
+        row = CheckedRow(position, mix.key(position), mix.row(position), str(root))
         for name, place in row.images():
             found[place.name] = _Picture(root, name, sources[number], place)
     return list(found.values())

@@ -1,11 +1,12 @@
 """What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.console import result, say, show_error
+from croc_cli.console import result, say, say_next, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.files import own_path
 from croc_cli.launch.devices import inspect_machine
@@ -137,6 +138,7 @@ def evaluate(
             judge=judge,
             form=request.form,
         )
+    say_next(shlex.join(["croc", "report", str(run_dir.root)]))
 
 
 def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:

@@ -1,12 +1,16 @@
 """What `croc align`, `croc reconstruct` and `croc finetune` have in common: check, plan, launch one stage."""
 
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from croc_cli.console import result, say, say_notes, show_error
+from croc_cli.console import result, say, say_next, say_notes, show_error
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.estimate.resources import PLANNED_MEMORY, UTILISATION, Hardware, speed_cases
+from croc_cli.estimate.settings import describe_settings
+from croc_cli.estimate.speed import measured_speeds
 from croc_cli.files import own_path
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.job import find_free_port, run_job
@@ -19,7 +23,7 @@ from croc_cli.launch.prepare import is_assembled, prepare
 from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
-from croc_cli.names import StageName, stage_name
+from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
@@ -38,6 +42,7 @@ class StageRequest:
         worker: Python module that is one rank.
         through_launcher: Start ranks with DeepSpeed's launcher.
         preflight_only: Rehearse the stage and end.
+        settings: What `--set` was given, for the command that follows.
     """
 
     start: Path | None = None
@@ -47,6 +52,7 @@ class StageRequest:
     worker: str = WORKER
     through_launcher: bool = True
     preflight_only: bool = False
+    settings: tuple[str, ...] = ()
 
 
 def run_folder(recipe: Recipe, run_dir: Path | None) -> RunDir:
@@ -90,6 +96,18 @@ def stage_command(
     if is_joined():
         join_launch(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, stage), fresh=request.fresh)
     launch_stage(recipe, plan, fresh=request.fresh, request=request)
+    say_next(next_command(recipe, stage, request, recipe_argument=recipe_argument))
+
+
+def next_command(recipe: Recipe, stage: StageName, request: StageRequest, *, recipe_argument: str) -> str:
+    """Return the command that follows a finished stage: the next stage as this one was started, or a question."""
+    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if getattr(recipe, name).enabled]
+    run_dir = run_folder(recipe, request.run_dir)
+    if not later:
+        return shlex.join(["croc", "chat", "--model", str(run_dir.stage(stage).latest_checkpoint())])
+    words = ["croc", later[0], recipe_argument]
+    words += [word for setting in request.settings for word in ("--set", setting)]
+    return shlex.join(words if request.run_dir is None else [*words, "--run-dir", str(request.run_dir)])
 
 
 def preflight(recipe: Recipe, plan: LaunchPlan, request: StageRequest, *, lock: RunLock) -> None:
@@ -230,7 +248,7 @@ def print_plan(
     """
     check_enabled(recipe, stage)
     plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument, planning=True)
-    result(describe_plan(plan))
+    result(describe_plan(plan, settings=describe_settings(recipe, stage, planned_for(recipe, plan, machine))))
     if note := features_note(recipe, stage):
         result(f"\n{note}")
     run_dir = run_folder(recipe, request.run_dir)
@@ -249,6 +267,19 @@ def print_plan(
             check()
         except CrocError as error:
             show_error(error.message, error.hint, label="without --dry-run")
+
+
+def planned_for(recipe: Recipe, plan: LaunchPlan, machine: Machine) -> Hardware:
+    """Return what a plan's memory and time are estimated for; speeds that were measured before are used."""
+    layout, on_gpu = plan.layout, plan.layout.device == "cuda"
+    memory = machine.cuda[0].memory_bytes if machine.cuda else 0
+    memory = memory or PLANNED_MEMORY if on_gpu else machine.memory_bytes // layout.ranks_per_node[0]
+    hardware = Hardware(layout.num_ranks, on_gpu, memory, layout.threads_per_rank, UTILISATION)
+    if layout.kind != "local" or (on_gpu and not machine.cuda):
+        return hardware
+    cases = speed_cases(recipe, device=layout.device)
+    kept = measured_speeds(cases, num_ranks=layout.num_ranks, threads=layout.threads_per_rank, only_kept=True)
+    return replace(hardware, speeds=kept)
 
 
 def _check_data_and_pictures(recipe: Recipe, stage: StageName) -> None:

@@ -62,18 +62,6 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     return enabled
 
 
-def catalog_sources(recipe: Recipe) -> dict[StageName, tuple[str, ...]]:
-    """Return the catalogue's names of the sources that each enabled stage needs."""
-    needed: dict[StageName, tuple[str, ...]] = {}
-    for stage in STAGES:
-        if not getattr(recipe, stage).enabled or not isinstance(getattr(recipe.data, stage), MixData):
-            continue
-        sources = recipe_sources(recipe, stage)
-        names = (source.source or name for name, source in sources.items() if source.path is None)
-        needed[stage] = tuple(dict.fromkeys(names))
-    return needed
-
-
 def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
     """Return what a stage's mix is made of.
 
