@@ -46,6 +46,11 @@ class StageDir:
         return self.root / "deepspeed.json"
 
     @property
+    def data_file(self) -> Path:
+        """What the data of the stage was when it started."""
+        return self.root / "data.json"
+
+    @property
     def metrics_file(self) -> Path:
         """One JSON object a step."""
         return self.root / "metrics.jsonl"

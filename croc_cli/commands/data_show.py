@@ -171,7 +171,7 @@ def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[lis
     numbers = {kind: sum(len(ids) for name, ids in pieces if name == kind) for kind in (TRAINED, CONTEXT, VISUAL)}
     counts = ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
     cut = f", cut to {encoder.max_length:,}" if encoded.truncated else ""
-    told = f"{len(encoded.input_ids):,} tokens as {stage} sees them ({getattr(recipe, stage).template}): {counts}{cut}"
+    told = f"{len(encoded.input_ids):,} tokens as {stage} sees them ({recipe.stage(stage).template}): {counts}{cut}"
     return [(kind, _decoded(encoder, kind, ids)) for kind, ids in pieces], numbers, told
 
 

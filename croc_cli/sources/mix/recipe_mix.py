@@ -131,7 +131,7 @@ def recipe_of_mix(folder: Path) -> tuple[Recipe, StageName | None] | None:
 
 
 def _mix(recipe: Recipe, stage: StageName) -> MixData:
-    data = getattr(recipe.data, stage)
+    data = recipe.data.source(stage)
     if not isinstance(data, MixData):
         kind = "nothing" if data is None else f"of kind {data.kind}"
         raise RecipeError(
