@@ -139,7 +139,7 @@ def recipe_data(target: str, stage: str | None) -> "tuple[Recipe, Path, Path | N
         if "/" in target and Path(target).suffix not in (".yaml", ".yml"):
             raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error
         raise
-    stages = [name for name in _stages(recipe, stage) if not isinstance(getattr(recipe.data, name), ScenesData)]
+    stages = [name for name in _stages(recipe, stage) if not isinstance(recipe.data.source(name), ScenesData)]
     if not stages:
         raise UsageError(
             f"recipe {recipe.name} draws its data as it trains; there are no files to show",

@@ -122,7 +122,7 @@ def recipe_of_mix(folder: Path) -> tuple[Recipe, StageName | None] | None:
     try:
         recipe = load_resolved(folder / RECIPE_NAME)
         name = folder.resolve().name.removesuffix("-clean")
-        mixed = [stage for stage in STAGES if isinstance(getattr(recipe.data, stage), MixData)]
+        mixed = [stage for stage in STAGES if isinstance(recipe.data.source(stage), MixData)]
         named = [stage for stage in mixed if mix_folder(recipe, stage).name == name]
     except UsageError:
         return None
