@@ -12,6 +12,7 @@ from croc_cli.commands.data_stats import ImageFolderOption, check_stage
 from croc_cli.commands.options import MOST
 from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
+from croc_cli.words import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,18 +78,18 @@ def show(
     opened = {name: picture for name, picture in pictures.items() if not isinstance(picture, str)}
     if page is not None:
         lost = [line for line, picture in zip(lines, pictures.values(), strict=True) if isinstance(picture, str)]
-        shown = pieces or [(CONTEXT, str(checked.row))]
+        kinds = pieces or [(CONTEXT, str(checked.row))]
         lead = ". ".join([*told, *(line for line in lines if line not in lost)])
-        put_text(page, sample_page(title, lead, counts=counts, warnings=[*wrong, *lost], pictures=opened, pieces=shown))
+        put_text(page, sample_page(title, lead, counts=counts, warnings=[*wrong, *lost], pictures=opened, pieces=kinds))
         result(str(page))
         return
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    parts = ["\n".join([title, *wrong, *told, *lines])]
+    parts = [shown("\n".join([title, *wrong, *told, *lines]))]
     if in_colour:
         parts += [blocks(picture) for picture in opened.values()]
-    parts.append(_written(pieces, in_colour=in_colour) if pieces else str(checked.row))
+    parts.append(_written(pieces, in_colour=in_colour) if pieces else shown(str(checked.row)))
     parts.append(_legend(in_colour) if pieces else "")
-    result("\n\n".join(part for part in parts if part))
+    result("\n\n".join(part for part in parts if part), is_styled=True)
 
 
 def _what_to_show(
@@ -213,8 +214,8 @@ def blocks(picture: Any, columns: int = _PICTURE_COLUMNS) -> str:
 
 def _written(pieces: list[Piece], *, in_colour: bool) -> str:
     if in_colour:
-        return "".join(f"{_ANSI[kind]}{text}\033[0m" for kind, text in pieces)
-    return "".join(_MARKS[kind][0] + text + _MARKS[kind][1] for kind, text in pieces)
+        return "".join(f"{_ANSI[kind]}{shown(text)}\033[0m" for kind, text in pieces)
+    return "".join(_MARKS[kind][0] + shown(text) + _MARKS[kind][1] for kind, text in pieces)
 
 
 def _legend(in_colour: bool) -> str:
