@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from croc_cli.redact import redact
+from croc_cli.run_dir import parse_object
 
 HEALTH_WINDOW = 50
 """Steps over which pool use, explained share and rates are reported as "the last window"."""
@@ -150,15 +151,15 @@ class JsonLines:
         if not self.enabled or not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_bytes().split(b"\n"):
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line a crash cut in the middle
-            if record.get("step", 0) <= step:
-                kept.append(line + "\n")
+                found = parse_object(line).get("step", 0)
+            except ValueError:
+                continue  # the line a crash cut in the middle, or one that is damaged
+            if isinstance(found, int) and found <= step:
+                kept.append(line + b"\n")
         replacement = self.path.with_name(f".{self.path.name}.new")
-        replacement.write_text("".join(kept), encoding="utf-8")
+        replacement.write_bytes(b"".join(kept))
         replacement.replace(self.path)
 
 
