@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from croc_cli.chat.images import ChatImage, load_image
-from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
+from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoints
 from croc_cli.checkpoint.metadata import RECIPE_FILE
 from croc_cli.errors import UsageError
+from croc_cli.recipe.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from croc_cli.chat.session import ChatSession
@@ -54,8 +53,7 @@ def run_chat(request: ChatRequest) -> None:
     if request.image is not None:
         image = load_image(request.image, allow_link_local=request.allow_link_local)
     prompt = read_prompt(request)
-    folder = find_model(request)
-    session = open_session(request, folder)
+    session = open_newest(request) if request.model is None else open_session(request, locate_checkpoint(request.model))
     if request.image is not None and (reading := session.model.metadata.image_reading) != "upright":
         image = load_image(request.image, allow_link_local=request.allow_link_local, reading=reading)
     if prompt is None:
@@ -97,17 +95,44 @@ def read_prompt(request: ChatRequest) -> str | None:
     return prompt.strip()
 
 
-def find_model(request: ChatRequest) -> Path:
-    """Return the checkpoint's folder; without --model the newest finetuned one, named on stderr.
+def open_newest(request: ChatRequest) -> "ChatSession":
+    """Open the newest finetuned checkpoint that is sound; it and those that are not are named on stderr.
 
     Raises:
-        UsageError: There is none, or it is not whole.
+        UsageError: There is none, or the device is not there.
     """
-    if request.model is not None:
-        return locate_checkpoint(request.model)
-    folder = newest_checkpoint("finetune")
-    print(f"model: {folder}", file=sys.stderr, flush=True)
-    return locate_checkpoint(folder)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    check_device(request.device)
+    failure: UsageError | None = None
+    for folder in newest_checkpoints("finetune", say=say):
+        say(f"model: {folder}")
+        try:
+            return open_session(request, locate_checkpoint(folder))
+        except UsageError as error:
+            failure = error
+            say(f"skipped: {error.message}")
+    assert failure is not None, "newest_checkpoints returns at least one"
+    raise failure
+
+
+def check_device(name: str) -> str:
+    """Return the torch device of a name, `auto` resolved.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    import torch
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
+    return device
 
 
 def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
@@ -116,7 +141,6 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     Raises:
         UsageError: The model cannot be opened, or the device is not there.
     """
-    import torch
     import transformers
 
     from croc_cli.chat.session import ChatSession
@@ -124,14 +148,7 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
+    device = check_device(request.device)
     defaults = recipe_defaults(folder)
     return ChatSession(
         load_for_inference(folder, device=device),
@@ -145,14 +162,19 @@ def recipe_defaults(folder: Path) -> dict[str, Any]:
     """Return the `chat` section of the recipe that lies in a checkpoint; empty where there is none.
 
     Raises:
-        UsageError: The recipe file cannot be read.
+        UsageError: The recipe file cannot be read, or a value of the section is none.
     """
     file = folder / RECIPE_FILE
     if not file.is_file():
         return {}
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    section = recipe.get("chat") if isinstance(recipe, dict) else None
-    return section if isinstance(section, dict) else {}
+    section = read_yaml(file, label=str(file)).values.get("chat")
+    if not isinstance(section, dict):
+        return {}
+    for key, kinds, least in (("max_tokens", int, 1), ("temperature", (int, float), 0)):
+        value = section.get(key, least)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1e9:
+            raise UsageError(
+                f"{file}: chat.{key} is {value!r}, expected a number from {least}",
+                hint="give --max-tokens and --temperature, or mend the file",
+            )
+    return section
