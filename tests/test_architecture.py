@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "croc_cli"
-BASE = ("words", "errors", "names", "files", "reading", "pictures", "run_dir", "place")
+BASE = (
+    "words",
+    "errors",
+    "names",
+    "files",
+    "hub_clone",
+    "reading",
+    "pictures",
+    "run_dir",
+    "place",
+    "progress",
+    "output",
+)
 LIGHT = (
     *BASE,
     "console",
@@ -33,11 +45,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "names": (),
     "files": (),
+    "hub_clone": ("errors",),
     "reading": ("errors", "files"),
     "pictures": (),
     "run_dir": ("words", "errors", "names"),
     "place": ("words", "errors", "names", "run_dir"),
     "console": ("words", "errors", "names"),
+    "progress": (),
+    "output": (),
     "recipe": ("words", "errors", "names", "files", "pictures"),
     "sources": (*BASE, "recipe"),
     "benchmarks": BASE,

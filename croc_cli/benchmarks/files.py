@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.benchmarks.decode import BenchmarkDataError
-from croc_cli.files import read_bytes
+from croc_cli.errors import first_line
+from croc_cli.files import check_regular, read_bytes
+from croc_cli.hub_clone import CloneError, choose_files, clone_files
 from croc_cli.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -101,30 +103,31 @@ class Picture:
         return read_picture(io.BytesIO(self.read()))
 
 
-def read_parquet(folder: Path, *splits: str, picture: str = "image") -> list[dict[str, Any]] | None:
-    """Return the rows of a hub data set's parquet files, in order of name.
+def read_parquet(
+    folder: Path, *splits: str, picture: str = "image", config: str | None = None
+) -> list[dict[str, Any]] | None:
+    """Return the rows of one split of a hub data set, in order of the files' names; None where no file is there.
 
-    The rows of files that lie in `folder`, in its `data` or one folder further down; the column `picture` becomes a
-    `Picture` that is read when it is opened, or None where the cell is empty.
+    The column `picture` becomes a `Picture` that is read when it is opened, or None where the cell is empty.
 
     Args:
-        folder: Where the files are.
-        splits: Which, by the beginning of the files' names; the first split with files is taken, and all files where
-            no name begins with a split.
+        folder: A clone of the data set, or the files of one configuration.
+        splits: The split, under all names that it goes by; see `hub_clone.choose_files`.
         picture: The column of pictures, where there is one.
+        config: The configuration, where the data set has several.
 
     Raises:
-        BenchmarkDataError: A file is no parquet file.
+        BenchmarkDataError: There are files, and none of that split or configuration; or a file is no parquet file.
     """
-    files = sorted({*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*/*.parquet")})
-    for split in splits:
-        if chosen := [file for file in files if file.name.startswith(split)]:
-            files = chosen
-            break
+    files = clone_files(folder, ".parquet")
     if not files:
         return None
+    try:
+        chosen = choose_files(folder, files, splits=splits, config=config)
+    except CloneError as error:
+        raise BenchmarkDataError(error.message, hint=error.hint) from error
     rows: list[dict[str, Any]] = []
-    for file in files:
+    for file in chosen:
         rows += _rows(file, picture)
     return rows
 
@@ -133,6 +136,7 @@ def _rows(file: Path, picture: str) -> Iterator[dict[str, Any]]:
     from pyarrow import ArrowException, parquet
 
     try:
+        check_regular(file)
         table = parquet.ParquetFile(file)
         names = [name for name in table.schema_arrow.names if name != picture]
         for group in range(table.num_row_groups):
@@ -143,8 +147,9 @@ def _rows(file: Path, picture: str) -> Iterator[dict[str, Any]]:
                     name = f"{file.name}, row group {group}, row {index}"
                     row[picture] = Picture(name, cell=ParquetCell(file, group, index, picture)) if is_there else None
             yield from rows
-    except ArrowException as error:
-        raise BenchmarkDataError(f"{file}: not a readable parquet file: {error}", hint="fetch it again") from error
+    except (ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise BenchmarkDataError(f"{file}: not a readable parquet file: {reason}", hint="fetch it again") from error
 
 
 def text_of(cell: Any) -> str:

@@ -30,7 +30,7 @@ class MmStar(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
         folder = root / self.folder
-        rows = read_parquet(folder, "val")
+        rows = read_parquet(folder, "val", "test")
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []

@@ -29,7 +29,10 @@ class ScienceQa(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; the whole test split, as LLaVA answers it."""
         names = ("problems.json", "pid_splits.json")
-        if not self.holds(root, *names) and (rows := read_parquet(root / self.folder, "test")) is not None:
+        if (
+            not self.holds(root, *names)
+            and (rows := read_parquet(root / self.folder, "test", config="ScienceQA-FULL")) is not None
+        ):
             where = f"{root / self.folder}, row "
             return [
                 _record(str(number), number, row, f"{where}{number}", take(row, "image", f"{where}{number}"))

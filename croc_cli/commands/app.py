@@ -22,6 +22,7 @@ from croc_cli.commands.groups import CrocGroup
 from croc_cli.commands.recipes import recipes_app
 from croc_cli.commands.report import report_app
 from croc_cli.console import result
+from croc_cli.output import guard_output
 
 app = typer.Typer(
     cls=CrocGroup,
@@ -67,4 +68,5 @@ app.command(epilog=doctor_command.EPILOG)(doctor_command.doctor)
 
 def main() -> None:
     """Run `croc` with the arguments of this process."""
+    guard_output()
     app(prog_name="croc")

@@ -103,12 +103,12 @@ def recipe_plan(recipe: "Recipe", *, root: Path | None, catalogs: Sequence[Path]
 
 def fetch_all(plan: "Plan", options: "FetchOptions") -> list["Outcome"]:
     """Fetch what a plan has left, source by source, and return what came of every file."""
-    from croc_cli.pipeline.fetch_progress import make_progress
+    from croc_cli.progress import open_progress
     from croc_cli.sources.fetch.fetch import fetch_source
     from croc_cli.sources.known.record import locked
 
     outcomes = []
-    with locked(plan.root), make_progress() as progress:
+    with locked(plan.root), open_progress() as progress:
         for planned in plan.sources:
             outcomes += fetch_source(planned.source, plan.root, options=options, progress=progress)
     return outcomes
@@ -123,7 +123,7 @@ def confirm(plan: "Plan", *, yes: bool) -> None:
     """
     from croc_cli.console import say
     from croc_cli.errors import UsageError
-    from croc_cli.sources.fetch.plan import size_text
+    from croc_cli.progress import size_text
 
     if all(planned.done for planned in plan.sources):
         return
@@ -145,7 +145,7 @@ def confirm(plan: "Plan", *, yes: bool) -> None:
 
 def describe_plan(plan: "Plan") -> str:
     """Return the plan as a table with totals and what a person has to do."""
-    from croc_cli.sources.fetch.plan import size_text
+    from croc_cli.progress import size_text
 
     rows = [("source", "to download", "rows", "licence")]
     rows += [
@@ -184,7 +184,7 @@ def missing(outcomes: Sequence["Outcome"]) -> list[str]:
 
 
 def _left_text(planned: "PlannedSource") -> str:
-    from croc_cli.sources.fetch.plan import size_text
+    from croc_cli.progress import size_text
 
     if planned.done:
         return "here"
@@ -202,7 +202,7 @@ def _terms(planned: "PlannedSource") -> str:
 
 
 def _download_text(plan: "Plan") -> str:
-    from croc_cli.sources.fetch.plan import size_text
+    from croc_cli.progress import size_text
 
     is_exact = all(planned.is_exact or planned.done for planned in plan.sources)
     return f"{'' if is_exact else 'over '}{size_text(plan.download_bytes)}"

@@ -65,7 +65,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
     """Make one stage's mix unless it is there as it should be, say what it holds, and return its folder."""
     from croc_cli.console import result, say
     from croc_cli.pipeline.lengths import count_lengths
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.sources.mix.mix import build_mix, is_current
     from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
     from croc_cli.sources.read.manifest import read_manifest
@@ -84,7 +84,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
         count_lengths(recipe, stage, folder)
         result(describe_mix(read_manifest(folder), folder))
         return folder
-    with WorkLine("rows") as line:
+    with work_line("rows") as line:
         manifest = build_mix(spec, folder, progress=line)
     for note in manifest.notes:
         say(f"note: {note}")

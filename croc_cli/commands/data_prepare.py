@@ -114,7 +114,7 @@ def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> 
     """Check a mix, unless this very mix was checked before and was in order; say what was found."""
     from croc_cli.commands.data_verify import describe_report, stage_target
     from croc_cli.console import result, say
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.run_dir import read_json, write_json
     from croc_cli.sources.known.record import FOLDER
     from croc_cli.sources.read.manifest import read_manifest
@@ -128,7 +128,7 @@ def _verify(recipe: "Recipe", stage: StageName, folder: Path, *, deep: bool) -> 
         say(f"{folder} was checked before and is in order")
         return None
     _, _, check = stage_target(recipe, stage, deep=deep)
-    with WorkLine("done") as line:
+    with work_line("done") as line:
         report = verify_mix(folder, deep=deep, stage=check, progress=line)
     result(describe_report(report, deep=deep))
     if report.ok:

@@ -57,7 +57,7 @@ def sources(
 
 def describe(source: "Source") -> str:
     """Return all that the catalogue says of a source."""
-    from croc_cli.sources.fetch.plan import size_text
+    from croc_cli.progress import size_text
 
     terms = [source.licence]
     terms += ["non-commercial"] if source.non_commercial else []
@@ -103,7 +103,7 @@ def place(file: "SourceFile") -> str:
 
 
 def _row(source: "Source") -> tuple[str, ...]:
-    from croc_cli.sources.fetch.plan import size_text
+    from croc_cli.progress import size_text
 
     size = source.expected_bytes
     shown = size_text(size) if size else "unknown"

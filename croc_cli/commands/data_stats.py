@@ -37,7 +37,7 @@ def stats(
 ) -> None:
     """Show what data is made of: sources, folders, questions, lengths, writing, picture sizes."""
     from croc_cli.console import result, say
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.sources.verify.stats import collect_stats
 
     tokens = None
@@ -48,7 +48,7 @@ def stats(
 
         check_stage(stage)
         tokens = row_tokens(with_warnings(load_recipe(recipe or DEFAULT_RECIPE)).recipe, stage)
-    with WorkLine("rows") as line:
+    with work_line("rows") as line:
         found = collect_stats(path, image_folder=image_folder, tokens=tokens, progress=line)
     table = stats_table(found)
     if as_json:
@@ -134,10 +134,13 @@ def export(
 ) -> None:
     """Write a mix for other programs: LLaVA JSON, JSONL or parquet."""
     from croc_cli.console import result
-    from croc_cli.pipeline.work_line import WorkLine
-    from croc_cli.sources.mix.export import export_mix
+    from croc_cli.progress import work_line
+    from croc_cli.sources.mix.export import export_mix, exported_images
     from croc_cli.sources.read.index import MixFolder
 
-    with WorkLine("rows") as line:
+    with work_line("rows") as line:
         rows = export_mix(mix, out, progress=line)
-    result(f"{out}: {rows:,} rows; image paths start from {MixFolder(mix).data_root}")
+    opened = MixFolder(mix)
+    result(f"{out}: {rows:,} rows; image paths start from {opened.data_root}")
+    if (images := exported_images(opened, out)) is not None:
+        result(f"images that lay in tables or tars are files now, in {images}")

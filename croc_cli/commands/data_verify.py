@@ -46,12 +46,12 @@ def verify(
     """Check data before it is trained on; with errors the exit code is 2."""
     from croc_cli.console import result
     from croc_cli.errors import EXIT_USAGE
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
     from croc_cli.sources.verify.verify import verify_mix
 
     is_good = True
     for path, folder, check in targets(target, stage, assignments or [], image_folder, deep=deep):
-        with WorkLine("done") as line:
+        with work_line("done") as line:
             report = verify_mix(
                 path,
                 deep=deep,
@@ -63,7 +63,7 @@ def verify(
                 stage=check,
                 progress=line,
             )
-        result(describe_report(report, deep=deep))
+        result(describe_report(report, deep=deep, fix=fix, stage=check.name if check is not None else None))
         is_good = is_good and (report.ok or report.clean_path is not None)
     if not is_good:
         raise typer.Exit(EXIT_USAGE)
@@ -125,13 +125,13 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
         from croc_cli.pipeline.tokens import row_tokens
 
         tokens = row_tokens(recipe, stage)
-    check = StageCheck(section.template, section.image_aspect, section.max_length, tokens)
+    check = StageCheck(section.template, section.image_aspect, section.max_length, tokens, stage)
     if isinstance(source, LlavaJsonData):
         return data_path(recipe.data.root, source.path), data_path(recipe.data.root, source.image_folder), check
     return mix_folder(recipe, stage), None, check
 
 
-def describe_report(report: "VerifyReport", *, deep: bool) -> str:
+def describe_report(report: "VerifyReport", *, deep: bool, fix: bool = False, stage: str | None = None) -> str:
     """Return what a check found, the first examples of each kind, and what there is to do."""
     share = f", {report.bad_rows:,} with errors" if report.bad_rows else ""
     lines = [f"{report.path}: {report.rows:,} rows{share}"]
@@ -159,6 +159,23 @@ def describe_report(report: "VerifyReport", *, deep: bool) -> str:
         lines.append(f"all of them: {report.list_file}")
     if report.clean_path is not None:
         lines.append(f"clean copy: {report.clean_path}; what it leaves out: {report.dropped_file}")
+        lines += ["to train on it, write into the recipe:", *recipe_lines(report, stage)]
+    elif fix:
+        lines.append("no row has an error, so there is nothing to leave out and no copy")
     elif report.bad_rows:
         lines.append("--fix writes a copy without the rows that have errors")
     return "\n".join(lines)
+
+
+def recipe_lines(report: "VerifyReport", stage: str | None) -> list[str]:
+    """Return the lines of a recipe that use a clean copy, from the folder where croc is run."""
+    import yaml
+
+    source: dict[str, str] = {"path": str(report.clean_path)}
+    if report.image_root is not None:
+        source = {"kind": "llava_json", **source, "image_folder": str(report.image_root)}
+    content = {"data": {stage or "finetune": source}}
+    lines = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).splitlines()
+    if stage is None:
+        lines[1] += "  # or another stage"
+    return [f"  {line}" for line in lines]

@@ -50,6 +50,7 @@ KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
 """What logs say, as a regular expression, and what helps; STAGE stands for the stage's name."""
 
 
+_TAKEN_PORT = re.compile(r"address already in use|EADDRINUSE", re.IGNORECASE)
 _LOST_PEER = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|NCCL", re.IGNORECASE)
 
 
@@ -117,6 +118,12 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
         cause += f"; rank {gone.rank} was gone first, at {gone.where()}"
     error = RunError(f"{stage_dir.name} {cause}", hint=hint or f"the logs are in {stage_dir.logs}")
     return Failure(error, newest, lines)
+
+
+def port_was_taken(stage_dir: StageDir) -> bool:
+    """Tell whether a rank could not bind the port over which the ranks find each other."""
+    records = (read_json(file) for file in stage_dir.failures.glob("rank-*.json"))
+    return any(_TAKEN_PORT.search(str(record.get("message", ""))) for record in records)
 
 
 def first_failure(stage_dir: StageDir) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from croc_cli.errors import RunError
+from croc_cli.launch.job import write_launch_files
 from croc_cli.launch.plan import LaunchPlan, worker_arguments
-from croc_cli.launch.run import write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import move_aside
 from croc_cli.names import HOLDS_LOCK_VARIABLE

@@ -1,15 +1,13 @@
 """How far a run is: one live line on a terminal, a plain line now and then elsewhere; all on stderr."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
+from croc_cli.progress import PLAIN_SECONDS, SHORT_SECONDS, Measure, amount, bar, clock, draw, is_live
 from croc_cli.words import wrapped
 
-PLAIN_SECONDS = 10.0
-"""Seconds between two lines where there is no terminal."""
 STEP, LOSS, TIME, SPEED, DETAIL = range(5)
 """Kinds of figures of a step; the higher, the sooner it is left out where a line has no room."""
 
@@ -20,6 +18,9 @@ class Progress(Protocol):
     def __enter__(self) -> "Progress": ...
 
     def __exit__(self, *_: object) -> None: ...
+
+    def works(self, works: Sequence[Mapping[str, Any]]) -> None:
+        """Take the latest pieces of long work of rank 0, as `Position.working` notes them."""
 
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Take a step's figures."""
@@ -34,8 +35,41 @@ class Progress(Protocol):
 def open_progress(stage: str, stream: TextIO | None = None) -> Progress:
     """Return a live line where the stream (stderr, if left out) is a terminal, else plain lines."""
     stream = sys.stderr if stream is None else stream
-    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveLine(stage, stream) if terminal else PlainLines(stage, stream)
+    return LiveLine(stage, stream) if is_live(stream) else PlainLines(stage, stream)
+
+
+class Works:
+    """Follows the pieces of long work of a launch, from the snapshots that rank 0 writes."""
+
+    def __init__(self) -> None:
+        self.current: Mapping[str, Any] | None = None
+        self.measure = Measure(None, "")
+        self._ended = 0
+
+    def update(self, works: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Take a snapshot, and return a line for each piece that has ended and took more than a moment."""
+        lines = []
+        for work in works:
+            seconds = work.get("seconds")
+            if seconds is None or work["number"] <= self._ended:
+                continue
+            self._ended = work["number"]
+            if work.get("ended") and seconds >= SHORT_SECONDS:
+                size = f" ({amount(work['done'], work['unit'])})" if work["done"] else ""
+                lines.append(f"{work['did']}{size} in {clock(seconds)}")
+        running = next((work for work in reversed(works) if work.get("seconds") is None), None)
+        if running is None or self.current is None or running["number"] != self.current["number"]:
+            self.measure = Measure(None, running["unit"] if running else "")
+        self.current = running
+        if running is not None and (running["done"] or running["total"]):
+            self.measure.update(running["done"], running["total"])
+        return lines
+
+    def describe(self) -> str:
+        """Return how far the running piece is, or for how long it has run."""
+        if self.measure.done or self.measure.total:
+            return self.measure.describe()
+        return clock(self.measure.seconds)
 
 
 class PlainLines:
@@ -53,6 +87,8 @@ class PlainLines:
         self.seconds = seconds
         self._last_time = -float("inf")
         self._held_back: Mapping[str, Any] | None = None
+        self._works = Works()
+        self._next_work_line = SHORT_SECONDS
 
     def __enter__(self) -> "PlainLines":
         return self
@@ -60,6 +96,18 @@ class PlainLines:
     def __exit__(self, *_: object) -> None:
         if self._held_back is not None:
             self._print(self._held_back)
+
+    def works(self, works: Sequence[Mapping[str, Any]]) -> None:
+        """Print a line when a piece of work takes long, one now and then, and one when it is done."""
+        before = self._works.current
+        for line in self._works.update(works):
+            self.message(f"{self.stage}: {line}")
+        current = self._works.current
+        if current is None or before is None or current["number"] != before["number"]:
+            self._next_work_line = SHORT_SECONDS
+        if current is not None and self._works.measure.seconds >= self._next_work_line:
+            self._next_work_line = self._works.measure.seconds + self.seconds
+            self.message(f"{self.stage}: {current['doing']}, {self._works.describe()}")
 
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Print the row, or hold it back until it is time."""
@@ -96,6 +144,7 @@ class LiveLine:
         self.console = Console(file=stream, highlight=False)
         self.started = time.monotonic()
         self.row: Mapping[str, Any] | None = None
+        self._works = Works()
         self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self._draw)
 
     def __enter__(self) -> "LiveLine":
@@ -104,6 +153,11 @@ class LiveLine:
 
     def __exit__(self, *_: object) -> None:
         self.live.__exit__(None, None, None)
+
+    def works(self, works: Sequence[Mapping[str, Any]]) -> None:
+        """Take the latest work; a line that stays is printed for each piece that is done."""
+        for line in self._works.update(works):
+            self.message(f"{self.stage}: {line}")
 
     def metrics(self, row: Mapping[str, Any]) -> None:
         """Take a step's figures; the line is drawn at its own pace."""
@@ -119,11 +173,13 @@ class LiveLine:
     def _draw(self) -> Any:
         from rich.text import Text
 
+        works = self._works
+        if works.current is not None:
+            shown = bar(works.measure.done, works.measure.total, seconds=works.measure.seconds)
+            return draw(self.stage, shown, f"{works.current['doing']}, {works.describe()}")
         if self.row is None:
-            line = Text(no_wrap=True, overflow="ellipsis")
-            line.append(f"{self.stage} ", style="bold")
-            line.append(f"starting, {format_seconds(time.monotonic() - self.started)}", style="dim")
-            return line
+            seconds = time.monotonic() - self.started
+            return draw(self.stage, bar(0, None, seconds=seconds), f"starting, {format_seconds(seconds)}")
         line = Text(live_line(self.stage, self.row, width=self.console.width), no_wrap=True, overflow="ellipsis")
         line.highlight_regex("[━─]+", "cyan")
         line.highlight_regex(f"^{self.stage} ", "bold")
@@ -154,12 +210,6 @@ def live_line(stage: str, row: Mapping[str, Any], *, width: int) -> str:
         _joined([one for one in figures if not one[1].startswith("reconstruction")], most=TIME).replace(" loss ", " "),
     ]
     return next((text for text in shorter if len(text) <= width), _joined(figures, most=STEP))
-
-
-def bar(step: int, total: int, width: int = 12) -> str:
-    """Return a bar such as `━━━───`."""
-    done = min(width, width * step // total) if total else 0
-    return "━" * done + "─" * (width - done)
 
 
 def format_metrics(row: Mapping[str, Any]) -> str:

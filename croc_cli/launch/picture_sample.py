@@ -16,7 +16,9 @@ from croc_cli.names import StageName
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder
-from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
+from croc_cli.sources.read.index import MixFolder
+from croc_cli.sources.read.picture_cells import holds_picture
+from croc_cli.sources.verify.checked_rows import CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS
 from croc_cli.sources.verify.image_check import ImagePlace, check_image
 from croc_cli.sources.verify.layout import find_elsewhere, fitting_folder, image_prefix
@@ -182,7 +184,7 @@ def _names(found: bytes) -> list[str]:
     except ValueError:  # what is wrong with the file is said by whoever reads it
         return []
     names = [value] if isinstance(value, str) else value
-    return [name for name in names if name and not name.startswith(("data:", "http:", "https:"))]
+    return [name for name in names if name and not holds_picture(name)]
 
 
 def _of_mix(folder: Path) -> list[_Picture]:
@@ -193,9 +195,9 @@ def _of_mix(folder: Path) -> list[_Picture]:
     for position in range(0, len(mix), max(1, len(mix) // (4 * MOST_PICTURES))):
         if not mix.index.images[position]:
             continue
-        row, number = json.loads(mix.read(position)), int(mix.index.source[position])
-        root, image = mix.image_roots[number], row["image"]
-        for name in image if isinstance(image, list) else [image]:
-            place = ImagePlace(f"{root}/{name}", *row.get(IMAGE_RANGE, ()))
+        number = int(mix.index.source[position])
+        root = mix.image_roots[number]
+        row = CheckedRow(position, mix.key(position), json.loads(mix.read(position)), str(root))
+        for name, place in row.images():
             found[place.name] = _Picture(root, name, sources[number], place)
     return list(found.values())

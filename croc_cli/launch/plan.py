@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ class LaunchPlan:
         trained: Parameters of each group that trains.
         frozen: Parameters of each group that does not.
         stall_timeout: Seconds without any change after which a rank hangs.
+        master_port: Port over which the ranks find each other; None where there is none to find.
+        port_is_chosen: croc chose it, so another may take its place.
+        is_rehearsal: Nothing of it is kept.
     """
 
     stage: str
@@ -59,6 +62,16 @@ class LaunchPlan:
     trained: dict[str, int] | None = None
     frozen: dict[str, int] | None = None
     stall_timeout: float = STALL_SECONDS
+    master_port: int | None = None
+    port_is_chosen: bool = False
+    is_rehearsal: bool = False
+
+    def with_port(self, port: int) -> "LaunchPlan":
+        """Return the plan over another port."""
+        old, new = f"--master_port={self.master_port}", f"--master_port={port}"
+        environment = self.environment | ({"MASTER_PORT": str(port)} if "MASTER_PORT" in self.environment else {})
+        command = tuple(new if argument == old else argument for argument in self.command)
+        return replace(self, command=command, environment=environment, master_port=port)
 
 
 def plan_stage(
@@ -94,7 +107,7 @@ def plan_stage(
     if through_launcher:
         command = launcher_command(recipe, layout, stage_dir, worker, arguments, master_port=master_port)
     else:
-        command = (sys.executable, "-u", "-m", worker, *arguments)
+        command = worker_command(arguments, worker=worker)
     samples = count_samples(recipe, stage)
     rates = section.learning_rate.model_dump()
     trained = {group for group, rate in rates.items() if rate > 0}
@@ -118,12 +131,14 @@ def plan_stage(
         trained={group: count for group, count in counts.items() if group in trained},
         frozen={group: count for group, count in counts.items() if group not in trained},
         stall_timeout=recipe.launch.stall_timeout,
+        master_port=master_port,
+        port_is_chosen=recipe.launch.master_port is None,
     )
 
 
 def plan_eval(stage_dir: StageDir, *, start: Path, layout: Layout, worker: str = WORKER) -> LaunchPlan:
     """Return the plan of an evaluation: one process, no launcher."""
-    command = (sys.executable, "-u", "-m", worker, *worker_arguments(stage_dir, "eval", start))
+    command = worker_command(worker_arguments(stage_dir, "eval", start), worker=worker)
     environment = launch_environment(layout, master_port=None)
     return LaunchPlan("eval", stage_dir, start, layout, command, environment)
 
@@ -132,6 +147,11 @@ def worker_arguments(stage_dir: StageDir, stage: str, start: Path | None) -> tup
     """Return what the worker module is given."""
     arguments = ("--stage-dir", str(stage_dir.root), "--stage", stage)
     return arguments if start is None else (*arguments, "--start", str(start))
+
+
+def worker_command(arguments: tuple[str, ...], *, worker: str = WORKER) -> tuple[str, ...]:
+    """Return the argv of a job of one process, without a launcher."""
+    return (sys.executable, "-u", "-m", worker, *arguments)
 
 
 def launcher_command(
@@ -177,7 +197,9 @@ def srun_command(recipe: Recipe, layout: Layout, stage_dir: StageDir) -> tuple[s
     slurm = recipe.launch.slurm
     assert slurm is not None
     ranks = layout.ranks_per_node[0]
-    command = ["srun", f"--nodes={layout.num_nodes}", f"--ntasks-per-node={ranks}", "--kill-on-bad-exit=1"]
+    command = ["srun", f"--nodes={layout.num_nodes}", f"--ntasks={layout.num_ranks}", f"--ntasks-per-node={ranks}"]
+    # Inside sbatch, srun takes the job's SLURM_NTASKS and SLURM_EXPORT_ENV for what is not said here.
+    command += ["--export=ALL", "--kill-on-bad-exit=1"]
     if layout.device == "cuda":
         command.append(f"--gpus-per-node={ranks}")
     if slurm.partition:

@@ -106,6 +106,9 @@ class RankWatch:
         num_ranks: Ranks of the launch.
         stall_timeout: Seconds without a change after which a rank hangs.
         clock: Seconds that only go forward; the ranks' own times are not used, as clocks differ and jump.
+
+    `works` are the latest pieces of long work of rank 0, as `Position.working` notes them; `has_stepped` tells whether
+    it has begun an optimizer step.
     """
 
     def __init__(
@@ -121,22 +124,26 @@ class RankWatch:
         self.stall_timeout = stall_timeout
         self.clock = clock
         self.died_first: int | None = None
+        self.works: list[dict[str, Any]] = []
+        self.has_stepped = False
         self._beats: dict[int, tuple[Any, float]] = {}
         self._next_look = 0.0
 
-    def look(self) -> None:
-        """Look, twice a second at most, and note which rank was the first that was gone.
+    def look(self, *, last: bool = False) -> None:
+        """Look, twice a second at most, and note which rank was the first that was gone; `last` looks in any case.
 
         Raises:
             RunError: A rank has given no sign of life for longer than the timeout.
         """
         now = self.clock()
-        if now < self._next_look:
+        if now < self._next_look and not last:
             return
         self._next_look = now + LOOK_SECONDS
         silent = []
         for rank in range(self.num_ranks):
             record = read_json(self.stage_dir.rank_file(rank))
+            if rank == 0 and record:
+                self.works, self.has_stepped = list(record.get("works") or ()), bool(record.get("step"))
             if not record or record.get("state") == "ended":
                 continue
             beat, since = self._beats.get(rank, (None, now))

@@ -33,6 +33,7 @@ class RunLock:
         run_dir: The run folder, made where it does not exist.
         doing: What this process does, for the message to others, such as `align`.
         say: Told what is waited for and what was taken over.
+        claims: Make the folder a run's; False for the folder of a job of another kind.
         silence_seconds: See `SILENCE_SECONDS`.
         ranks_seconds: See `RANKS_SECONDS`.
     """
@@ -43,6 +44,7 @@ class RunLock:
         *,
         doing: str,
         say: Callable[[str], None],
+        claims: bool = True,
         silence_seconds: float = SILENCE_SECONDS,
         ranks_seconds: float = RANKS_SECONDS,
     ) -> None:
@@ -50,6 +52,7 @@ class RunLock:
         self.file = run_dir.lock_file
         self.doing = doing
         self.say = say
+        self.claims = claims
         self.silence_seconds = silence_seconds
         self.ranks_seconds = ranks_seconds
         self.own = this_process()
@@ -64,7 +67,9 @@ class RunLock:
             UsageError: Another run holds it, a user's files lie in it, or it cannot be written.
         """
         try:
-            claim_run(self.run_dir)
+            if self.claims:
+                claim_run(self.run_dir)
+            self.run_dir.root.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
             raise UsageError(
@@ -194,7 +199,10 @@ class RunLock:
 
 def running_ranks(run_dir: RunDir) -> Iterator[tuple[str, ProcessIdentity]]:
     """Yield (stage, process) of every rank of this machine that says in the run folder that it runs, and does."""
-    for file in sorted(run_dir.root.glob("*/ranks/rank-*.json")):
+    own = run_dir.root.glob("ranks/rank-*.json")
+    for file in sorted([*own, *run_dir.root.glob("*/ranks/rank-*.json")]):
+        if RunDir(file.parent.parent).lock_file.exists() and file.parent.parent != run_dir.root:
+            continue  # a job with a lock of its own, such as an evaluation, which writes nothing that a stage does
         process = ProcessIdentity.from_json(read_json(file).get("process"))
         if process is not None and process.is_here() and process.is_alive():
             yield stage_of(file), process

@@ -1,9 +1,12 @@
 """From a recipe's name of a pretrained model to a folder: built in, local, or from the hub."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 
 import croc_cli
 from croc_cli.errors import UsageError
@@ -22,17 +25,26 @@ HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
 
 
+Fetching = Callable[[int | None, Callable[[], int]], AbstractContextManager[object]]
+
+
+def _unwatched(_total: int | None, _measure: Callable[[], int]) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 class ModelNotFound(UsageError):
     """A vision tower, LLM or checkpoint is not where its name points; exit code 2."""
 
 
-def find_model(name: str, *, part: str, revision: str | None = None) -> Path:
+def find_model(name: str, *, part: str, revision: str | None = None, fetching: Fetching = _unwatched) -> Path:
     """Return the folder of a pretrained model, fetched from the hub if need be.
 
     Args:
         name: `builtin:nano`, a folder, or a hub id such as `openai/clip-vit-large-patch14-336`.
         part: `vision_tower` or `llm`, the recipe key that names it.
         revision: Branch, tag or commit on the hub.
+        fetching: Makes the context in which files are fetched, from how many bytes they have (None where the hub does
+            not say) and a function that tells how many are here.
 
     Raises:
         ModelNotFound: With every place that was looked at.
@@ -52,7 +64,7 @@ def find_model(name: str, *, part: str, revision: str | None = None) -> Path:
             f"{_words(part)} {name!r} was not found: there is no folder {folder.absolute()}", hint=_local_hint(part)
         )
     try:
-        return _fetch(name, revision)
+        return _fetch(name, revision, fetching)
     except Exception as error:  # hub, network and cache have no error class in common
         raise ModelNotFound(
             f"{_words(part)} {name!r} was not found: no folder {folder.absolute()}, "
@@ -70,17 +82,26 @@ def _find_builtin(name: str, part: str) -> Path:
     return folder
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, fetching: Fetching) -> Path:
     """Return the hub's snapshot of a model: texts and one form of weights; from the cache where the hub is silent."""
     try:
-        info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT, files_metadata=True)
     except Exception:  # hub, network and cache have no error class in common
         if cached := _find_cached(name, revision):
             return cached
         raise
     files = [Path(sibling.rfilename) for sibling in info.siblings or ()]
     weights = next((form for form in WEIGHT_FILES if any(file.match(form[0]) for file in files)), [])
-    return Path(snapshot_download(name, revision=revision, allow_patterns=TEXT_FILES + weights))
+    patterns = TEXT_FILES + weights
+    sizes = [
+        sibling.size
+        for sibling in info.siblings or ()
+        if any(Path(sibling.rfilename).match(pattern) for pattern in patterns)
+    ]
+    total = None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    with fetching(total, lambda: sum(file.stat().st_size for file in blobs.glob("*"))):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
 def _find_cached(name: str, revision: str | None) -> Path | None:

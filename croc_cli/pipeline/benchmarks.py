@@ -1,6 +1,5 @@
 """What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from croc_cli.console import result, say, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.devices import inspect_machine
+from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.layout import resolve_layout
 from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, launcher_command, worker_arguments
-from croc_cli.launch.run import find_free_port, launch
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
-from croc_cli.run_dir import RunDir, StageDir, write_json
+from croc_cli.run_dir import RunDir, StageDir
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
@@ -101,6 +100,9 @@ def evaluate(
 
     root = data_root(request.data)
     records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
+    for benchmark in chosen:
+        if benchmark.variant is None and (found := len(records[benchmark.name])) != benchmark.size:
+            say(f"note: {benchmark.name}: {found:,} questions here; its split {benchmark.split} has {benchmark.size:,}")
     model = request.model or _trained_model(recipe, request, recipe_argument)
     run_dir = run_folder_of(model, request.run_dir)
     stage_dir = run_dir.stage(STAGE)
@@ -190,14 +192,8 @@ def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Pa
     command = launcher_command(recipe, layout, stage_dir, WORKER, arguments, master_port=port)
     environment = launch_environment(layout, master_port=port)
     plan = LaunchPlan(STAGE, stage_dir, model, layout, command, environment)
-    stage_dir.logs.mkdir(parents=True, exist_ok=True)
-    for stale in (stage_dir.stop_file, stage_dir.summary_file, *stage_dir.failures.glob("rank-*.json")):
-        stale.unlink(missing_ok=True)
-    stage_dir.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
-    write_json(stage_dir.root / "task.json", task)
-    write_json(stage_dir.launch_file, {"stage": STAGE, "command": list(command), "time": time.time()})
     say(f"benchmarks: {layout.describe()}, in {stage_dir.root}")
-    launch(plan, lock=lock)
+    run_job(plan, recipe_yaml=dump_recipe(recipe), task=task, lock=lock)
 
 
 def score_all(

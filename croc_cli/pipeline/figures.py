@@ -1,7 +1,5 @@
 """Starts the worker that computes figures with a model; `croc report` itself stays light."""
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,10 @@ from typing import Any
 from croc_cli.console import say
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
+from croc_cli.launch.job import run_job
 from croc_cli.launch.layout import Layout
-from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, worker_arguments
+from croc_cli.launch.plan import LaunchPlan, launch_environment, worker_arguments, worker_command
 from croc_cli.launch.requirements import fits_cpu
-from croc_cli.launch.run import launch
 from croc_cli.names import DEFAULT_RECIPE
 from croc_cli.place import claim_folder
 from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
@@ -20,7 +18,7 @@ from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.model_figures import FOLDER
 from croc_cli.report.page import PAGE_FILE
-from croc_cli.run_dir import RunDir, StageDir, read_json, write_json
+from croc_cli.run_dir import RunDir, StageDir, read_json
 
 FIGURES = "figures"
 ATTENTION = "attention"
@@ -72,11 +70,11 @@ def compute_attention(
     }
     try:
         _claim(folder)
-        write_json(folder.root / "task.json", task)
     except OSError as error:
         raise UsageError(f"{out} cannot be written to: {error.strerror}", hint="--out DIR names another") from error
     machine = inspect_machine()
-    _start(ATTENTION, folder, recipe, _one_process(machine, on_gpu=bool(machine.cuda) and device != "cpu"), start=None)
+    layout = _one_process(machine, on_gpu=bool(machine.cuda) and device != "cpu")
+    _start(ATTENTION, folder, recipe, layout, start=None, task=task)
 
 
 def _layout(recipe: Recipe) -> Layout:
@@ -106,15 +104,17 @@ def _claim(folder: StageDir) -> None:
     claim_folder(folder.root, "figures", [*(path.name for path in (*files, *folders)), *others], is_proven=is_proven)
 
 
-def _start(stage: str, folder: StageDir, recipe: Recipe, layout: Layout, *, start: Path | None) -> None:
+def _start(
+    stage: str,
+    folder: StageDir,
+    recipe: Recipe,
+    layout: Layout,
+    *,
+    start: Path | None,
+    task: dict[str, Any] | None = None,
+) -> None:
     """Run the worker to its end."""
     _claim(folder)
-    folder.logs.mkdir(parents=True, exist_ok=True)
-    for stale in (folder.stop_file, folder.summary_file, *folder.failures.glob("rank-*.json")):
-        stale.unlink(missing_ok=True)
-    folder.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
-    arguments = worker_arguments(folder, stage, start)
-    command = (sys.executable, "-u", "-m", WORKER, *arguments)
-    environment = launch_environment(layout, master_port=None)
-    write_json(folder.launch_file, {"stage": stage, "command": list(command), "time": time.time()})
-    launch(LaunchPlan(stage, folder, start, layout, command, environment))
+    command = worker_command(worker_arguments(folder, stage, start))
+    plan = LaunchPlan(stage, folder, start, layout, command, launch_environment(layout, master_port=None))
+    run_job(plan, recipe_yaml=dump_recipe(recipe), task=task)

@@ -66,12 +66,12 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
 
 def _count(pool: ProcessPoolExecutor, num_workers: int, counting: "Counting", lengths: "LengthsCount") -> int:
     """Count what is not counted yet, and return how many lengths are estimates."""
-    from croc_cli.pipeline.work_line import WorkLine
+    from croc_cli.progress import work_line
 
     folder, total = lengths.mix.folder, len(lengths.mix)
     running: deque[tuple[list[int], Future[tuple[list[int], int]]]] = deque()
     done, num_estimated = lengths.num_counted, 0
-    with WorkLine("rows") as line:
+    with work_line("rows") as line:
         blocks = lengths.open_blocks()
         while True:
             while len(running) < _AHEAD * num_workers and (places := next(blocks, None)) is not None:

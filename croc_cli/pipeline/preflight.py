@@ -13,9 +13,9 @@ from typing import Any
 
 from croc_cli.errors import CrocError, Interrupted, RunError
 from croc_cli.estimate.resources import Hardware, free_disk, recipe_resources
+from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.live import Progress
 from croc_cli.launch.plan import LaunchPlan
-from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import fingerprint
 from croc_cli.names import STAGES, StageName, stage_name
@@ -28,8 +28,6 @@ FOLDER = "preflight"
 NUM_STEPS = 3
 LONG_SECONDS = 600.0
 """Planned seconds of a stage from which on it is rehearsed of itself."""
-STALL_SECONDS = 120.0
-"""How long ranks of a rehearsal may stand still: a few steps and a save."""
 _UTILISATION = 0.4
 _SAME = 1e-3
 """Relative difference of losses up to which a step taken again is the same: GPU kernels add in any order."""
@@ -72,11 +70,9 @@ def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Rec
     batch = section.batch.model_copy(update={"global_size": section.batch.micro_size * num_ranks})
     optimizer = section.optimizer.model_copy(update={"warmup_ratio": 0.0})
     changes: dict[str, Any] = {"batch": batch, "max_steps": NUM_STEPS, "save_every": 1, "optimizer": optimizer}
-    launch_changes = {"stall_timeout": min(recipe.launch.stall_timeout, STALL_SECONDS)}
     return recipe.model_copy(
         update={
             stage: section.model_copy(update=changes),
-            "launch": recipe.launch.model_copy(update=launch_changes),
             "monitor": type(recipe.monitor)(),
         }
     )
@@ -131,7 +127,6 @@ def run_preflight(
         raise
     except CrocError as error:
         shutil.rmtree(stage_dir.checkpoints, ignore_errors=True)
-        shutil.rmtree(RunDir(folder).init, ignore_errors=True)
         raise RunError(_named(error.message, stage_dir), hint=error.hint) from error
     found = read_json(stage_dir.preflight_file)
     result = {
@@ -168,19 +163,12 @@ def check_same(first: list[float], again: list[float]) -> None:
 
 
 def _launch(recipe: Recipe, plan: LaunchPlan, *, lock: RunLock | None, progress: Callable[[], Progress]) -> float:
-    try:
-        write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=FOLDER)
-    except OSError as error:
-        raise RunError(
-            f"{plan.stage_dir.root} cannot be written: {error.strerror or error}",
-            hint="--run-dir DIR puts the run elsewhere",
-        ) from error
-    return launch(plan, progress=progress(), lock=lock)
+    return run_job(plan, recipe_yaml=dump_recipe(recipe), fingerprint=FOLDER, lock=lock, progress=progress())
 
 
 def rehearsal_plan(plan: LaunchPlan) -> LaunchPlan:
     """Return the plan of a rehearsal's recipe as one whose worker is told that it is a rehearsal."""
-    return replace(plan, command=(*plan.command, "--preflight"))
+    return replace(plan, command=(*plan.command, "--preflight"), is_rehearsal=True)
 
 
 def _named(message: str, stage_dir: StageDir) -> str:

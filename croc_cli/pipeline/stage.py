@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.console import result, say, say_notes, show_error
-from croc_cli.errors import CrocError, RunError, UsageError
+from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
+from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.joined import is_joined, join_launch
 from croc_cli.launch.layout import joined_layout, resolve_layout
 from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.picture_sample import check_pictures
 from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
+from croc_cli.launch.prepare import is_assembled, prepare
 from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
-from croc_cli.launch.run import find_free_port, launch, write_launch_files
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import StageName, stage_name
@@ -83,6 +84,7 @@ def stage_command(
         if is_joined():
             raise UsageError("--preflight starts its ranks itself; here RANK and WORLD_SIZE are set already")
         with RunLock(run_folder(recipe, request.run_dir), doing="preflight", say=say) as lock:
+            prepare(recipe, plan, lock=lock)
             preflight(recipe, plan, request, lock=lock)
         return
     if is_joined():
@@ -99,14 +101,14 @@ def preflight(recipe: Recipe, plan: LaunchPlan, request: StageRequest, *, lock: 
     from croc_cli.launch.live import open_progress
     from croc_cli.pipeline.preflight import rehearsal_plan, run_preflight
 
-    stage = stage_name(plan.stage)
+    stage, assembled = stage_name(plan.stage), RunDir(plan.stage_dir.root.parent).init
 
     def rehearse(smaller: Recipe, stage_dir: StageDir, port: int) -> LaunchPlan:
         made = plan_stage(
             smaller,
             stage,
             stage_dir,
-            start=plan.start,
+            start=plan.start or (assembled if is_assembled(recipe, stage, assembled) else None),
             layout=plan.layout,
             master_port=port,
             counts=parameter_counts(smaller, stage),
@@ -142,17 +144,11 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: Stag
     with RunLock(run_dir, doing=plan.stage, say=say) as lock:
         if fresh and (aside := move_aside(plan.stage_dir)) is not None:
             say(f"the old {plan.stage} is now {aside}")
+        prepare(recipe, plan, lock=lock)
         if request is not None and is_due(recipe, plan):
             preflight(recipe, plan, request, lock=lock)
-        try:
-            write_launch_files(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage))
-        except OSError as error:
-            raise RunError(
-                f"{plan.stage_dir.root} cannot be written: {error.strerror or error}",
-                hint="nothing was started; free some space, or --run-dir DIR puts the run elsewhere",
-            ) from error
         say(f"{plan.stage}: {plan.layout.describe()}, in {plan.stage_dir.root}")
-        seconds = launch(plan, lock=lock)
+        seconds = run_job(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage), lock=lock)
         say(format_stage_end(plan.stage_dir, seconds=seconds))
         return seconds
 

@@ -12,7 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -20,9 +22,16 @@ from torch import nn
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError
 from croc_cli.launch.process import ProcessIdentity, this_process
-from croc_cli.run_dir import StageDir, write_json
+from croc_cli.run_dir import StageDir, read_json, write_json
 
 WRITE_SECONDS = 1.0
+KEPT_WORKS = 7
+"""Earlier pieces of work that the file still names, so that whoever reads it every second misses no end."""
+BUSY_SECONDS = 0.1
+BUSY_BYTES = 1 << 20
+"""Processor time, or bytes read and written, between two looks from which on a process counts as at work."""
+LOOK_AGAIN_SECONDS = 5.0
+"""How long a rank that stands still waits for another that moves, before it looks at that one again."""
 GRACE_SECONDS = 3.0
 """How long a rank that found itself hanging stays, so that the others can write where they are too."""
 COLLECTIVES = (
@@ -55,6 +64,69 @@ class Position:
         self.num_collectives = 0
         self.sample_ids: list[str] = []
         self.changes = 0
+        self.num_works = 0
+        self.works: list[dict[str, Any]] = []
+        self._running: list[tuple[dict[str, Any], Callable[[], int] | None]] = []
+
+    @contextmanager
+    def working(
+        self,
+        doing: str,
+        done: str,
+        *,
+        total: int | None = None,
+        unit: str = "",
+        opaque: bool = False,
+        measure: Callable[[], int] | None = None,
+    ) -> Iterator[Callable[..., None]]:
+        """Note a piece of work that may take long; yields a function that takes how much is done, and of how much.
+
+        The launch shows it as a bar. It moves the position each time that the function is called.
+
+        Args:
+            doing: Such as "loading the model".
+            done: The same once it is done, such as "loaded the model".
+            total: How much there is to do, where it is known.
+            unit: What is counted: "bytes", or a plural such as "pictures".
+            opaque: The work cannot say how far it is, and waits for no other rank: while the process computes, reads
+                or writes, the position moves.
+            measure: Tells how much is done, where another process or a library does the work; asked once a second.
+        """
+        self.num_works += 1
+        work = {"number": self.num_works, "doing": doing, "did": done, "done": 0, "total": total, "unit": unit}
+        work |= {"seconds": None, "opaque": opaque}
+        self.works = [*self.works[-KEPT_WORKS:], work]
+        self._running.append((work, measure))
+        self.at(doing)
+        started = time.monotonic()
+
+        def moved(done: int, total: int | None = None) -> None:
+            work["done"], work["total"] = done, work["total"] if total is None else total
+            self.changes += 1
+
+        try:
+            yield moved
+            work["ended"] = True
+        finally:
+            self.ask()
+            self._running.pop()
+            work["seconds"] = time.monotonic() - started
+            self.changes += 1
+
+    def ask(self) -> None:
+        """Ask the measure of the running work, if it has one."""
+        work, measure = self._running[-1] if self._running else ({}, None)
+        if measure is None:
+            return
+        with suppress(OSError):
+            done = measure()
+            if done != work["done"]:
+                work["done"] = done
+                self.changes += 1
+
+    def computes_alone(self) -> bool:
+        """Tell whether work runs that cannot say how far it is, outside of collectives."""
+        return bool(self._running) and self._running[-1][0]["opaque"] and not self.collective
 
     def at(self, phase: str, *, step: int | None = None, micro_batch: int | None = None) -> None:
         """Note that a phase begins; `step` counts from 1, `micro_batch` from 0 and is None outside of one."""
@@ -66,7 +138,20 @@ class Position:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return dict(vars(self)) | {"sample_ids": self.sample_ids[:64]}
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return own | {"sample_ids": self.sample_ids[:64]}
+
+    @contextmanager
+    def waiting(self, collective: str) -> Iterator[None]:
+        """Note that this rank waits for the others."""
+        self.collective = collective
+        self.num_collectives += 1
+        self.changes += 1
+        try:
+            yield
+        finally:
+            self.collective = None
+            self.changes += 1
 
     def watch_modules(self, root: nn.Module) -> None:
         """Note the name of each module of `root` down to single layers when its forward pass begins."""
@@ -89,14 +174,8 @@ class Position:
     def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            self.collective = name
-            self.num_collectives += 1
-            self.changes += 1
-            try:
+            with self.waiting(name):
                 return function(*args, **kwargs)
-            finally:
-                self.collective = None
-                self.changes += 1
 
         watched.croc_watched = True  # type: ignore[attr-defined]  # a mark that functions have no type for
         return watched
@@ -144,6 +223,8 @@ class PositionWriter(threading.Thread):
         self.at_end = at_end
         self.end = end
         self.beat = 0
+        self._beats: dict[str, tuple[Any, Any]] = {}
+        self._activity = _activity()
         self.process = this_process()
         self.ended = threading.Event()
 
@@ -159,19 +240,44 @@ class PositionWriter(threading.Thread):
 
     def run(self) -> None:
         """Write, look, wait; until `stop`."""
-        changes, since = -1, time.monotonic()
+        changes, since, look = -1, time.monotonic(), 0.0
         while not self.ended.is_set():
+            self.position.ask()
+            if self.position.computes_alone() and self._was_busy():
+                self.position.changes += 1
             if self.position.changes != changes:
-                changes, since = self.position.changes, time.monotonic()
+                changes, since, look = self.position.changes, time.monotonic(), 0.0
             seconds = time.monotonic() - since
             self.write(seconds=seconds)
             self._do_each_time()
             if self.parent is not None and self.parent.is_here() and not self.parent.is_alive():
                 self.parent_is_gone = True
-            if seconds >= self.stall_timeout:
-                self._report(seconds)
-                return
+            if seconds >= max(self.stall_timeout, look):
+                if not self._another_moves():
+                    self._report(seconds)
+                    return
+                look = seconds + min(LOOK_AGAIN_SECONDS, self.stall_timeout / 2)
             self.ended.wait(min(WRITE_SECONDS, self.stall_timeout / 4))
+
+    def _was_busy(self) -> bool:
+        """Tell whether this process and its children have computed, read or written since the last look."""
+        before, self._activity = self._activity, _activity()
+        return self._activity[0] - before[0] > BUSY_SECONDS or self._activity[1] - before[1] > BUSY_BYTES
+
+    def _another_moves(self) -> bool:
+        """Tell whether another rank moves, for which this one may be waiting.
+
+        A rank that was killed writes no more, so its beat stands still.
+        """
+        found = False
+        for file in self.file.parent.glob("rank-*.json"):
+            record = read_json(file)
+            beat = (record.get("beat"), record.get("process"))
+            is_new = self._beats.get(file.name) != beat
+            self._beats[file.name] = beat
+            if file != self.file and is_new and record.get("state") == "running":
+                found = found or float(record.get("seconds_unchanged", 0.0)) < self.stall_timeout
+        return found
 
     def _do_each_time(self) -> None:
         try:
@@ -216,3 +322,16 @@ class PositionWriter(threading.Thread):
         self._stack.flush()
         time.sleep(min(GRACE_SECONDS, self.stall_timeout))
         self.end(EXIT_RUN_FAILED)
+
+
+def _activity() -> tuple[float, int]:
+    """Return the processor seconds of this process and its ended children, and the bytes that it read and wrote."""
+    times = os.times()
+    moved = 0
+    try:
+        for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            moved += int(value) if name in ("rchar", "wchar") else 0
+    except (OSError, ValueError):
+        pass
+    return times.user + times.system + times.children_user + times.children_system, moved

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from croc_cli.errors import RunError
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
+from croc_cli.train.position import POSITION
 
 UNIVERSAL_TAG = "universal"
 _PARTITIONS = "*zero_pp_rank_*_optim_states.pt"
@@ -37,7 +38,9 @@ def universal_tag(resume: Path, tag: str) -> str | None:
     failure = None
     if rank() == 0:
         try:
-            convert(resume / tag, resume / UNIVERSAL_TAG)
+            change = f"the checkpoint for {num_ranks()} ranks"
+            with POSITION.working(f"converting {change}", f"converted {change}", opaque=True):
+                convert(resume / tag, resume / UNIVERSAL_TAG)
         except Exception as error:  # the other ranks wait below, and must hear of it
             failure = f"{type(error).__name__}: {error}"
     if message := next((text for text in gather_from_ranks(failure) if text), None):

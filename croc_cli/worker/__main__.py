@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted, handed_on
+from croc_cli.output import guard_output
 from croc_cli.run_dir import StageDir
 
 ROOM_BYTES = 64 * 1024
@@ -21,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return what the launch passed to this rank."""
     parser = argparse.ArgumentParser(prog="python -m croc_cli.worker", description=__doc__)
     parser.add_argument("--stage-dir", type=Path, required=True, help="folder with recipe.yaml and deepspeed.json")
-    parser.add_argument("--stage", required=True, help="a training stage, eval, benchmarks, figures, attention")
+    parser.add_argument("--stage", required=True, help="a training stage, or what else the launch asks for")
     parser.add_argument("--start", type=Path, default=None, help="checkpoint to start from")
     parser.add_argument("--show-progress", action="store_true", help="print lines while training, on rank 0")
     parser.add_argument("--preflight", action="store_true", help="take the longest samples and check as you go")
@@ -68,6 +69,7 @@ def main() -> int:
     """Run the stage; every way to fail ends in a failure file and an exit code."""
     arguments = parse_arguments()
     stage_dir = StageDir(arguments.stage_dir)
+    guard_output()
     room = keep_room(stage_dir)
     # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -76,6 +78,10 @@ def main() -> int:
             from croc_cli.worker.evaluation import run_evaluation
 
             run_evaluation(stage_dir, start=arguments.start)
+        elif arguments.stage == "prepare":
+            from croc_cli.worker.prepare import run_preparation
+
+            run_preparation(stage_dir)
         elif arguments.stage == "benchmarks":
             from croc_cli.worker.benchmarks import run_benchmarks
 

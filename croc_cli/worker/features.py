@@ -16,6 +16,7 @@ from croc_cli.data.sample import ImageRef
 from croc_cli.errors import RunError, UsageError
 from croc_cli.model.projector import projector_inputs
 from croc_cli.train.collectives import barrier, gather_from_ranks, num_ranks, rank
+from croc_cli.train.position import POSITION
 from croc_cli.train.weights import gathered
 from croc_cli.worker.build import StageParts
 
@@ -47,7 +48,8 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
             (parts.num_visual_tokens, llava.config.vision_config.hidden_size),
             next(llava.parameters()).dtype,
         )
-        pictures = distinct_pictures(parts)
+        with POSITION.working("listing the pictures", "listed the pictures", opaque=True):
+            pictures = distinct_pictures(parts)
         # looked at by one rank alone: the others may have begun to write by the time that they look
         missing = gather_from_ranks(
             [key for key, image in pictures.items() if not cache.has(image)] if not rank() else []
@@ -55,12 +57,16 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
         todo = [pictures[key] for key in missing[0]]
         _check_space(cache, num_missing=len(todo), num_pictures=len(pictures), say=say)
         _write(cache, None, projector_inputs(llava, parts.loader.collator.blank[None].to(device)))
-        for images, pixels in _batches(todo[rank() :: num_ranks()], parts.processor.image_processor):
-            _write(cache, images, projector_inputs(llava, pixels.to(device)))
+        own = todo[rank() :: num_ranks()]
+        doing = ("computing features", "computed features")
+        with POSITION.working(*doing, total=len(own), unit="pictures", opaque=True) as moved:
+            done = 0
+            for images, pixels in _batches(own, parts.processor.image_processor):
+                _write(cache, images, projector_inputs(llava, pixels.to(device)))
+                done += len(images)
+                moved(done)
         llava.model.to(home)
     barrier()
-    if todo:
-        say("features are kept; this stage and every other that shows the same pictures read them")
     parts.loader.collator.features = cache
     return cache
 
@@ -126,8 +132,8 @@ def _check_space(cache: FeatureCache, *, num_missing: int, num_pictures: int, sa
         )
         free = shutil.disk_usage(parent).free
         say(
-            f"features of {num_missing:,} of {num_pictures:,} pictures are computed: {_size(needed)} in "
-            f"{cache.folder}, where {_size(free)} are free"
+            f"features of {num_missing:,} of {num_pictures:,} pictures are not in {cache.folder} yet: they take "
+            f"{_size(needed)}, and {_size(free)} are free"
         )
         if needed > free:
             failure = f"data.cache_features needs {_size(needed)} in {cache.folder}, and {_size(free)} are free"

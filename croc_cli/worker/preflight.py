@@ -26,6 +26,7 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
+from croc_cli.train.position import POSITION
 from croc_cli.train.trainer import TrainerState
 from croc_cli.worker.build import StageParts, stage_section
 
@@ -58,7 +59,8 @@ class Preflight:
         self.stage = stage
         self.stage_dir = stage_dir
         self.parts = parts
-        self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
+        with POSITION.working("finding the longest samples", "found the longest samples", opaque=True):
+            self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
         self.saved = stage_dir.checkpoints
         self.device = device
 
@@ -114,7 +116,8 @@ class Preflight:
             gc.collect()
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            answer = self._answer(checkpoint)
+            with POSITION.working("answering a question", "answered a question", opaque=True):
+                answer = self._answer(checkpoint)
         barrier()
         self._note(peak_memory_bytes=peak, answer=answer, went_on=answers)
 

@@ -1,11 +1,12 @@
 """Where a stage starts: a given checkpoint, or the stock LLaVA assembled from the recipe's tower and LLM."""
 
-import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch.distributed as dist
 from transformers import AutoTokenizer
@@ -21,13 +22,16 @@ from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
 from croc_cli.errors import CrocError, RunError, UsageError
-from croc_cli.model.build import assemble, find_model
+from croc_cli.launch.prepare import assembled_of, growing_folder, is_assembled
+from croc_cli.model.build import assemble
+from croc_cli.model.find import find_model
 from croc_cli.model.projector import CaptionedPictures
 from croc_cli.names import StageName
 from croc_cli.place import is_there
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
+from croc_cli.train.position import POSITION
 from croc_cli.worker.build import DTYPES, build_dataset, stage_section
 from croc_cli.worker.calibrate import captioned_batches, drawn_samples
 
@@ -69,19 +73,13 @@ def ensure_assembled(
     One for other parts is renamed, not deleted. The folder appears complete or not at all.
     """
     section = stage_section(recipe, stage)
-    parts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
-    fitted = recipe.model.projector_initialisation == "captions"
-    if fitted:
-        parts["pictures"] = getattr(recipe.data, stage).model_dump(mode="json")
-    made_from = json.loads(json.dumps(parts))
+    if is_assembled(recipe, stage, folder):
+        return
     if (folder / METADATA_FILE).exists():
-        if json.loads((folder / METADATA_FILE).read_text(encoding="utf-8")).get("made_from") == made_from:
-            return
         folder.rename(folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
     elif is_there(folder):
         raise UsageError(f"{folder} is there, and croc did not make it", hint="move it away, then run it again")
-    tower = find_model(recipe.model.vision_tower, part="vision_tower", revision=recipe.model.vision_tower_revision)
-    llm = find_model(recipe.model.llm, part="llm", revision=recipe.model.llm_revision)
+    tower, llm = found_part(recipe, "vision_tower"), found_part(recipe, "llm")
     image_processor = build_image_processor(tower, section.image_aspect)
 
     def captioned_pictures(needed: int, tokenizer: Any) -> Iterator[CaptionedPictures]:
@@ -93,28 +91,64 @@ def ensure_assembled(
                 f"no picture of data.{stage} opens, and model.projector_initialisation is captions",
                 hint="mend the pictures, or leave model.projector_initialisation out",
             )
-        return chain([first], batches)
+        looked_at = 0
+        doing = ("looking at pictures and captions", "looked at pictures and captions")
+        with POSITION.working(*doing, total=needed, unit="pictures", opaque=True) as moved:
+            for batch in chain([first], batches):
+                yield batch
+                looked_at += len(batch.captions)
+                moved(looked_at)
 
-    growing = folder.with_name(f".{folder.name}.tmp")
-    assemble(
-        tower,
-        llm,
-        growing,
-        seed=section.seed,
-        vision_feature_layer=recipe.model.vision_feature_layer,
-        image_processor=image_processor,
-        chat_template=chat_template_for(section.template),
-        dtype=DTYPES[section.precision],
-        prepare_tokenizer=repair_merges,
-        pictures=captioned_pictures if fitted else None,
-    )
-    files = {file.name: sha256_of(file) for file in weights_files(growing)}
+    growing = growing_folder(folder)
+    shutil.rmtree(growing, ignore_errors=True)
+    with POSITION.working(
+        "assembling the model", "assembled the model", unit="bytes", opaque=True, measure=lambda: folder_bytes(growing)
+    ):
+        assemble(
+            tower,
+            llm,
+            growing,
+            seed=section.seed,
+            vision_feature_layer=recipe.model.vision_feature_layer,
+            image_processor=image_processor,
+            chat_template=chat_template_for(section.template),
+            dtype=DTYPES[section.precision],
+            prepare_tokenizer=repair_merges,
+            pictures=captioned_pictures if recipe.model.projector_initialisation == "captions" else None,
+        )
+    with POSITION.working("hashing the model", "hashed the model", opaque=True):
+        files = {file.name: sha256_of(file) for file in weights_files(growing)}
     CheckpointMetadata(
         files=files,
         weights_sha256=combine_hashes(files),
         visual_norm=recipe.model.visual_norm,
         image_aspect=section.image_aspect,
         image_reading=recipe.data.image_reading,
-        extra={"made_from": made_from, LLM_TEMPLATE_KEY: AutoTokenizer.from_pretrained(llm).chat_template},
+        extra={
+            "made_from": assembled_of(recipe, stage),
+            LLM_TEMPLATE_KEY: AutoTokenizer.from_pretrained(llm).chat_template,
+        },
     ).write(growing)
     growing.rename(folder)
+
+
+def found_part(recipe: Recipe, part: Literal["vision_tower", "llm"]) -> Path:
+    """Return the folder of a vision tower or an LLM, fetched from the hub where it is not here."""
+    name, revision = getattr(recipe.model, part), getattr(recipe.model, f"{part}_revision")
+    return find_model(
+        name,
+        part=part,
+        revision=revision,
+        fetching=lambda total, measure: POSITION.working(
+            f"fetching {name}", f"fetched {name}", total=total, unit="bytes", opaque=True, measure=measure
+        ),
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of the files right in a folder; those that vanish meanwhile do not count."""
+    total = 0
+    for file in folder.glob("*"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total

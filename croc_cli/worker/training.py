@@ -4,7 +4,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,15 @@ from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.launch.job import find_free_port
 from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
+from croc_cli.launch.ops import needed_ops
 from croc_cli.launch.process import parent_process
-from croc_cli.launch.run import find_free_port
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
+from croc_cli.output import LOSS
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe, ReconstructStage
@@ -43,15 +47,31 @@ from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_r
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import StageParts, build_stage, stage_section
 from croc_cli.worker.calibrate import calibration_tokens
-from croc_cli.worker.compile_locks import CompileLocks
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
+from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.preflight import Preflight
 from croc_cli.worker.start import find_start
 
+COLLECTIVE_GRACE_SECONDS = 60.0
+"""How much longer than `launch.stall_timeout` a collective may take."""
 
-def set_up_ranks(device: str) -> None:
-    """Join the other ranks; a process that nobody launched is a run of one rank."""
+
+def set_up_ranks(device: str, *, stall_timeout: float, ops: Sequence[str]) -> None:
+    """Join the other ranks; a process that nobody launched is a run of one rank.
+
+    Args:
+        device: Where this rank computes.
+        stall_timeout: Seconds for which nothing may move on any rank. A collective gets `COLLECTIVE_GRACE_SECONDS`
+            more, so that ranks that hang are found, and write their stacks, before a library ends one of them.
+        ops: Operators that DeepSpeed will load.
+    """
+    prepare_ops(ops)
+    limit = timedelta(seconds=stall_timeout + COLLECTIVE_GRACE_SECONDS)
+    # What groups get that DeepSpeed makes later; its own ten minutes are for the first group alone.
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        if getattr(dist.distributed_c10d, name, None) is not None:
+            setattr(dist.distributed_c10d, name, limit)
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ:
         os.environ.update(slurm_rendezvous(os.environ))
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -61,7 +81,8 @@ def set_up_ranks(device: str) -> None:
         os.environ["MASTER_PORT"] = str(find_free_port())
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", verbose=False)
+    POSITION.at("joining the other ranks")
+    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", timeout=limit, verbose=False)
 
 
 def run_training(
@@ -85,7 +106,8 @@ def run_training(
     section = stage_section(recipe, stage)
     device = chosen_device(recipe.launch.device)
     watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout)
-    set_up_ranks(device)
+    ops = needed_ops(recipe, stage, device=device)
+    set_up_ranks(device, stall_timeout=recipe.launch.stall_timeout, ops=ops)
     on_main = dist.get_rank() == 0
     deepspeed_config = json.loads(stage_dir.deepspeed_file.read_text(encoding="utf-8"))
     if on_main:
@@ -103,15 +125,16 @@ def run_training(
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
     partitioning = HfDeepSpeedConfig(deepspeed_config) if section.zero_stage == 3 else None
-    parts = build_stage(
-        recipe,
-        stage,
-        start=start_folder,
-        weights=stopped_at or start_folder,
-        rank=dist.get_rank(),
-        num_ranks=dist.get_world_size(),
-        chat_template=chat_template_for(section.template),
-    )
+    with POSITION.working("loading the model", "loaded the model", opaque=True):
+        parts = build_stage(
+            recipe,
+            stage,
+            start=start_folder,
+            weights=stopped_at or start_folder,
+            rank=dist.get_rank(),
+            num_ranks=dist.get_world_size(),
+            chat_template=chat_template_for(section.template),
+        )
     del partitioning
     preflight = Preflight(recipe, stage, stage_dir, parts, device=device) if is_preflight else None
     POSITION.watch_modules(parts.module)
@@ -121,9 +144,10 @@ def run_training(
         preflight.begin()
     if recipe.data.cache_features is not None:
         use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
-    POSITION.at("making the engine")
-    engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
-    state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
+    with POSITION.working("making the engine", "made the engine", opaque=True):
+        engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    with POSITION.working("loading the optimizer's state", "loaded the optimizer's state", opaque=True):
+        state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
     metrics.drop_after(state.step)
     saver = CheckpointSaver(
@@ -170,12 +194,9 @@ def watch_this_rank(stage_dir: StageDir, *, stall_timeout: float) -> PositionWri
     lock = None
     if os.environ.get(HOLDS_LOCK_VARIABLE) and rank == 0:
         lock = RunLock(RunDir(stage_dir.root.parent), doing=stage_dir.name, say=lambda text: print(text, flush=True))
-    compile_locks = CompileLocks()
 
     def each_time() -> None:
-        if POSITION.step == 0:
-            for abandoned in compile_locks.look():
-                print(f"removed {abandoned}, left by a process killed while it compiled", flush=True)
+        LOSS.tell(stage_dir.events_file)
         if lock is not None:
             lock.refresh()
 

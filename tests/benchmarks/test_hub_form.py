@@ -190,3 +190,33 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
     file.write_text("<!DOCTYPE html>")
     with pytest.raises(BenchmarkDataError, match=r"test\.parquet: not a readable parquet file"):
         benchmarks()["ai2d"].read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "kept"),
+    [
+        ("docvqa", ("DocVQA/validation-0", "InfographicVQA/validation-0", "DocVQA/test-0"), 0),
+        ("docvqa", ("InfographicVQA/validation/0000", "DocVQA/validation/0000", "DocVQA/test/0000"), 1),
+        ("scienceqa", ("ScienceQA-IMG/test-0", "ScienceQA-FULL/test-0", "ScienceQA-FULL/train-0"), 1),
+        ("textvqa", ("data/validation-0", "data/train-0", "data/test-0"), 0),
+    ],
+)
+def test_a_clone_of_several_configurations_gives_the_right_one(
+    name: str, layout: tuple[str, ...], kept: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / benchmarks()[name].folder
+    rows = hub_rows(name)
+    for number, file in enumerate(layout):
+        write_rows(folder / f"{file}.parquet", rows[: number + 1])
+    assert len(benchmarks()[name].read(tmp_path)) == kept + 1
+    for number, file in enumerate(layout):
+        if number == kept:
+            (folder / f"{file}.parquet").unlink()
+    with pytest.raises(BenchmarkDataError, match="has no (files of the split|configuration)"):
+        benchmarks()[name].read(tmp_path)
+
+
+def hub_rows(name: str) -> list[dict[str, Any]]:
+    if name == "docvqa":
+        return [{"questionId": str(number), "question": "What?", "answers": ["a"]} for number in range(3)]
+    return rows_of(name)[:3]

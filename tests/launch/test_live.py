@@ -2,7 +2,8 @@ import io
 
 import pytest
 
-from croc_cli.launch.live import LiveLine, PlainLines, bar, format_metrics, format_seconds, live_line
+from croc_cli.launch.live import LiveLine, PlainLines, format_metrics, format_seconds, live_line
+from croc_cli.progress import bar
 
 
 def test_a_step_is_told_in_one_line() -> None:

@@ -46,7 +46,7 @@ def test_a_hub_that_cannot_be_asked_is_told_with_where_was_looked(
     code = "from croc_cli.launch.model_sources import check_model\ncheck_model('openai/clip', part='vision_tower')"
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path)}
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    last = answer.stderr.strip().splitlines()[-1]
+    *_, last, _hint = answer.stderr.strip().splitlines()
     assert "model.vision_tower: the vision tower openai/clip was not found" in last
     assert str(tmp_path) in last
     assert words in last

@@ -12,7 +12,7 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from tests.launch.make import recipe
-from tests.sources.data import image_row, text_row, write_json, write_jsonl, write_pictures
+from tests.sources.data import encoded, image_row, picture, text_row, write_json, write_jsonl, write_pictures
 
 
 @pytest.fixture(autouse=True)
@@ -128,4 +128,13 @@ def test_names_in_texts_are_no_pictures(tmp_path: Path) -> None:
     write_pictures(tmp_path / "images", 1)
     quoted = json.dumps({"image": "none.jpg"})
     rows = [image_row(0), text_row(conversations=[{"from": "human", "value": quoted}, {"from": "gpt", "value": "a"}])]
+    assert check_pictures(llava(tmp_path, "images", rows), "align") is None
+
+
+def test_pictures_in_the_json_itself_are_no_paths(tmp_path: Path) -> None:
+    import base64
+
+    (tmp_path / "images").mkdir()
+    text = base64.b64encode(encoded(picture(), "PNG")).decode()
+    rows = [image_row(0, image=text), image_row(1, image=f"data:image/png;base64,{text}")]
     assert check_pictures(llava(tmp_path, "images", rows), "align") is None

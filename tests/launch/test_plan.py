@@ -59,10 +59,12 @@ def test_a_slurm_job_is_started_with_srun() -> None:
     slurm = {"num_nodes": 2, "partition": "gpu", "time_limit": "1-00:00:00", "extra_args": ["--qos=high"]}
     changed = recipe("croc-7b", launch__slurm=slurm, launch__num_ranks=8, align__batch__micro_size=16)
     plan = plan_7b(Layout("cuda", (8, 8), (), 4, "slurm"), changed)
-    assert plan.command[:11] == (
+    assert plan.command[:13] == (
         "srun",
         "--nodes=2",
+        "--ntasks=16",
         "--ntasks-per-node=8",
+        "--export=ALL",
         "--kill-on-bad-exit=1",
         "--gpus-per-node=8",
         "--partition=gpu",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.launch.deepspeed_config import deepspeed_config
-from croc_cli.launch.run import find_free_port
+from croc_cli.launch.job import find_free_port
 from croc_cli.names import StageName
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from croc_cli import __version__
 from croc_cli.errors import UsageError
 from croc_cli.place import check_place, is_there
+from croc_cli.progress import Task
 from croc_cli.sources.read.content import HEAD_BYTES, FetchError, WrongContentError, check_head
-from croc_cli.sources.read.progress import Task
 
 if TYPE_CHECKING:
     import httpx

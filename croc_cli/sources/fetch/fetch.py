@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.progress import Progress
 from croc_cli.run_dir import sha256_of
 from croc_cli.sources.fetch import hub
 from croc_cli.sources.fetch.download import Limits, Remote, download
@@ -18,7 +19,6 @@ from croc_cli.sources.fetch.url_list import fetch_url_list
 from croc_cli.sources.known.record import FetchRecord
 from croc_cli.sources.known.source import ByHand, HubFile, Link, SamTars, Source, SourceFile, Unpack, UrlList, WebFile
 from croc_cli.sources.read.content import FetchError
-from croc_cli.sources.read.progress import Progress
 
 _RESERVE = 10**9
 """Bytes of disk that are left alone."""

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import croc_cli
 from croc_cli.errors import UsageError
+from croc_cli.progress import Task
 from croc_cli.sources.fetch.img2dataset_child import URL_SECONDS
 from croc_cli.sources.known.source import ImageDownload
 from croc_cli.sources.read.content import FetchError
-from croc_cli.sources.read.progress import Task
 
 KEY = "croc_key"
 """Our own key of an image, a column of the list: img2dataset's keys look alike from list to list."""

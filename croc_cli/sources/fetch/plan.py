@@ -143,16 +143,6 @@ def sources_of_recipe(
     return _without(found, without, catalogs)
 
 
-def size_text(num_bytes: int) -> str:
-    """Return bytes as a person reads them, in powers of ten: "27.4 GB"."""
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit in ("B", "kB") else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
-
-
 def _without(found: dict[str, Source], without: Sequence[str], catalogs: tuple[str | Path, ...]) -> list[Source]:
     for name in without:
         if name not in found:

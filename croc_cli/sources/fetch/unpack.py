@@ -14,9 +14,9 @@ from typing import IO, Any
 
 from croc_cli.errors import first_line
 from croc_cli.place import is_there, mark_folder, remove_made
+from croc_cli.progress import Task
 from croc_cli.sources.known.source import Unpack
 from croc_cli.sources.read.content import FetchError, check_file
-from croc_cli.sources.read.progress import Task
 
 _BLOCK = 1 << 20
 _UPDATE_EVERY = 200

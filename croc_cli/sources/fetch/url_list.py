@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.place import growing_file, is_there
+from croc_cli.progress import Task
 from croc_cli.run_dir import read_jsonl
 from croc_cli.sources.fetch.img2dataset_run import read_results, run_img2dataset
 from croc_cli.sources.fetch.url_table import UrlRow, json_rows, read_url_table
 from croc_cli.sources.known.source import UrlList
-from croc_cli.sources.read.progress import Task
 
 _SHARD_SIZES = (100, 8)
 """Shards of the runs after a hang: the smaller they are, the fewer URLs wait with the one that hangs."""

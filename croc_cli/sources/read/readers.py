@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from croc_cli.hub_clone import CloneError, choose_files, clone_files
 from croc_cli.recipe.paths import PATHS_START
 from croc_cli.sources.read.json_reader import JsonReader
 from croc_cli.sources.read.json_rows import DataError, check_file_kind
@@ -54,11 +55,13 @@ def _table(folder: Path) -> tuple[tuple[Path, ...], Path]:
         for stem in CAPTION_TABLES:
             if (file := named.get(f"{stem}{suffix}")) is not None:
                 return (file,), folder
+    files = clone_files(folder, *TABLE_SUFFIXES)
     for suffix in TABLE_SUFFIXES:
-        found = [file for part in (folder, folder / "data", folder / "train") for file in _with_suffix(part, suffix)]
-        train = [file for file in found if "train" in file.name or file.parent.name == "train"]
-        if found:
-            return tuple(sorted(train or found)), folder
+        if found := [file for file in files if suffix_of(file.path) == suffix]:
+            try:
+                return tuple(choose_files(folder, found, splits=("train",))), folder
+            except CloneError as error:
+                raise DataError(error.message, hint=error.hint) from error
     raise DataError(
         f"{folder} holds no data that is known: no tar, parquet, arrow, csv, tsv, and no table of captions",
         hint=f"name the file itself, or put the captions of its images into {folder / 'metadata.csv'}",

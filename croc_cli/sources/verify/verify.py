@@ -39,12 +39,14 @@ class StageCheck:
         image_aspect: `square` crops images, which boxes do not survive.
         max_length: Longest sequence in tokens.
         tokens: Counts a row's tokens and labels; None where the tokenizer is not at hand.
+        name: The stage, for the recipe lines that use a clean copy.
     """
 
     template: str
     image_aspect: str
     max_length: int
     tokens: RowTokens | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class VerifyReport:
         images: Images that were looked at, of which `cached` were known from before.
         clean_path: The clean copy, where `fix` wrote one.
         dropped_file: What it left out, and why.
+        image_root: Folder that image paths start from; None for a mix, which knows its folders.
         list_file: File with all errors and warnings, one a line.
     """
 
@@ -72,6 +75,7 @@ class VerifyReport:
     cached: int = 0
     clean_path: Path | None = None
     dropped_file: Path | None = None
+    image_root: Path | None = None
     list_file: Path | None = None
 
     @property
@@ -151,6 +155,7 @@ def verify_mix(
         cached=images.num_cached,
         clean_path=clean,
         dropped_file=dropped,
+        image_root=data.reader.image_root if data.reader is not None else None,
         list_file=findings.close(),
     )
 
@@ -246,7 +251,7 @@ def _second_pass(
             if row.number not in rows.bad and row.row is not None:
                 for code in bad_images(row, images.bad):
                     rows.bad.setdefault(row.number, code)
-    if not fix:
+    if not fix or not rows.bad:
         return len(rows.bad), None, None
     clean, dropped = write_clean(data, rows.bad)
     return len(rows.bad), clean, dropped

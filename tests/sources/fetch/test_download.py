@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from croc_cli.errors import UsageError
+from croc_cli.progress import Task
 from croc_cli.sources.fetch.download import Limits, Remote, download
 from croc_cli.sources.read.content import FetchError, WrongContentError
-from croc_cli.sources.read.progress import Task
 from tests.sources.web import Web, cut, redirect, trickle
 
 QUICK = Limits(tries=3, wait=0.01, silence=2.0, window=0.3, window_bytes=1000)

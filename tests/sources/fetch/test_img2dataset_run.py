@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from croc_cli.progress import Task
 from croc_cli.sources.fetch import img2dataset_run
 from croc_cli.sources.known.source import ImageDownload
 from croc_cli.sources.read.content import FetchError
-from croc_cli.sources.read.progress import Task
 
 
 def asleep() -> "subprocess.Popen[bytes]":

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from croc_cli.errors import UsageError
+from croc_cli.progress import size_text
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.schema import Recipe
-from croc_cli.sources.fetch.plan import make_plan, size_text, sources_by_name, sources_of_recipe
+from croc_cli.sources.fetch.plan import make_plan, sources_by_name, sources_of_recipe
 from croc_cli.sources.known.catalog import find_source
 
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from croc_cli.errors import UsageError
+from croc_cli.progress import Task
 from croc_cli.sources.fetch.url_list import UrlReport, fetch_url_list
 from croc_cli.sources.known.source import UrlList
-from croc_cli.sources.read.progress import Task
 from tests.sources.web import Web, redirect, trickle
 
 QUICK = {"url_seconds": 250, "processes_count": 1, "retries": 1, "timeout": 250, "max_tries": 2, "stall_seconds": 250}

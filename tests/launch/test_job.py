@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from croc_cli.errors import Interrupted, RunError
+from croc_cli.launch.job import launch, write_launch_files
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.plan import LaunchPlan
-from croc_cli.launch.run import launch, write_launch_files
 from croc_cli.place import claim_run
 from croc_cli.run_dir import RunDir, StageDir, read_json, write_json
 from tests.launch.make import ONE_RANK, fake_plan
@@ -74,7 +74,7 @@ def test_files_of_the_last_launch_are_taken_out_before_the_next(tmp_path: Path) 
 def test_a_failing_rank_is_shown_by_its_message_and_its_last_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunError, match="^align failed on rank 0: ValueError: it broke$") as caught:
+    with pytest.raises(RunError, match="^align failed on rank 0: ValueError: it broke") as caught:
         launched(fake_plan(tmp_path), monkeypatch, "fail")
     assert "a line of the log" in caught.value.shown  # type: ignore[attr-defined]
     assert "logs: " in caught.value.shown  # type: ignore[attr-defined]
@@ -159,7 +159,7 @@ def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     code = (
         "import sys; from pathlib import Path; from tests.launch.make import fake_plan\n"
-        "from croc_cli.launch.run import launch, write_launch_files\n"
+        "from croc_cli.launch.job import launch, write_launch_files\n"
         f"plan = fake_plan(Path({str(tmp_path)!r})); write_launch_files(plan, recipe_yaml='a: 1', fingerprint='a')\n"
         "launch(plan)"
     )
