@@ -61,3 +61,11 @@ def _check_mode(mode: int, path: Path | str) -> None:
     if not stat.S_ISREG(mode):
         kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
         raise NotAFileError(errno.EINVAL, f"{kind}, expected a file", str(path))
+
+
+def own_path(path: Path | str) -> Path:
+    """Return a path with `~` replaced by the home folder; as it stands where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

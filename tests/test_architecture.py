@@ -35,7 +35,7 @@ LIGHT = (
     "report",
     "ablation",
 )
-HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "worker", "demo")
+HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "serve", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
 INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
 """Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipeline": (*LIGHT, "chat", "checkpoint", "data"),
     "report": (*BASE, "recipe", "sources", "launch", "estimate", "benchmarks"),
     "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
-    "commands": (*LIGHT, "chat", "checkpoint", "data"),
+    "commands": (*LIGHT, "chat", "serve", "checkpoint", "data"),
     "data": LIGHT,
     "model": LIGHT,
     "objectives": LIGHT,
@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "train": (*LIGHT, "data", "model", "objectives", "checkpoint"),
     "eval": (*LIGHT, "data", "model", "checkpoint", "demo"),
     "chat": (*LIGHT, "data", "model", "checkpoint", "eval"),
+    "serve": (*LIGHT, "data", "model", "checkpoint", "eval", "chat"),
     "demo": (*LIGHT, "data", "model"),
     "worker": (*LIGHT, *HEAVY),
 }
@@ -195,7 +196,7 @@ def test_commands_import_heavy_rooms_only_inside_functions() -> None:
         for path in FILES
         if room_of(path) == "commands"
         for module, line in imports(path, top_level_only=True)
-        if module.startswith(("croc_cli.chat", "croc_cli.checkpoint", "croc_cli.data"))
+        if module.startswith(("croc_cli.chat", "croc_cli.serve", "croc_cli.checkpoint", "croc_cli.data"))
     ]
     assert wrong == []
 
@@ -238,6 +239,8 @@ COMMANDS = (
     "finetune",
     "chat",
     "convert",
+    "serve",
+    "compare-answers",
     "push",
     "doctor",
     "recipes",

@@ -139,14 +139,17 @@ def test_a_recipe_with_sources_of_ones_own_is_planned_as_the_readme_writes_it(pl
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in commands() if re.match(r"croc (?!chat|convert|push|report attention)", line)]
+    "line",
+    [line for line in commands() if re.match(r"croc (?!chat|compare-answers|convert|push|report attention)", line)],
 )
 def test_croc_commands_work_as_typed(line: str, place: Path) -> None:
     answer = run(line)
     assert answer.code == 0, answer.err
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("croc chat")])
+@pytest.mark.parametrize(
+    "line", [line for line in commands() if line.startswith(("croc chat", "croc compare-answers"))]
+)
 def test_chat_commands_work_as_typed(line: str, place: Path) -> None:
     make_tiny_llava(place / "model")
     model = "" if "--model" in line else "--model model"

@@ -1,7 +1,6 @@
 """Opens the pictures of a conversation, by path or by http(s) URL."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL.Image import Image
 
@@ -9,6 +8,7 @@ from croc_cli.chat.fetch import FetchError, fetch, is_url
 from croc_cli.data.image import BadImageError, BytesImage, PathImage, open_image
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.pictures import ImageReading
 
 
@@ -41,7 +41,7 @@ def load_image(reference: str, *, allow_link_local: bool = False, reading: Image
             content = fetch(reference, allow_link_local=allow_link_local)
             image: ImageRef = BytesImage(reference, content, reading=reading)
             return ChatImage(reference, open_image(image))
-        path = Path(reference).expanduser()
+        path = own_path(reference)
         return ChatImage(str(path.absolute()), open_image(PathImage(path, reading=reading)))
     except FetchError as error:
         raise UsageError(f"image {reference}: {error}") from error

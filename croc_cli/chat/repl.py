@@ -15,6 +15,7 @@ from croc_cli.chat.session import ChatSession
 from croc_cli.chat.stream import ctrl_c_sets
 from croc_cli.chat.transcript import save_transcript
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.files import own_path
 
 HELP = """\
 /image FILE  show a picture (a path or an http(s) URL) with the next question
@@ -153,7 +154,7 @@ class Repl:
             raise UsageError("/save needs a file", hint="/save conversation.json")
         if not self.session.turns:
             raise UsageError("nothing was said yet")
-        file = Path(name).expanduser()
+        file = own_path(name)
         save_transcript(
             file,
             self.session.turns,

@@ -53,7 +53,7 @@ def run_chat(request: ChatRequest) -> None:
     if request.image is not None:
         image = load_image(request.image, allow_link_local=request.allow_link_local)
     prompt = read_prompt(request)
-    session = open_newest(request) if request.model is None else open_session(request, locate_checkpoint(request.model))
+    session = open_session(request, find_model(request))
     if request.image is not None and (reading := session.model.metadata.image_reading) != "upright":
         image = load_image(request.image, allow_link_local=request.allow_link_local, reading=reading)
     if prompt is None:
@@ -95,44 +95,37 @@ def read_prompt(request: ChatRequest) -> str | None:
     return prompt.strip()
 
 
-def open_newest(request: ChatRequest) -> "ChatSession":
-    """Open the newest finetuned checkpoint that is sound; it and those that are not are named on stderr.
+def find_model(request: ChatRequest) -> Path:
+    """Return the checkpoint's folder; without --model the newest finetuned one that is sound, named on stderr.
 
     Raises:
-        UsageError: There is none, or the device is not there.
+        UsageError: There is none, or it is not whole.
     """
+    if request.model is not None:
+        return locate_checkpoint(request.model)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    check_device(request.device)
     failure: UsageError | None = None
     for folder in newest_checkpoints("finetune", say=say):
-        say(f"model: {folder}")
         try:
-            return open_session(request, locate_checkpoint(folder))
+            locate_checkpoint(folder)
+            _validate(folder)
         except UsageError as error:
             failure = error
             say(f"skipped: {error.message}")
+            continue
+        say(f"model: {folder}")
+        return folder
     assert failure is not None, "newest_checkpoints returns at least one"
     raise failure
 
 
-def check_device(name: str) -> str:
-    """Return the torch device of a name, `auto` resolved.
+def _validate(folder: Path) -> None:
+    from croc_cli.checkpoint.validate import validate_checkpoint
 
-    Raises:
-        UsageError: It is not there.
-    """
-    import torch
-
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
-    return device
+    validate_checkpoint(folder)
 
 
 def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
@@ -148,14 +141,32 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    device = check_device(request.device)
     defaults = recipe_defaults(folder)
     return ChatSession(
-        load_for_inference(folder, device=device),
+        load_for_inference(folder, device=chosen_device(request.device)),
         max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
         temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
         seed=request.seed,
     )
+
+
+def chosen_device(name: str) -> str:
+    """Return the torch device of a name; "auto" takes the first GPU, else the CPU.
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    import torch
+
+    device = name
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device} cannot be used: {reason}", hint="--device cpu always works") from error
+    return device
 
 
 def recipe_defaults(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combi
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.run_dir import sha256_of, write_json
 
@@ -170,7 +171,7 @@ def _check_opens_again(opened: OpenedModel, growing: Path, *, final: Path, say: 
 
 
 def _source_folder(source: str) -> Path:
-    file = Path(source).expanduser()
+    file = own_path(source)
     if file.is_file() and file.name.startswith("mm_projector."):
         return file.parent
     return find_folder(source)

@@ -15,6 +15,7 @@ from croc_cli.checkpoint.metadata import (
     read_object,
 )
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.names import RUNS_FOLDER, StageName
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -41,7 +42,7 @@ def find_folder(name: str | Path) -> Path:
     Raises:
         UsageError: Nothing of that name is here or on the hub.
     """
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     if not folder.is_dir():
         if folder.is_file():
             raise UsageError(f"{folder} is a file, expected a checkpoint folder", hint="give the folder that holds it")

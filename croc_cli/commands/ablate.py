@@ -19,7 +19,9 @@ def ablate(
         ),
     ],
     base: Annotated[str, typer.Option("--base", metavar="RECIPE", help="Recipe that the rows change")] = "nano",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="N", help="Seeds of each row: 0 to N - 1")] = 3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, metavar="N", help="Seeds of each row: 0 to N - 1")
+    ] = 3,
     assignments: SetOption = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Left out: runs/ablations/ and the base's name")

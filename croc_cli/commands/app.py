@@ -8,6 +8,7 @@ from croc_cli import __version__
 from croc_cli.commands import ablate as ablate_command
 from croc_cli.commands import align as align_command
 from croc_cli.commands import chat as chat_command
+from croc_cli.commands import compare_answers as compare_answers_command
 from croc_cli.commands import convert as convert_command
 from croc_cli.commands import demo as demo_command
 from croc_cli.commands import doctor as doctor_command
@@ -16,6 +17,7 @@ from croc_cli.commands import plan as plan_command
 from croc_cli.commands import push as push_command
 from croc_cli.commands import reconstruct as reconstruct_command
 from croc_cli.commands import run as run_command
+from croc_cli.commands import serve as serve_command
 from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
 from croc_cli.commands.groups import CrocGroup
@@ -59,6 +61,8 @@ app.add_typer(eval_app, name="eval")
 app.command(epilog=ablate_command.EPILOG)(ablate_command.ablate)
 app.add_typer(report_app, name="report")
 app.command(epilog=chat_command.EPILOG)(chat_command.chat)
+app.command("compare-answers", epilog=compare_answers_command.EPILOG)(compare_answers_command.compare_answers)
+app.command(epilog=serve_command.EPILOG)(serve_command.serve)
 app.command(epilog=convert_command.EPILOG)(convert_command.convert)
 app.command(epilog=push_command.EPILOG)(push_command.push)
 app.add_typer(recipes_app, name="recipes")

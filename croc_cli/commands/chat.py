@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands.options import MOST, MOST_SEED
+
 EPILOG = 'Example: croc chat image.jpg "What is this?"'
 
 
@@ -23,14 +25,17 @@ def chat(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", "-t", min=0.0, metavar="T", help="0 = greedy; left out: as the recipe says"),
+        typer.Option(
+            "--temperature", "-t", min=0.0, max=100.0, metavar="T", help="0 = greedy; left out: as the recipe says"
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer; left out: as the recipe says"),
+        typer.Option("--max-tokens", min=1, max=MOST, metavar="N", help="Longest answer; left out: as the recipe says"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="N", help="Makes answers above temperature 0 repeatable")
+        int | None,
+        typer.Option("--seed", min=0, max=MOST_SEED, metavar="N", help="Makes answers above temperature 0 repeatable"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1")] = "auto",
     allow_link_local: Annotated[

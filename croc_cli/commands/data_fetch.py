@@ -9,7 +9,7 @@ import typer
 
 from croc_cli.commands.data_sources import CatalogOption
 from croc_cli.commands.options import SetOption
-from croc_cli.recipe.paths import own_path
+from croc_cli.files import own_path
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe

@@ -21,8 +21,8 @@ from croc_cli.commands.data_fetch import (
 )
 from croc_cli.commands.data_mix import StageOption, make_mix, mix_stages
 from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE, StageName
-from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.data_stats import ImageFolderOption, StageOption, check_stage
+from croc_cli.commands.options import MOST
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ Piece = tuple[str, str]
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A mix's folder, or a data file or folder")],
-    row: Annotated[int, typer.Option("--row", min=0, metavar="N", help="Which row, from 0; of a mix in its order")] = 0,
+    row: Annotated[
+        int, typer.Option("--row", min=0, max=MOST, metavar="N", help="Which row, from 0; of a mix in its order")
+    ] = 0,
     image_folder: ImageFolderOption = None,
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="RECIPE", help="Whose tokenizer is taken")

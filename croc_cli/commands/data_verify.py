@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from croc_cli.commands.options import SetOption
+from croc_cli.commands.options import MOST_PROCESSES, SetOption
+from croc_cli.files import own_path
 
 if TYPE_CHECKING:
     from croc_cli.names import StageName
@@ -40,7 +41,10 @@ def verify(
         typer.Option("--eval-data", metavar="DIR", help="Evaluation sets; left out: eval below the data root"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that decode; left out: every core")
+        int | None,
+        typer.Option(
+            "--workers", min=1, max=MOST_PROCESSES, metavar="N", help="Processes that decode; left out: every core"
+        ),
     ] = None,
 ) -> None:
     """Check data before it is trained on; with errors the exit code is 2."""
@@ -73,7 +77,7 @@ def targets(
     target: str, stage: str | None, assignments: list[str], image_folder: Path | None, *, deep: bool
 ) -> "list[tuple[Path, Path | None, StageCheck | None]]":
     """Return (path, image folder, what its stage asks of it) of everything that is to be checked."""
-    path = Path(target).expanduser()
+    path = own_path(target)
     if path.exists() and path.suffix not in (".yaml", ".yml"):
         return [(path, image_folder, None)]
     from croc_cli.console import with_warnings

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
-from croc_cli.commands.options import DryRunOption, RanksOption, SetOption
+from croc_cli.commands.options import MOST, DryRunOption, RanksOption, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE
-from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
@@ -37,7 +37,8 @@ VariantOption = Annotated[
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, metavar="N", help="So many questions of each benchmark, spread over all")
+    int | None,
+    typer.Option("--limit", min=1, max=MOST, metavar="N", help="So many questions of each benchmark, spread over all"),
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]
 JudgeUrlOption = Annotated[
@@ -60,7 +61,7 @@ def predict(
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Where answers and scores go")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, metavar="N", help="Questions answered at once")
+        int | None, typer.Option("--batch-size", min=1, max=MOST, metavar="N", help="Questions answered at once")
     ] = None,
     ranks: RanksOption = None,
     assignments: SetOption = None,

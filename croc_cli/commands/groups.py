@@ -1,5 +1,6 @@
 """The groups of commands: errors end as one line and a hint, and a group may be a command as well."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,21 @@ from typer.exceptions import TyperException
 from croc_cli.commands.usage import command_path, flag_hint, value_message
 from croc_cli.console import result, say, show_error, write_traceback
 from croc_cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, EXIT_USAGE, CrocError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_MENDABLE = (
+    *_FULL,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+)
+"""Errors of the file system that say all there is to say; a file that is missing is for its reader to explain."""
 
 DEFAULT_COMMAND = " "
 """Name of a group's default command, which nobody can type."""
@@ -44,10 +60,22 @@ def error_boundary(ctx: Any) -> Iterator[None]:
     except KeyboardInterrupt as error:
         say("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from error
+    except OSError as error:
+        # What no reader foresaw: a name that is too long, a folder in a file's place, a disk that is full.
+        if error.filename is None or error.errno not in _MENDABLE:
+            _show_unexpected(error)
+            raise typer.Exit(EXIT_RUN_FAILED) from error
+        show_error(f"{error.filename}: {error.strerror}")
+        raise typer.Exit(EXIT_RUN_FAILED if error.errno in _FULL else EXIT_USAGE) from error
     except Exception as error:
-        file = write_traceback(error)
-        show_error(f"{type(error).__name__}: {error}".splitlines()[0], f"not expected; the full traceback is in {file}")
+        _show_unexpected(error)
         raise typer.Exit(EXIT_RUN_FAILED) from error
+
+
+def _show_unexpected(error: Exception) -> None:
+    """Write the traceback to a file, and say so."""
+    file = write_traceback(error)
+    show_error(f"{type(error).__name__}: {error}".splitlines()[0], f"not expected; the full traceback is in {file}")
 
 
 class CrocGroup(TyperGroup):

@@ -5,6 +5,11 @@ from typing import Annotated
 
 import typer
 
+MOST = 10**9
+MOST_SEED = 2**63 - 1
+MOST_PROCESSES = 4096
+"""The bounds of the recipe's schema, which commands do not import for a help page."""
+
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file")]
 SetOption = Annotated[
     list[str] | None,
@@ -17,10 +22,17 @@ RunDirOption = Annotated[
     Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; left out: runs/ and the recipe's name")
 ]
 RanksOption = Annotated[
-    int | None, typer.Option("--gpus", "--ranks", min=1, metavar="N", help="Ranks per node: GPUs, or CPU processes")
+    int | None,
+    typer.Option(
+        "--gpus", "--ranks", min=1, max=MOST_PROCESSES, metavar="N", help="Ranks per node: GPUs, or CPU processes"
+    ),
 ]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="Stop after N optimizer steps")]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of data order and masks")]
+StepsOption = Annotated[
+    int | None, typer.Option("--steps", min=1, max=MOST, metavar="N", help="Stop after N optimizer steps")
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, max=MOST_SEED, metavar="N", help="Seed of data order and masks")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; touch nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; the old stage folder is renamed, not deleted")]
 PreflightOption = Annotated[
@@ -29,7 +41,9 @@ PreflightOption = Annotated[
 NoPreflightOption = Annotated[
     bool, typer.Option("--no-preflight", help="Start without the rehearsal that runs of over ten minutes get")
 ]
-PoolSizeOption = Annotated[int | None, typer.Option("--pool-size", min=1, metavar="N", help="Tokens in the token pool")]
+PoolSizeOption = Annotated[
+    int | None, typer.Option("--pool-size", min=1, max=MOST, metavar="N", help="Tokens in the token pool")
+]
 MaskOption = Annotated[
     str | None, typer.Option("--mask", metavar="RATIO", help="Share of visual tokens taken from the pool, 0 to 1")
 ]

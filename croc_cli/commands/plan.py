@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.options import RecipeArgument, SetOption
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE
-from croc_cli.recipe.paths import own_path
 
 if TYPE_CHECKING:
     from croc_cli.estimate.resources import Hardware, StageResources
@@ -21,7 +21,7 @@ _PLANNED_MEMORY = 80 * 10**9
 def plan(
     recipe: RecipeArgument = DEFAULT_RECIPE,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, metavar="N", help="GPUs in all; left out: as it would run")
+        int | None, typer.Option("--gpus", min=1, max=10**6, metavar="N", help="GPUs in all; left out: as it would run")
     ] = None,
     gpu_memory: Annotated[
         str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Of one GPU, such as 80GB")

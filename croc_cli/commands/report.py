@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
+from croc_cli.commands.options import MOST
 
 report_app = typer.Typer(
     cls=DefaultGroup,
@@ -52,7 +53,7 @@ def attention(
     question: Annotated[
         str, typer.Option("--question", "-q", metavar="TEXT", help="What every picture is asked")
     ] = "Please describe in detail what is in the picture.",
-    num_tokens: Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Longest answer")] = 64,
+    num_tokens: Annotated[int, typer.Option("--tokens", min=1, max=MOST, metavar="N", help="Longest answer")] = 64,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda")] = "auto",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the page")] = Path("attention-report"),
     open_page: OpenOption = False,

@@ -238,21 +238,38 @@ def _as_settings(stage: StageName, before: Choices, after: Choices) -> Iterator[
             yield f"{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
+MOST_MEMORY = 10**15
+
+
 def parse_memory(text: str) -> int:
     """Return the bytes of `80GB`, `24 GiB` or a plain number of bytes.
 
     Raises:
         UsageError: It is none of these.
     """
-    units = {"": 1, "b": 1, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30, "g": 10**9}
+    units = {
+        "": 1,
+        "b": 1,
+        "mb": 10**6,
+        "mib": 2**20,
+        "gb": 10**9,
+        "gib": 2**30,
+        "g": 10**9,
+        "tb": 10**12,
+        "pb": 10**15,
+    }
     digits = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     unit = text.strip()[len(digits) :].strip().lower()
     try:
-        if unit in units and float(digits) > 0:
-            return int(float(digits) * units[unit])
-    except ValueError:
-        pass
-    raise UsageError(f"--gpu-memory {text}: no amount of memory", hint="such as 80GB or 24GiB")
+        number = float(digits) * units[unit]
+    except (ValueError, KeyError):
+        number = 0.0
+    if not 1 <= number <= MOST_MEMORY:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise UsageError(
+            f"--gpu-memory {shown}: no amount of memory of one GPU", hint="such as 80GB or 24GiB; 1PB is the most"
+        )
+    return int(number)
 
 
 def free_disk(folder: Path) -> int | None:

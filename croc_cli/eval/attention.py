@@ -140,20 +140,37 @@ def attend_to_picture(
         eos_token_id=end_tokens(llava, processor),
     )
     answer_ids = ids[0, len(prompt_ids) :].tolist()
-    recorder = AttentionRecorder(len(answer_ids), block_elements=block_elements)
-    with recorded(llava.model.language_model, recorder):
-        llava(
+    weights = attention_of_answer(model, ids, pixels, num_answer=len(answer_ids), block_elements=block_elements)
+    kinds = token_kinds(prompt_ids, llava.config.image_token_id, num_answer=len(answer_ids))
+    instruction = [token for token, kind in zip(prompt_ids, kinds, strict=False) if kind == "i"]
+    words = [processor.tokenizer.decode([token]) for token in instruction]
+    answer = processor.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
+    return AnswerAttention(weights, kinds, answer, words)
+
+
+@torch.inference_mode()
+def attention_of_answer(
+    model: LoadedModel, ids: Tensor, pixels: Tensor, *, num_answer: int, block_elements: int = BLOCK_ELEMENTS
+) -> Tensor:
+    """Return [R, T] float32, the mean attention over layers and heads of an answer that is there already.
+
+    Args:
+        model: The model.
+        ids: [1, T] int64, prompt and answer.
+        pixels: [P, 3, H, W], the prompt's pictures in order.
+        num_answer: R, tokens of the answer at the end of `ids`.
+        block_elements: Weights that are held at once.
+    """
+    recorder = AttentionRecorder(num_answer, block_elements=block_elements)
+    with recorded(model.llava.model.language_model, recorder):
+        model.llava(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             pixel_values=pixels,
             use_cache=False,
             logits_to_keep=1,
         )
-    kinds = token_kinds(prompt_ids, llava.config.image_token_id, num_answer=len(answer_ids))
-    instruction = [token for token, kind in zip(prompt_ids, kinds, strict=False) if kind == "i"]
-    words = [processor.tokenizer.decode([token]) for token in instruction]
-    answer = processor.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
-    return AnswerAttention(recorder.mean(), kinds, answer, words)
+    return recorder.mean()
 
 
 def token_kinds(prompt_ids: list[int], image_token_id: int, *, num_answer: int) -> str:

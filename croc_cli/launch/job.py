@@ -14,6 +14,7 @@ from typing import Any
 from croc_cli.errors import EXIT_INTERRUPTED, Interrupted, RunError
 from croc_cli.launch.failure import explain_failure, port_was_taken
 from croc_cli.launch.live import Progress, open_progress
+from croc_cli.launch.node_environment import FILE_NAME
 from croc_cli.launch.plan import LaunchPlan
 from croc_cli.launch.rank_watch import RankWatch
 from croc_cli.launch.run_lock import RunLock
@@ -53,7 +54,8 @@ def run_job(
         recipe_yaml: The resolved recipe, which the worker reads.
         fingerprint: Of the settings that decide a stage's outcome.
         task: What the worker is to do, beside what the recipe says.
-        lock: The run folder's lock, which is kept fresh; None takes the lock of the job's own folder.
+        lock: The run folder's lock, which is kept fresh; None takes it, or that of the job's own folder where it is no
+            stage.
         progress: Where figures go; left out: stderr.
 
     Returns:
@@ -65,8 +67,9 @@ def run_job(
         RunError: It failed, or its folder cannot be written.
     """
     shown = open_progress(plan.stage) if progress is None else progress
-    own_folder = RunDir(plan.stage_dir.root)
-    own = nullcontext(lock) if lock else RunLock(own_folder, doing=plan.stage, say=shown.message, claims=False)
+    of_run = plan.stage in (*STAGES, "eval")
+    folder = RunDir(plan.stage_dir.root.parent if of_run else plan.stage_dir.root)
+    own = nullcontext(lock) if lock else RunLock(folder, doing=plan.stage, say=shown.message, claims=of_run)
     with own as held:
         was_there = plan.stage_dir.exists()
         old_recipe = _run_recipe(plan)
@@ -170,6 +173,8 @@ def _launch_once(
         if process.poll() is None:
             kill(process, plan)
         end_session(process)  # ranks that outlived a launcher that was killed, and what they started
+        with suppress(OSError):  # it may hold secrets
+            (stage_dir.root / FILE_NAME).unlink(missing_ok=True)
         for left in _SHARED_MEMORY.glob(f"deepspeed_allreduce_buffer_*_{plan.master_port}_*"):
             with suppress(OSError):
                 left.unlink()

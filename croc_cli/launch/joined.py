@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from croc_cli.errors import RunError
 from croc_cli.launch.job import write_launch_files
+from croc_cli.launch.layout import number_of
 from croc_cli.launch.plan import LaunchPlan, worker_arguments
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import move_aside
@@ -48,7 +49,7 @@ def join_launch(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str, fresh: 
         UsageError: Another run holds the run folder.
     """
     identity = launch_identity()
-    if int(os.environ["RANK"]) == 0:
+    if number_of(os.environ, "RANK", least=0) == 0:
         # The worker that this process becomes has the same pid, so the lock stays its own; it gives it back.
         RunLock(RunDir(plan.stage_dir.root.parent), doing=plan.stage, say=_say).__enter__()
         os.environ[HOLDS_LOCK_VARIABLE] = "1"
@@ -92,7 +93,7 @@ def slurm_rendezvous(environment: Mapping[str, str]) -> dict[str, str]:
         environment: Of the rank; SLURM_PROCID and its like are set.
     """
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "localhost")
-    job = int(environment.get("SLURM_JOB_ID", "0"))
+    job = number_of(environment, "SLURM_JOB_ID", least=0, most=10**9 - 1)
     return {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from croc_cli.errors import RecipeError, UsageError
+from croc_cli.files import own_path
 from croc_cli.launch.devices import Machine
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import LaunchRecipe
+
+MOST_RANKS = 10**6
 
 PLANNED_GPUS = 8
 """GPUs that a dry run counts on where there is none: the paper trained on one node of eight A100s."""
@@ -88,11 +90,31 @@ def resolve_layout(launch: LaunchRecipe, machine: Machine, *, fits_cpu: bool, pl
     return _local_layout(launch, machine, fits_cpu=fits_cpu, planning=planning)
 
 
+def number_of(environment: Mapping[str, str], name: str, *, least: int, most: int = MOST_RANKS) -> int:
+    """Return the whole number in a variable, or the least one where it is not set.
+
+    Raises:
+        UsageError: It holds something else, or a number out of range.
+    """
+    text = environment.get(name, str(least))
+    if not re.fullmatch(r"\s*\d{1,9}\s*", text) or not least <= int(text) <= most:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise UsageError(
+            f"the variable {name} is {shown!r}, and must be a whole number from {least} to {most}",
+            hint="torchrun and srun set it; `unset RANK WORLD_SIZE` lets croc start the ranks itself",
+        )
+    return int(text)
+
+
 def joined_layout(launch: LaunchRecipe, machine: Machine, environment: Mapping[str, str] = os.environ) -> Layout | None:
     """Return the layout of a launch that was made already, by torchrun or srun; None where there is none."""
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return None
-    ranks, here = int(environment["WORLD_SIZE"]), int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    ranks = number_of(environment, "WORLD_SIZE", least=1)
+    number_of(environment, "RANK", least=0, most=ranks - 1)
+    number_of(environment, "LOCAL_RANK", least=0, most=ranks - 1)
+    number_of(environment, "MASTER_PORT", least=1, most=65535)
+    here = number_of(environment, "LOCAL_WORLD_SIZE", least=1, most=ranks)
     device: Literal["cuda", "cpu"] = "cuda" if machine.cuda and launch.device != "cpu" else "cpu"
     return Layout(device, (ranks,), (), _threads(launch, machine, here))
 

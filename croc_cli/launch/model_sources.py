@@ -4,9 +4,9 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.launch.model_files import check_model_files
 from croc_cli.recipe.facts import BUILTIN_FOLDERS, BUILTIN_PREFIX, builtin_folder
 from croc_cli.recipe.schema import ModelRecipe
@@ -62,7 +62,7 @@ def check_model(name: str, *, part: str, revision: str | None = None) -> None:
                 f"model.{part}: {name} is missing from this installation ({folder})", hint="install croc again"
             )
         return
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"model.{part}: the folder {name} holds no config.json", hint=hint)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from croc_cli.files import own_path
 from croc_cli.names import STAGES, StageName
-from croc_cli.recipe.paths import data_path, own_path
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec, recipe_sources
 from croc_cli.sources.read.manifest import MANIFEST_NAME

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.files import open_file
+from croc_cli.launch import node_environment
 from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
@@ -171,6 +172,9 @@ def launcher_command(
     ranks the worker numbers from SLURM_PROCID.
     """
     logs = str(stage_dir.logs)
+    if layout.kind == "hostfile":  # ssh starts ranks without this process's environment
+        arguments = (str(stage_dir.root / node_environment.FILE_NAME), worker, *arguments)
+        worker = node_environment.MODULE
     common = (
         "--no_local_rank",
         f"--enable_each_rank_log={logs}",

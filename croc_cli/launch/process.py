@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -75,6 +75,28 @@ def started_at(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in ("Z", "X") else f"{_boot_id()}:{fields[_START_FIELD]}"
+
+
+def processes() -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the fields of /proc/PID/stat, from the state on, of every process that is not dead."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in ("Z", "X"):
+            yield int(folder.name), fields
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes of this machine that a process started, and those that these started."""
+    children: dict[int, list[int]] = {}
+    for one, fields in processes():
+        children.setdefault(int(fields[1]), []).append(one)
+    found = list(children.get(pid, ()))
+    for one in found:  # grows while it is read
+        found += children.get(one, ())
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from croc_cli.launch.node_environment import FILE_NAME, environment_to_carry, without_secrets, write_environment
 from croc_cli.launch.plan import LaunchPlan
-from croc_cli.launch.process import this_process
+from croc_cli.launch.process import processes, this_process
 from croc_cli.names import PARENT_VARIABLE
 
 LET_GO_SECONDS = 10.0
@@ -24,10 +25,14 @@ Process = subprocess.Popen[bytes]
 
 def start(plan: LaunchPlan) -> Process:
     """Start the command in a session of its own, so that Ctrl-C reaches this process alone."""
+    environment = os.environ | plan.environment | {PARENT_VARIABLE: _mark()}
+    if plan.layout.kind == "hostfile":
+        write_environment(plan.stage_dir.root / FILE_NAME, environment_to_carry(environment))
+        environment = without_secrets(environment)
     with plan.stage_dir.launcher_log.open("ab") as log:
         return subprocess.Popen(
             plan.command,
-            env=os.environ | plan.environment | {PARENT_VARIABLE: _mark()},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -63,36 +68,14 @@ def end_session(process: Process) -> None:
         time.sleep(0.01)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes of this machine that a process started, and those that these started."""
-    children: dict[int, list[int]] = {}
-    for one, fields in _processes():
-        children.setdefault(int(fields[1]), []).append(one)
-    found = list(children.get(pid, ()))
-    for one in found:  # grows while it is read
-        found += children.get(one, ())
-    return found
-
-
 def _mark() -> str:
     return json.dumps(this_process().as_json())
 
 
 def _left_of(session: int, *, mark: bytes) -> Iterator[int]:
-    for pid, fields in _processes():
+    for pid, fields in processes():
         if int(fields[_SESSION_FIELD]) == session or mark in _environment(pid):
             yield pid
-
-
-def _processes() -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the fields of /proc/PID/stat, from the state on, of every process that is not dead."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] not in ("Z", "X"):
-            yield int(folder.name), fields
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from croc_cli.errors import UsageError
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.run_dir import RunDir, StageDir, read_json
 
 State = Literal["new", "unfinished", "finished"]
@@ -58,12 +58,7 @@ def differing_keys(recipe: Recipe, stage_dir: StageDir) -> list[str]:
 
     Keys that the recipe of an older croc does not have count with their defaults, which change nothing.
     """
-    try:
-        old = yaml.safe_load(stage_dir.recipe_file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return []
-    if not isinstance(old, dict):
-        return []
+    old = read_yaml(stage_dir.recipe_file, label=str(stage_dir.recipe_file)).values
     with suppress(ValidationError):  # a key that is no more: then every key counts as it is written
         old = Recipe.model_validate(old).model_dump(mode="json")
     before = stage_facts(old, stage_dir.name)

@@ -10,6 +10,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 import croc_cli
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 
 BUILTIN_PREFIX = "builtin:"
 BUILTIN_FOLDER = Path(croc_cli.__file__).parent / "demo" / "backbones"
@@ -51,7 +52,7 @@ def find_model(name: str, *, part: str, revision: str | None = None, fetching: F
     """
     if name.startswith(BUILTIN_PREFIX):
         return _find_builtin(name, part)
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise ModelNotFound(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from croc_cli.console import result, say, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
+from croc_cli.files import own_path
 from croc_cli.launch.devices import inspect_machine
 from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.layout import resolve_layout
@@ -15,7 +16,6 @@ from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
 from croc_cli.run_dir import RunDir, StageDir
 
@@ -277,5 +277,5 @@ def weights_identity(model: str) -> str:
     """Return what tells a model from every other: the hash of a folder's weights files, or the hub id."""
     from croc_cli.checkpoint.metadata import weights_sha256
 
-    folder = Path(model).expanduser()
+    folder = own_path(model)
     return weights_sha256(folder) if folder.is_dir() else f"hub:{model}"

@@ -7,6 +7,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from croc_cli.files import own_path
+
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
     from croc_cli.sources.mix.lengths import Counting, LengthsCount
@@ -103,7 +105,7 @@ def _rows(counting: "Counting", folder: Path, places: list[int]) -> tuple[list[i
 def _llm(recipe: "Recipe") -> str:
     from croc_cli.recipe.facts import builtin_folder
 
-    folder = builtin_folder(recipe.model.llm, "llm") or Path(recipe.model.llm).expanduser()
+    folder = builtin_folder(recipe.model.llm, "llm") or own_path(recipe.model.llm)
     return str(folder if folder.exists() else recipe.model.llm)
 
 

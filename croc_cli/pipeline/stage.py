@@ -7,6 +7,7 @@ from typing import Any
 
 from croc_cli.console import result, say, say_notes, show_error
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.files import own_path
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.joined import is_joined, join_launch
@@ -21,7 +22,6 @@ from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, sta
 from croc_cli.names import StageName, stage_name
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir
 

@@ -1,9 +1,9 @@
 """A stage's own encoder, so that data can be looked at as training will see it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.console import say
+from croc_cli.files import own_path
 
 if TYPE_CHECKING:
     from croc_cli.data.conversation import ConversationEncoder
@@ -26,7 +26,7 @@ def stage_encoder(recipe: "Recipe", stage: str, *, max_length: int | None = None
     from croc_cli.recipe.facts import builtin_folder, model_facts
 
     section = getattr(recipe, stage)
-    folder = builtin_folder(recipe.model.llm, "llm") or Path(recipe.model.llm).expanduser()
+    folder = builtin_folder(recipe.model.llm, "llm") or own_path(recipe.model.llm)
     return local_encoder(
         folder if folder.exists() else recipe.model.llm,
         revision=recipe.model.llm_revision,

@@ -1,6 +1,7 @@
 """Cross-checks: what single keys cannot say, each with the next value that fits."""
 
 from collections.abc import Callable, Iterator
+from math import isqrt
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import STAGES, StageName
@@ -249,7 +250,11 @@ def _stage(recipe: Recipe, stage: StageName) -> StageRecipe:
 
 def _fitting_micro_size(global_size: int, micro_size: int, num_ranks: int) -> int | None:
     """Return the largest micro-batch, at most the present one, that divides the global batch on every rank."""
-    return next((size for size in range(micro_size, 0, -1) if global_size % (size * num_ranks) == 0), None)
+    if global_size % num_ranks:
+        return None
+    per_rank = global_size // num_ranks
+    small = [size for size in range(1, isqrt(per_rank) + 1) if per_rank % size == 0]
+    return max(size for divisor in small for size in (divisor, per_rank // divisor) if size <= micro_size)
 
 
 def _next_ratio(num_visual_tokens: int) -> float:

@@ -11,6 +11,10 @@ from pydantic_core import ErrorDetails
 from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, nearest, number_meant
 from croc_cli.recipe.schema import Recipe, Section
 
+MAX_ISSUES = 100
+MAX_SHOWN = 80
+"""Things that one message names at most, and characters or digits of a value in it."""
+
 
 def issues_of(error: ValidationError, values: Any) -> list[Issue]:
     """Return one issue for each wrong key, without origins.
@@ -21,6 +25,8 @@ def issues_of(error: ValidationError, values: Any) -> list[Issue]:
     """
     found: dict[KeyPath, Issue] = {}
     for details in error.errors(include_url=False, include_context=True):
+        if len(found) == MAX_ISSUES:  # a suggestion for each of ten thousand keys takes seconds
+            break
         path, section, field = _locate(details["loc"], values)
         if path not in found:  # a union gives one error for each of its members, and one message says it all
             found[path] = _issue(path, section, field, details)
@@ -81,12 +87,15 @@ def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it."""
+    """Return a value as a message shows it, cut where it is long."""
     if isinstance(value, dict):
         return "a mapping"
+    if isinstance(value, int) and abs(value) > 10**MAX_SHOWN:  # of more digits than Python turns into text
+        return f"a number of more than {MAX_SHOWN} digits"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, str) else str(value)
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _issue(path: KeyPath, section: type[Section] | None, field: FieldInfo | None, details: ErrorDetails) -> Issue:
@@ -108,9 +117,18 @@ def _issue(path: KeyPath, section: type[Section] | None, field: FieldInfo | None
         return Issue(
             path, f"must be letters, digits, dots, dashes and underscores, as it names a folder, not {value!r}"
         )
+    if kind == "value_error":
+        return Issue(path, str(details.get("ctx", {}).get("error", details["msg"])))
+    if kind == "string_too_long":
+        return Issue(
+            path, f"must have {details.get('ctx', {}).get('max_length')} characters at most, as it names a folder"
+        )
     if kind == "finite_number":
         return Issue(path, f"must be finite, not {shown(value)}")
-    message = f"must be {expected(field.annotation, field.metadata)}, not {shown(value)}"
+    wanted = expected(field.annotation, field.metadata)
+    if kind == "less_than_equal" and (most := details.get("ctx", {}).get("le", 1)) > 1:
+        wanted += f", at most {_number(most)}"
+    message = f"must be {wanted}, not {shown(value)}"
     meant = _meant(field, value)
     return Issue(path, message + (f"; did you mean {meant}?" if meant is not None else ""))
 
@@ -201,7 +219,11 @@ def _bounds(metadata: Sequence[Any]) -> str:
     least = [item.ge for item in metadata if getattr(item, "ge", None) is not None]
     most = [item.le for item in metadata if getattr(item, "le", None) is not None]
     if above:
-        return f" above {above[0]:g}"
-    if least and most:
-        return f" from {least[0]:g} to {most[0]:g}"
-    return f" of {least[0]:g} or more" if least else ""
+        return f" above {_number(above[0])}"
+    if least and most and most[0] <= 1:  # larger ones are bounds of reason, named where a value is above them
+        return f" from {_number(least[0])} to {_number(most[0])}"
+    return f" of {_number(least[0])} or more" if least else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"

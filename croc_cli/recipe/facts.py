@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import croc_cli
+from croc_cli.files import own_path, read_bytes
 from croc_cli.recipe.schema import ModelRecipe
 
 BUILTIN_PREFIX: Final = "builtin:"
@@ -156,13 +157,13 @@ def local_folder(name: str, part: str, revision: str | None) -> Path | None:
         part: "vision_tower" or "llm".
         revision: Of a hub id.
     """
-    folders = (builtin_folder(name, part), Path(name).expanduser(), _cached(name, revision))
+    folders = (builtin_folder(name, part), own_path(name), _cached(name, revision))
     return next((folder for folder in folders if folder is not None and folder.is_dir()), None)
 
 
 def _config(name: str, part: str, revision: str | None) -> dict[str, Any] | None:
     """Return a config.json from a folder, from this package or from the hub's cache on this machine."""
-    for folder in (builtin_folder(name, part), Path(name).expanduser(), _cached(name, revision)):
+    for folder in (builtin_folder(name, part), own_path(name), _cached(name, revision)):
         if folder is not None and (config := _read(folder / "config.json")) is not None:
             return config
     return None
@@ -172,7 +173,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
     """Return the folder in huggingface_hub's cache that a hub id was downloaded to, or None."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = own_path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
     try:
         commit = (cache / "refs" / (revision or "main")).read_text().strip()
@@ -183,8 +184,8 @@ def _cached(name: str, revision: str | None) -> Path | None:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError):  # a broken config.json is reported by the stage that loads the model
+        config = json.loads(read_bytes(file))
+    except (OSError, ValueError, RecursionError):  # a broken config.json is reported by the stage that loads the model
         return None
     return config if isinstance(config, dict) else None
 
@@ -197,7 +198,7 @@ def _tower_facts(config: Mapping[str, Any] | None) -> TowerFacts | None:
     defaults = _CLIP_DEFAULTS if kind in CLIP_TYPES else _SIGLIP_DEFAULTS
     values = {**defaults, **(nested if isinstance(nested, dict) else config)}
     sizes = [values[key] for key in defaults]
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
+    if not all(_is_size(size) for size in sizes):
         return None
     return TowerFacts(**dict(zip(_SIZES, sizes, strict=True)), has_class_token=kind in CLIP_TYPES)
 
@@ -229,7 +230,12 @@ def _llm_facts(config: Mapping[str, Any] | None) -> LlmFacts | None:
 
 def _number(values: Mapping[str, Any], key: str) -> int | None:
     value = values.get(key)
-    return value if isinstance(value, int) and value > 0 else None
+    return value if _is_size(value) else None
+
+
+def _is_size(value: Any) -> bool:
+    """Tell whether a value is a size that a model can have: arithmetic on thousands of digits says nothing."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
 def is_counted(llm: LlmFacts) -> bool:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import croc_cli
 from croc_cli.errors import RecipeError
+from croc_cli.files import own_path
 from croc_cli.recipe.issues import nearest
+from croc_cli.recipe.text import check_path, check_text
 
 SUFFIXES = (".yaml", ".yml")
 MIXES_FOLDER = "mixes"
@@ -44,7 +46,12 @@ def find_recipe(name_or_file: str, *, beside: Path | None = None) -> Path:
     Raises:
         RecipeError: There is no such recipe; the hint gives the nearest names.
     """
-    path = (beside or Path()) / Path(name_or_file).expanduser()
+    try:
+        check_path(check_text(name_or_file))
+    except ValueError as error:
+        shown = repr(name_or_file) if len(name_or_file) <= 80 else f"{name_or_file[:80]!r}…"
+        raise RecipeError(f"recipe {shown} {error}") from error
+    path = (beside or Path()) / own_path(name_or_file)
     if path.is_file():
         return path
     if path.suffix in SUFFIXES:

@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from math import isfinite
 
 from croc_cli.errors import RecipeError
 
+MAX_LISTED = 40
 KeyPath = tuple[str, ...]
 """Where a value stands in a recipe: ("reconstruct", "pool", "size")."""
 
@@ -55,12 +57,14 @@ class InvalidRecipe(RecipeError):
 
 def dotted(path: Iterable[str]) -> str:
     """Return a key path as users write it: `reconstruct.pool.size`."""
-    return ".".join(path)
+    return ".".join(part if len(part) <= 80 else f"{part[:80]}…" for part in path)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice that a misspelt word most likely means, or None where none is near."""
     known = list(choices)
+    if len(word) > 100:  # far from every key, and comparing takes time
+        return None
     lowered = {choice.lower(): choice for choice in known}
     matches = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     if matches:
@@ -89,6 +93,8 @@ def number_meant(value: object, *, is_share: bool, is_whole: bool) -> str | None
         is_share: A number from 0 to 1 is expected.
         is_whole: A whole number is expected.
     """
+    if len(str(value)) > 40:
+        return None
     match = re.fullmatch(r"([-+]?[\d.,]+(?:e[-+]?\d+)?)\s*([%km]?)", str(value).strip().lower())
     if match is None:
         return None
@@ -98,6 +104,8 @@ def number_meant(value: object, *, is_share: bool, is_whole: bool) -> str | None
         number = float(digits.replace(",", "" if is_grouped else ".")) * {"k": 1e3, "m": 1e6}.get(unit, 1.0)
     except ValueError:
         return None
+    if not isfinite(number):
+        return None
     if unit == "%" or (is_share and 1 < number <= 100):
         number /= 100
     is_changed = unit != "" or "," in digits or is_share
@@ -106,4 +114,7 @@ def number_meant(value: object, *, is_share: bool, is_whole: bool) -> str | None
 
 
 def _listed(source: str, lines: Sequence[str]) -> str:
-    return "\n".join((f"{source} has {len(lines)} errors", *(f"  {line}" for line in lines)))
+    shown = [f"  {line}" for line in lines[:MAX_LISTED]]
+    if len(lines) > MAX_LISTED:
+        shown.append(f"  and {len(lines) - MAX_LISTED} more")
+    return "\n".join((f"{source} has {len(lines)} errors", *shown))

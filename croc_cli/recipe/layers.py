@@ -14,6 +14,10 @@ from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted, nearest
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import YamlFile, read_yaml
 
+MAX_CHAIN = 20
+MAX_KEY_PARTS = 10
+MAX_TEXT = 100_000
+"""Files that extend one another, parts of a key, and characters of a value that is given as text."""
 ENVIRONMENT_PREFIX = "CROC_"
 NESTING = "__"
 _OWN_KEYS = ("name", "description")
@@ -65,8 +69,9 @@ class Layers:
             here = (*path, key)
             present = into.get(key)
             if isinstance(value, Mapping) and not (isinstance(present, dict) and "kind" not in value):
+                if isinstance(present, dict):
+                    self._forget(here)
                 present = into[key] = {}
-                self._forget(here)
             self.origins[here] = Origin(texts.get(here, ""), self.rank)
             if isinstance(value, Mapping):
                 self._merge(into[key], value, here, texts)
@@ -94,6 +99,8 @@ def read_files(path: Path) -> Layers:
         seen.append(following.resolve())
         chain.append(read_yaml(following, label=shown_path(following)))
         following = _extended(chain[-1], following)
+        if len(seen) > MAX_CHAIN:
+            raise RecipeError(f"{_place(chain[-1])}: extends: a chain of more than {MAX_CHAIN} files")
         if following is not None and following.resolve() in seen:
             circle = " → ".join(shown_path(step) for step in [*seen[seen.index(following.resolve()) :], following])
             raise RecipeError(f"{_place(chain[-1])}: extends goes in a circle: {circle}")
@@ -145,6 +152,10 @@ def put_text(layers: Layers, path: KeyPath, text: str, *, origin: str) -> None:
         text: A plain value, `null`, or JSON where the key takes a list or a mapping.
         origin: Shown as where the value came from.
     """
+    if len(path) > MAX_KEY_PARTS or len(text) > MAX_TEXT:
+        wrong = f"{len(path)} parts" if len(path) > MAX_KEY_PARTS else f"a value of {len(text):,} characters"
+        layers.issues.append(Issue(path[:2], f"no key of a recipe has {wrong}", origin))
+        return
     if path[0] not in Recipe.model_fields:
         message = f"unknown key; {did_you_mean(path[0], Recipe.model_fields)}"
         layers.issues.append(Issue(path, message, origin))

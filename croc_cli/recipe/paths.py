@@ -3,8 +3,11 @@
 A relative path in a recipe starts in the folder where croc is run; data that is not there is looked for in `data.root`.
 """
 
+import os
 from pathlib import Path
 from typing import Final
+
+from croc_cli.files import own_path
 
 PATHS_START: Final = (
     "a relative path in a recipe starts in the folder where croc is run; data that is not there is looked for in"
@@ -24,12 +27,4 @@ def data_path(root: str, path: str) -> Path:
     """
     here = own_path(path)
     below = own_path(root) / here
-    return below if not here.exists() and below.exists() else here
-
-
-def own_path(path: str) -> Path:
-    """Return a path with `~` replaced by the home folder; as it stands where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
+    return below if not os.path.exists(here) and os.path.exists(below) else here

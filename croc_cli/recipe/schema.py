@@ -5,19 +5,21 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_serializer,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from croc_cli.pictures import ImageReading
+from croc_cli.recipe.text import check_path, check_pattern, check_text
 
+MOST = 10**9
+"""No count of steps, samples, tokens or pixels comes near; far above it, arithmetic and memory give out."""
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e6)]
+Workers = Annotated[int, Field(gt=0, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+PathText = Annotated[str, AfterValidator(check_path)]
+Pattern = Annotated[str, AfterValidator(check_pattern)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
@@ -30,15 +32,26 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        """Refuse characters that no text of a recipe has: a null character ends every path."""
+        for text in value if isinstance(value, tuple | dict) else (value,):
+            if isinstance(text, str):
+                check_text(text)
+        return value
+
 
 class ModelRecipe(Section):
     """The pretrained parts, and how visual tokens enter the LLM."""
 
-    vision_tower: str = Field(description="Folder, hub id or `builtin:nano` of a CLIP-shaped vision tower")
-    llm: str = Field(description="Folder, hub id or `builtin:nano` of a decoder-only LLM with its tokenizer")
-    vision_tower_revision: str | None = Field(None, description="Hub revision of the tower")
-    llm_revision: str | None = Field(None, description="Hub revision of the LLM")
-    vision_feature_layer: int = Field(-2, description="Hidden state of the tower that is projected; -2 = penultimate")
+    vision_tower: PathText = Field(description="Folder, hub id or `builtin:nano` of a CLIP-shaped vision tower")
+    llm: PathText = Field(description="Folder, hub id or `builtin:nano` of a decoder-only LLM with its tokenizer")
+    vision_tower_revision: PathText | None = Field(None, description="Hub revision of the tower")
+    llm_revision: PathText | None = Field(None, description="Hub revision of the LLM")
+    vision_feature_layer: Annotated[int, Field(ge=-1000, le=1000)] = Field(
+        -2, description="Hidden state of the tower that is projected; -2 = penultimate"
+    )
     projector_initialisation: Literal["torch", "captions"] = Field(
         "torch",
         description="torch = its own for linear layers, as LLaVA; captions = a closed-form fit to those of the data",
@@ -53,8 +66,8 @@ class LlavaJsonData(Section):
     """Samples from a LLaVA JSON list or JSONL file and a folder of images."""
 
     kind: Literal["llava_json"]
-    path: str = Field(description="JSON list or JSONL in LLaVA's form")
-    image_folder: str = Field(description="Folder that the rows' `image` paths start from")
+    path: PathText = Field(description="JSON list or JSONL in LLaVA's form")
+    image_folder: PathText = Field(description="Folder that the rows' `image` paths start from")
     num_samples: PositiveInt | None = Field(None, description="Samples to take, by a seeded draw; left out: all")
 
 
@@ -63,7 +76,7 @@ class ScenesData(Section):
 
     kind: Literal["scenes"]
     task: Literal["brief_captions", "detailed_captions", "questions"]
-    num_samples: PositiveInt = Field(description="Samples of one epoch")
+    num_samples: Annotated[int, Field(gt=0, le=10**7)] = Field(description="Samples of one epoch")
     text_only_share: Share = Field(
         0.0, description="Share of samples that describe the scene in words, without picture"
     )
@@ -76,8 +89,8 @@ class FilterRecipe(Section):
     modality: Literal["image", "text"] | None = Field(None, description="Rows with images, or rows of text alone")
     image_prefixes: tuple[str, ...] = Field((), description="Image paths start with one of these")
     not_image_prefixes: tuple[str, ...] = Field((), description="Image paths start with none of these")
-    human_matches: str | None = Field(None, description="Regular expression found in the first question")
-    not_human_matches: str | None = Field(None, description="Regular expression not found in the first question")
+    human_matches: Pattern | None = Field(None, description="Regular expression found in the first question")
+    not_human_matches: Pattern | None = Field(None, description="Regular expression not found in the first question")
     min_answer_chars: PositiveInt | None = Field(None, description="Least characters of a row's answers together")
     max_answer_chars: PositiveInt | None = Field(None, description="Most characters of a row's answers together")
     max_turns: PositiveInt | None = Field(None, description="Most turns of a row, human and gpt counted")
@@ -100,13 +113,13 @@ class SourceRecipe(Section):
     source: str | None = Field(
         None, description="Name in the catalogue (`croc data sources`); left out with path: the key's own name"
     )
-    path: str | None = Field(None, description="File or folder of your own")
+    path: PathText | None = Field(None, description="File or folder of your own")
     format: Literal["auto", "llava", "table", "webdataset"] = Field("auto", description="Form of path; auto looks")
-    image_root: str | None = Field(None, description="Folder that image paths start from")
+    image_root: PathText | None = Field(None, description="Folder that image paths start from")
     columns: ColumnsRecipe | None = Field(None, description="For tables; left out: known names are looked for")
     count: PositiveInt | None = Field(None, description="Rows to draw, exactly; left out with fraction: all")
     fraction: Share | None = Field(None, description="Share of the rows to draw")
-    seed: NonNegativeInt = Field(0, description="Seed of the draw")
+    seed: Seed = Field(0, description="Seed of the draw")
     filters: FilterRecipe = FilterRecipe()
     max_dropped: Share = Field(0.01, description="Share of defective rows that may be left out before it is an error")
     enabled: bool = True
@@ -116,15 +129,15 @@ class MixData(Section):
     """Samples of a mix that `croc data mix` makes of several sources."""
 
     kind: Literal["mix"]
-    preset: str | None = Field(None, description="A mix that ships with croc, such as croc1.5m, or a YAML file")
+    preset: PathText | None = Field(None, description="A mix that ships with croc, such as croc1.5m, or a YAML file")
     sources: dict[str, SourceRecipe] = Field(
         default_factory=dict, description="Sources by name; laid over those of the preset"
     )
-    path: str | None = Field(
+    path: PathText | None = Field(
         None,
         description="Folder of the mix, made in data.root; left out: mixes/ and the preset's name, or recipe and stage",
     )
-    seed: NonNegativeInt = Field(0, description="Seed of the order")
+    seed: Seed = Field(0, description="Seed of the order")
     drop_duplicates: bool = Field(False, description="Leave out rows that repeat another's image, question and answers")
     order: Literal["shuffled", "grouped"] = Field(
         "shuffled", description="grouped = steps with images and steps of text alone, as LLaVA's group_by_modality"
@@ -142,8 +155,8 @@ DataSource = Annotated[LlavaJsonData | ScenesData | MixData, Field(discriminator
 class DataRecipe(Section):
     """What each stage is trained on."""
 
-    root: str = Field("data", description="Folder that sources, images and mixes lie in")
-    catalogs: tuple[str, ...] = Field(
+    root: PathText = Field("data", description="Folder that sources, images and mixes lie in")
+    catalogs: tuple[PathText, ...] = Field(
         (), description="Catalogue files of your own; they go before what ships with croc"
     )
     align: DataSource
@@ -153,8 +166,10 @@ class DataRecipe(Section):
         "upright",
         description="upright = EXIF orientation applied, transparency on white; llava = neither, as LLaVA itself",
     )
-    num_workers: NonNegativeInt = Field(4, description="Loader processes per rank; 0 = load in the training process")
-    cache_features: str | None = Field(
+    num_workers: Annotated[int, Field(ge=0, le=4096)] = Field(
+        4, description="Loader processes per rank; 0 = load in the training process"
+    )
+    cache_features: PathText | None = Field(
         None, description="Folder that keeps what the frozen tower makes of pictures; left out: computed at each step"
     )
     max_bad_images: NonNegativeInt = Field(100, description="Images of a stage that may fail to open before it stops")
@@ -205,7 +220,7 @@ class StageRecipe(Section):
         "none", description="What DeepSpeed keeps in host memory: nothing, optimizer state, or parameters too"
     )
     gradient_checkpointing: bool = True
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; left out: the last step only")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints that stay on disk")
 
@@ -267,7 +282,9 @@ class EvalRecipe(Section):
     """The evaluation that ends the pipeline."""
 
     benchmarks: tuple[Literal["scenes"], ...] = ()
-    num_scenes: PositiveInt = Field(100, description="Held-out scenes of the `scenes` benchmark")
+    num_scenes: Annotated[int, Field(gt=0, le=10**7)] = Field(
+        100, description="Held-out scenes of the `scenes` benchmark"
+    )
     batch_size: PositiveInt = 64
     max_new_tokens: PositiveInt = 128
     variants: dict[str, str] = Field(
@@ -280,7 +297,7 @@ class JudgeRecipe(Section):
 
     base_url: str | None = Field(None, description="OpenAI-compatible endpoint, such as https://api.openai.com/v1")
     model: str | None = Field(None, description="Which model judges, such as gpt-4-0613")
-    num_workers: PositiveInt = Field(8, description="Requests at once")
+    num_workers: Workers = Field(8, description="Requests at once")
     timeout: PositiveFloat = Field(120.0, description="Seconds to wait for a reply")
 
 
@@ -294,7 +311,7 @@ class ChatRecipe(Section):
 class SlurmRecipe(Section):
     """What a Slurm job needs; `croc` then starts ranks with srun."""
 
-    num_nodes: PositiveInt = 1
+    num_nodes: Workers = 1
     partition: str | None = None
     time_limit: str | None = Field(None, description="As Slurm writes it, such as 2-00:00:00")
     extra_args: tuple[str, ...] = ()
@@ -319,13 +336,11 @@ class LaunchRecipe(Section):
     """Where the ranks run."""
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    num_ranks: PositiveInt | Literal["auto"] = Field(
-        "auto", description="Ranks per node; auto = every GPU, or 1 on a CPU"
-    )
-    threads_per_rank: PositiveInt | None = Field(None, description="CPU threads of a rank; left out: cores / ranks")
-    hostfile: str | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
+    num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
+    threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; left out: cores / ranks")
+    hostfile: PathText | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
     slurm: SlurmRecipe | None = None
-    master_port: PositiveInt | None = Field(None, description="Left out: a free one")
+    master_port: Annotated[int, Field(gt=0, le=65535)] | None = Field(None, description="Left out: a free one")
     stall_timeout: PositiveFloat = Field(
         STALL_SECONDS, description="Seconds without any change of a rank's position after which the run is ended"
     )
@@ -338,7 +353,9 @@ class Recipe(Section):
     """One pipeline: model, data, the stages, evaluation, chat, launch."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run folder; left out: the file's name"
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Names the run folder; left out: the file's name",
     )
     description: str = ""
     model: ModelRecipe
@@ -351,4 +368,4 @@ class Recipe(Section):
     chat: ChatRecipe = ChatRecipe()
     launch: LaunchRecipe = LaunchRecipe()
     monitor: MonitorRecipe = MonitorRecipe()
-    runs_folder: str = Field("runs", description="Run folders are made in it, one a recipe")
+    runs_folder: PathText = Field("runs", description="Run folders are made in it, one a recipe")

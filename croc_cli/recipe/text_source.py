@@ -45,5 +45,6 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
     """
     try:
         return _OneVariable("__".join(path), text)()
-    except SettingsError as error:
-        raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {text!r}") from error
+    except (SettingsError, RecursionError) as error:
+        shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
+        raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error

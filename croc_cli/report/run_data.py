@@ -7,6 +7,7 @@ from typing import Any
 
 from croc_cli.errors import UsageError
 from croc_cli.names import STAGES
+from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.report.metrics_reader import Metrics, read_metrics
 from croc_cli.report.terminal import stage_seconds
 from croc_cli.run_dir import RunDir, StageDir, read_json
@@ -158,13 +159,7 @@ def _read_stage(name: str, stage_dir: StageDir) -> StageData:
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_yaml(file, label=str(file)).values if file.is_file() else {}
 
 
 def _read_scores(run: RunData, folder: RunDir) -> None:

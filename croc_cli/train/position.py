@@ -21,15 +21,15 @@ import torch.distributed as dist
 from torch import nn
 
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError
-from croc_cli.launch.process import ProcessIdentity, this_process
+from croc_cli.launch.process import ProcessIdentity, descendants, this_process
 from croc_cli.run_dir import StageDir, read_json, write_json
 
 WRITE_SECONDS = 1.0
 KEPT_WORKS = 7
 """Earlier pieces of work that the file still names, so that whoever reads it every second misses no end."""
-BUSY_SECONDS = 0.1
+BUSY_SHARE = 0.05
 BUSY_BYTES = 1 << 20
-"""Processor time, or bytes read and written, between two looks from which on a process counts as at work."""
+"""Share of a processor, or bytes read and written, between two looks from which on a process counts as at work."""
 LOOK_AGAIN_SECONDS = 5.0
 """How long a rank that stands still waits for another that moves, before it looks at that one again."""
 GRACE_SECONDS = 3.0
@@ -252,6 +252,11 @@ class PositionWriter(threading.Thread):
             self._do_each_time()
             if self.parent is not None and self.parent.is_here() and not self.parent.is_alive():
                 self.parent_is_gone = True
+                if self.position.step == 0:  # nothing to save yet; a compiler may still run for this rank
+                    for pid in descendants(self.process.pid):
+                        with suppress(OSError):
+                            os.kill(pid, signal.SIGKILL)
+                    self.end(EXIT_RUN_FAILED)
             if seconds >= max(self.stall_timeout, look):
                 if not self._another_moves():
                     self._report(seconds)
@@ -262,7 +267,8 @@ class PositionWriter(threading.Thread):
     def _was_busy(self) -> bool:
         """Tell whether this process and its children have computed, read or written since the last look."""
         before, self._activity = self._activity, _activity()
-        return self._activity[0] - before[0] > BUSY_SECONDS or self._activity[1] - before[1] > BUSY_BYTES
+        passed, computed, moved = (now - then for now, then in zip(self._activity, before, strict=True))
+        return computed > BUSY_SHARE * passed or moved > BUSY_BYTES
 
     def _another_moves(self) -> bool:
         """Tell whether another rank moves, for which this one may be waiting.
@@ -324,8 +330,8 @@ class PositionWriter(threading.Thread):
         self.end(EXIT_RUN_FAILED)
 
 
-def _activity() -> tuple[float, int]:
-    """Return the processor seconds of this process and its ended children, and the bytes that it read and wrote."""
+def _activity() -> tuple[float, float, int]:
+    """Return the time, the processor seconds of this process and its ended children, and the bytes that it moved."""
     times = os.times()
     moved = 0
     try:
@@ -334,4 +340,4 @@ def _activity() -> tuple[float, int]:
             moved += int(value) if name in ("rchar", "wchar") else 0
     except (OSError, ValueError):
         pass
-    return times.user + times.system + times.children_user + times.children_system, moved
+    return time.monotonic(), times.user + times.system + times.children_user + times.children_system, moved

@@ -288,8 +288,8 @@ class Trainer:
     def _save_now(self, already: Path | None, last: dict[str, Any]) -> Path:
         if already is not None:
             return already
-        POSITION.at("saving")
-        return self.save(self.state, {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None})
+        with POSITION.working("saving a checkpoint", "saved a checkpoint", opaque=True):
+            return self.save(self.state, {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None})
 
     def _asked_to_stop(self) -> bool:
         return self.stop_requested or self.alone() or (rank() == 0 and self.stop_file.exists())

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -10,7 +11,9 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted, handed_on
+from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted, UsageError, handed_on
+from croc_cli.launch.process import descendants
+from croc_cli.names import STAGES
 from croc_cli.output import guard_output
 from croc_cli.run_dir import StageDir
 
@@ -65,6 +68,36 @@ def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> 
     return exit_code
 
 
+def run_other(stage_dir: StageDir, job: str, *, start: Path | None) -> None:
+    """Run a job that trains nothing; it shows how far it is, and ends when the process that launched it is gone."""
+    from croc_cli.worker.watch import watch_this_rank
+
+    watcher = watch_this_rank(stage_dir)
+    if job == "eval":
+        from croc_cli.worker.evaluation import run_evaluation
+
+        run_evaluation(stage_dir, start=start)
+    elif job == "prepare":
+        from croc_cli.worker.prepare import run_preparation
+
+        run_preparation(stage_dir)
+    elif job == "benchmarks":
+        from croc_cli.worker.benchmarks import run_benchmarks
+
+        run_benchmarks(stage_dir, start=start)
+    elif job == "figures":
+        from croc_cli.worker.figures import run_figures
+
+        run_figures(stage_dir, start=start)
+    elif job == "attention":
+        from croc_cli.worker.attention import run_attention
+
+        run_attention(stage_dir)
+    else:
+        raise UsageError(f"--stage {job}: there is no such job")
+    watcher.stop()
+
+
 def main() -> int:
     """Run the stage; every way to fail ends in a failure file and an exit code."""
     arguments = parse_arguments()
@@ -74,27 +107,7 @@ def main() -> int:
     # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
-        if arguments.stage == "eval":
-            from croc_cli.worker.evaluation import run_evaluation
-
-            run_evaluation(stage_dir, start=arguments.start)
-        elif arguments.stage == "prepare":
-            from croc_cli.worker.prepare import run_preparation
-
-            run_preparation(stage_dir)
-        elif arguments.stage == "benchmarks":
-            from croc_cli.worker.benchmarks import run_benchmarks
-
-            run_benchmarks(stage_dir, start=arguments.start)
-        elif arguments.stage == "figures":
-            from croc_cli.worker.figures import run_figures
-
-            run_figures(stage_dir, start=arguments.start)
-        elif arguments.stage == "attention":
-            from croc_cli.worker.attention import run_attention
-
-            run_attention(stage_dir)
-        else:
+        if arguments.stage in STAGES:
             from croc_cli.worker.training import run_training
 
             run_training(
@@ -104,6 +117,8 @@ def main() -> int:
                 show_progress=arguments.show_progress,
                 is_preflight=arguments.preflight,
             )
+        else:
+            run_other(stage_dir, arguments.stage, start=arguments.start)
     except BaseException as error:  # the process border: whatever it is, the parent must learn of it
         return report_failure(stage_dir, error, room=room)
     with suppress(OSError):
@@ -115,5 +130,8 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
+    for child in descendants(os.getpid()):  # loader processes, compilers
+        with suppress(OSError):
+            os.kill(child, signal.SIGKILL)
     # A rank that failed must not wait in exit handlers for ranks that are stuck in a collective.
     os._exit(code)

@@ -10,14 +10,12 @@ from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
 from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.start import ensure_assembled
-from croc_cli.worker.training import watch_this_rank
 
 
 def run_preparation(stage_dir: StageDir) -> None:
     """Do what the folder's task.json names: operators to compile, and where the model is to be assembled."""
     recipe = load_resolved(stage_dir.recipe_file)
     task = read_json(stage_dir.root / TASK_FILE)
-    watcher = watch_this_rank(stage_dir, stall_timeout=float("inf"))  # the user sees what it does, and may stop it
     events = JsonLines(stage_dir.events_file)
     prepare_ops(task["ops"])
     if task["init"] is not None:
@@ -28,4 +26,3 @@ def run_preparation(stage_dir: StageDir) -> None:
             say=lambda text: events.write(time=time.time(), level="info", message=text),
         )
     write_json(stage_dir.summary_file, {"finished": True, "stage": "prepare"})
-    watcher.stop()

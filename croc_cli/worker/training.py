@@ -28,23 +28,20 @@ from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.checkpoint.validate import naming
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
+from croc_cli.files import own_path
 from croc_cli.launch.job import find_free_port
 from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.ops import needed_ops
-from croc_cli.launch.process import parent_process
-from croc_cli.launch.run_lock import RunLock
 from croc_cli.model.token_pool import initialise_pool
-from croc_cli.names import HOLDS_LOCK_VARIABLE, StageName
-from croc_cli.output import LOSS
+from croc_cli.names import StageName
 from croc_cli.recipe.load import load_resolved
-from croc_cli.recipe.paths import own_path
 from croc_cli.recipe.schema import Recipe, ReconstructStage
-from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
+from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
-from croc_cli.train.position import POSITION, PositionWriter
+from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
 from croc_cli.worker.build import StageParts, build_stage, stage_section
@@ -55,6 +52,7 @@ from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.preflight import Preflight
 from croc_cli.worker.sound import check_sound
 from croc_cli.worker.start import find_start
+from croc_cli.worker.watch import watch_this_rank
 
 COLLECTIVE_GRACE_SECONDS = 60.0
 """How much longer than `launch.stall_timeout` a collective may take."""
@@ -108,7 +106,8 @@ def run_training(
     recipe = load_resolved(stage_dir.recipe_file)
     section = stage_section(recipe, stage)
     device = chosen_device(recipe.launch.device)
-    watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout)
+    lines = PlainLines(stage, sys.stderr) if show_progress else None
+    watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout, lines=lines)
     ops = needed_ops(recipe, stage, device=device)
     set_up_ranks(device, stall_timeout=recipe.launch.stall_timeout, ops=ops)
     on_main = dist.get_rank() == 0
@@ -116,7 +115,6 @@ def run_training(
     if on_main:
         remove_leftovers(stage_dir.checkpoints)  # and put back a checkpoint that a killed save was replacing
     barrier()
-    lines = PlainLines(stage, sys.stderr) if show_progress else None
     events = JsonLines(
         stage_dir.events_file, enabled=on_main, echo=(lambda event: lines.message(event["message"])) if lines else None
     )
@@ -189,31 +187,6 @@ def run_training(
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()
-
-
-def watch_this_rank(stage_dir: StageDir, *, stall_timeout: float) -> PositionWriter:
-    """Let a thread write where this rank is from now on, and end it where it hangs."""
-    POSITION.watch_collectives()
-    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-    lock = None
-    if os.environ.get(HOLDS_LOCK_VARIABLE) and rank == 0:
-        lock = RunLock(RunDir(stage_dir.root.parent), doing=stage_dir.name, say=lambda text: print(text, flush=True))
-
-    def each_time() -> None:
-        LOSS.tell(stage_dir.events_file)
-        if lock is not None:
-            lock.refresh()
-
-    watcher = PositionWriter(
-        stage_dir,
-        rank=rank,
-        stall_timeout=stall_timeout,
-        parent=parent_process(),
-        each_time=each_time,
-        at_end=(lambda: None) if lock is None else lock.release,
-    )
-    watcher.start()
-    return watcher
 
 
 def last_metrics(stage_dir: StageDir) -> dict[str, Any]:

@@ -74,7 +74,11 @@ class Driver:
             if reason is None and case.check is not None:
                 reason = case.check(answer, folder)
             if reason is not None:
-                detail = " / ".join((answer.err or answer.out).strip().splitlines()[-6:])
+                said = [
+                    answer.err or answer.out,
+                    *(file.read_text() for file in (room / "tmp").glob("croc-traceback*")),
+                ]
+                detail = " / ".join(line.strip() for line in said[-1].strip().splitlines()[-8:])
                 failures.append(Failure(f"{place} ({case.note})", command, reason, detail))
                 break  # what later commands say rests on this one
         _remove(room)

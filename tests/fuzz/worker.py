@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 
@@ -27,6 +28,7 @@ def main() -> None:
         os.chdir(order["folder"])
         usual = dict(os.environ)
         os.environ.update(order["environ"])
+        tempfile.tempdir = None  # ask for TMPDIR again
         faulthandler.register(signal.SIGPROF, chain=True)
         signal.setitimer(signal.ITIMER_PROF, order["seconds"])
         start = time.process_time()

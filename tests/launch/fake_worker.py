@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,8 +16,17 @@ def main() -> int:
     behaviour = os.environ.get("FAKE_WORKER", "finish")
     rank = int(os.environ.get("RANK", "0"))
     print(f"rank {rank} prints to its log")
+    if behaviour == "environment":
+        (stage_dir.root / f"environment-{rank}.json").write_text(json.dumps(dict(os.environ)))
+        if rank:
+            return 0
     if behaviour == "fail":
         return fail(stage_dir, rank)
+    if behaviour == "port" and not (stage_dir.root / "tried").exists():
+        (stage_dir.root / "tried").touch()
+        return fail(stage_dir, rank, "DistNetworkError: The server socket has failed to listen, name: EADDRINUSE")
+    if behaviour == "compiling":
+        compile_for_ever(stage_dir)
     if behaviour == "killed":
         os.kill(os.getpid(), 9)
     if behaviour == "silent":
@@ -48,13 +58,24 @@ def save(stage_dir: StageDir, step: int) -> None:
     write_json(checkpoint / "croc.json", {"weights_sha256": f"{stage_dir.name}-{step}"})
 
 
-def fail(stage_dir: StageDir, rank: int) -> int:
+def compile_for_ever(stage_dir: StageDir) -> None:
+    """Start what a compiler's parent starts, in a group of its own, and wait for it before the first step."""
+    compiler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+    lost = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    work = {"number": 1, "doing": "compiling an operator", "did": "compiled an operator", "done": 0, "total": None}
+    record = {"step": 0, "works": [{**work, "unit": "", "seconds": None, "opaque": True}]}
+    write_json(stage_dir.rank_file(0), record)
+    (stage_dir.root.parent.parent / "pids").write_text(f"{compiler.pid} {lost.pid}")
+    time.sleep(600)
+
+
+def fail(stage_dir: StageDir, rank: int, message: str = "ValueError: it broke") -> int:
     print("a line of the log")
     write_json(
         stage_dir.failure_file(rank),
         {
             "rank": rank,
-            "message": "ValueError: it broke",
+            "message": message,
             "hint": None,
             "exit_code": 1,
             "uptime": time.monotonic() + rank,

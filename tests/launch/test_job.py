@@ -5,13 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from croc_cli.errors import Interrupted, RunError
-from croc_cli.launch.job import launch, write_launch_files
+from croc_cli.launch.job import launch, run_job, write_launch_files
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.plan import LaunchPlan
 from croc_cli.place import claim_run
@@ -141,6 +142,64 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def test_ctrl_c_before_the_first_step_stops_at_once_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a folder nor a process: a compiler has a group of its own, and another process a session."""
+    monkeypatch.setenv("FAKE_WORKER", "compiling")
+    run_dir = RunDir(tmp_path / "run")
+    plan = fake_plan(run_dir.root)
+    pids, pressed = tmp_path / "pids", []
+
+    def press() -> None:
+        deadline = time.monotonic() + 60
+        while not (pids.exists() and pids.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(Interrupted, match="align was stopped before its first step"):
+        run_job(plan, recipe_yaml="name: nano\n", progress=PlainLines("align", io.StringIO()))
+    assert time.monotonic() - pressed[0] < 2
+    for pid in pids.read_text().split():
+        wait_until_dead(int(pid), seconds=2)
+    assert not plan.stage_dir.root.exists()
+    assert not run_dir.recipe_file.exists()
+
+
+def test_a_port_that_was_taken_meanwhile_is_chosen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fake_plan(tmp_path / "run")
+    monkeypatch.setenv("FAKE_WORKER", "port")
+    shown = io.StringIO()
+    run_job(plan, recipe_yaml="name: nano\n", progress=PlainLines("align", shown))
+    assert "port 29123 was taken" in shown.getvalue()
+    other = fake_plan(tmp_path / "run", through_launcher=True).with_port(4567)
+    assert "--master_port=4567" in other.command
+    assert "29123" not in " ".join(other.command)
+
+
+def test_a_port_of_the_users_own_is_not_chosen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(fake_plan(tmp_path / "run"), port_is_chosen=False)
+    monkeypatch.setenv("FAKE_WORKER", "port")
+    with pytest.raises(RunError) as caught:
+        run_job(plan, recipe_yaml="name: nano\n", progress=PlainLines("align", io.StringIO()))
+    assert "launch.master_port" in (caught.value.hint or "")
+
+
+def test_long_work_before_the_first_step_is_shown_and_told_when_it_is_done() -> None:
+    shown = io.StringIO()
+    lines = PlainLines("align", shown)
+    work = {"number": 1, "doing": "fetching x", "did": "fetched x", "done": 5, "total": 10, "unit": "bytes"}
+    lines.works([{**work, "seconds": None}])
+    assert shown.getvalue() == ""
+    lines._works.measure.started -= 3
+    lines.works([{**work, "seconds": None}])
+    lines.works([{**work, "done": 10, "seconds": 61.0, "ended": True}])
+    assert shown.getvalue().splitlines()[0].startswith("align: fetching x, 5 B of 10 B")
+    assert shown.getvalue().splitlines()[1] == "align: fetched x (10 B) in 1:01"
 
 
 def test_the_real_launcher_starts_every_rank_with_its_own_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

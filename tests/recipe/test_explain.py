@@ -52,6 +52,22 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
             "data: {align: {kind: llava_json, path: x}}",
             "data.align.image_folder: is missing: text; Folder that the rows'",
         ),
+        (
+            "align: {batch: {global_size: 7, micro_size: 10000000000}}",
+            "align.batch.micro_size: must be a whole number above 0, at most 1000000000, not 10000000000",
+        ),
+        ("align: {epochs: 1.0e+308}", "align.epochs: must be a number above 0, at most 1000000, not 1e+308"),
+        (
+            "align: {seed: 18446744073709551617}",
+            "align.seed: must be a whole number of 0 or more, at most 922337203685",
+        ),
+        ('model: {llm_revision: "x\\0y"}', "model.llm_revision: must not hold the character '\\x00'"),
+        ("runs_folder: " + "x" * 256, "runs_folder: is no path that a file can have: a name has 255 bytes at most"),
+        ("model: {llm: 5" + "5" * 300 + "}", "model.llm: must be text, not a number of more than 80 digits"),
+        (
+            "align: {template: " + "x" * 300 + "}",
+            "align.template: must be one of plain, vicuna_v1, chat_template, not 'xx",
+        ),
         ("name: ../x", "name: must be letters, digits, dots, dashes and underscores, as it names a folder, not '../x'"),
     ],
 )

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 
 from croc_cli.data.dataset import LlavaJsonDataset
+from croc_cli.files import own_path
 from croc_cli.launch.plan import count_samples
 from croc_cli.launch.requirements import check_data
-from croc_cli.recipe.paths import data_path, own_path
+from croc_cli.recipe.paths import data_path
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.worker.build import build_dataset
 from tests.launch.make import recipe

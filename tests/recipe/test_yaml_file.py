@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -89,5 +90,38 @@ def test_other_than_utf_8_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"bad\.yaml cannot be read: Is a directory"):
+    with pytest.raises(RecipeError, match=r"bad\.yaml cannot be read: a folder, expected a file"):
         read_yaml(tmp_path, label="bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "[" * 100_000, r"r\.yaml:1: has more than 40 levels"),
+        ("- " * 41 + "a", r"r\.yaml:1: has more than 40 levels"),
+        ("k: {}\n" * 20_000, r"r\.yaml:\d+: has more than 10,000 values"),
+        (
+            "a: &a [" + "x, " * 300 + "]\nb: &b [" + "*a, " * 300 + "]",
+            r"r\.yaml: its aliases stand for more than 10,000",
+        ),
+        ("a: " + "x" * (1 << 20), r"r\.yaml has more than 1,048,576 bytes"),
+        ("a: !!int abc", r"r\.yaml:1:4: not valid YAML: 'abc' cannot be read as int"),
+        ("a: !!bool maybe", r"'maybe' cannot be read as bool"),
+        ("a: " + "9" * 5000, r"cannot be read as int"),
+        ("a: !!timestamp 2020-99-99", r"the tag tag:yaml.org,2002:timestamp has no place"),
+        ("a: !!binary x", r"the tag tag:yaml.org,2002:binary has no place"),
+        ("a: &a [*a]", r"refers to itself"),
+    ],
+    ids=range(11),
+)
+def test_bombs_depth_and_bad_scalars_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_yaml(tmp_path / "r.yaml", label="r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "r.yaml")
+    with pytest.raises(RecipeError, match=r"r\.yaml cannot be read: a pipe, expected a file"):
+        read_yaml(tmp_path / "r.yaml", label="r.yaml")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.errors import UsageError
+from croc_cli.errors import RecipeError, UsageError
 from croc_cli.report.run_data import read_run
 from tests.report.runs import make_run
 
@@ -62,10 +62,15 @@ def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
         read_run(tmp_path / "gone")
 
 
-def test_a_recipe_and_results_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "nano")
     (folder / "finetune" / "recipe.yaml").write_text("a: [1\n")
+    with pytest.raises(RecipeError, match=r"finetune/recipe\.yaml:2:1: not valid YAML"):
+        read_run(folder)
+
+
+def test_results_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "nano")
     (folder / "eval" / "results.json").write_text('{"benchmarks": {"scenes": {"accuracy": ["no"')
     run = read_run(folder)
-    assert run.stages["finetune"].recipe == {}
     assert run.mean_accuracy is None

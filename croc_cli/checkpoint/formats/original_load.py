@@ -81,10 +81,9 @@ def open_original(
     options = options or OriginalOptions()
     original = read_original_config(read_object(folder / "config.json"), str(folder / "config.json"))
     verify_hashes(folder)
-    found, base, template = _collect(folder, options)
+    found, base, usual = _collect(folder, options)
     beside = read_metadata(folder)
-    has_own = (folder / METADATA_FILE).is_file()
-    template = beside.template if has_own else template
+    template = beside.template if (folder / METADATA_FILE).is_file() else usual
     held_tower = any(name.startswith(_TOWER_START) for name in found)
     tower = find_tower(
         options.vision_tower or original.vision_tower,

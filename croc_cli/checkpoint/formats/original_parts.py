@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.sentencepiece_merges import repair_merges
 from croc_cli.errors import UsageError, first_line
+from croc_cli.files import own_path
 from croc_cli.model.find import ModelNotFound, find_model
 from croc_cli.model.vision_tower import OPENING_ERRORS, load_tower
 from croc_cli.model.vocabulary import set_up_tokenizer
@@ -74,7 +75,7 @@ def find_tower(
     Raises:
         UsageError: It is not there, or not what it should be.
     """
-    folders = [checkpoint / name, checkpoint.parent / name, Path(name).expanduser()]
+    folders = [checkpoint / name, checkpoint.parent / name, own_path(name)]
     if Path(name).name == TOWER_FOLDER:
         folders.append(checkpoint / TOWER_FOLDER)
     found = next((folder for folder in folders if (folder / "config.json").is_file()), None)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.sources.known.source import SamTars
 from croc_cli.sources.read.content import check_head
 
@@ -22,7 +23,7 @@ def read_links(file: Path) -> dict[str, str]:
         WrongContentError: It is a web page, saved in place of the list.
     """
     try:
-        text = file.expanduser().read_text(encoding="utf-8-sig")
+        text = own_path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the links file {file} cannot be read: {error}", hint=f"{FORM} hands it out") from error
     check_head(text[:1024].encode(), file.name, origin=str(file))
@@ -51,9 +52,9 @@ def local_tars(entry: SamTars, folder: Path) -> dict[str, Path]:
     Raises:
         UsageError: The folder is not there or holds none of them.
     """
-    if not folder.expanduser().is_dir():
+    if not own_path(folder).is_dir():
         raise UsageError(f"{folder} is no folder of SA-1B tars")
-    found = {name: folder.expanduser() / name for name in entry.names if (folder.expanduser() / name).is_file()}
+    found = {name: own_path(folder) / name for name in entry.names if (own_path(folder) / name).is_file()}
     if not found:
         raise UsageError(
             f"{folder} holds none of {entry.names[0]} to {entry.names[-1]}", hint="the tars keep their names there"

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from croc_cli.errors import UsageError
+from croc_cli.files import own_path
 from croc_cli.recipe.find import shown_path
 from croc_cli.recipe.issues import InvalidRecipe, Issue, nearest
 from croc_cli.recipe.yaml_file import read_yaml
@@ -42,7 +43,7 @@ def all_sources(catalogs: Iterable[str | Path] = ()) -> dict[str, Source]:
     """
     sources = dict(_shipped())
     for file in catalogs:
-        sources.update(read_catalog(Path(file).expanduser()))
+        sources.update(read_catalog(own_path(file)))
     return sources
 
 

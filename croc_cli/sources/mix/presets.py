@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from croc_cli.errors import RecipeError
+from croc_cli.files import own_path
 from croc_cli.recipe.find import MIXES_FOLDER, SUFFIXES, recipe_folder, shown_path
 from croc_cli.recipe.issues import nearest
+from croc_cli.recipe.layers import MAX_CHAIN
 from croc_cli.recipe.schema import Section, SourceRecipe
 from croc_cli.recipe.yaml_file import read_yaml
 
@@ -32,7 +34,7 @@ def read_preset(name_or_file: str) -> tuple[str, dict[str, dict[str, Any]]]:
     Raises:
         RecipeError: There is no such preset, or its file says what no preset may.
     """
-    return _read(_find(name_or_file), ())
+    return _read(_find(name_or_file), (), {})
 
 
 def lay_over(
@@ -48,11 +50,17 @@ def lay_over(
     return merged
 
 
-def _read(file: Path, above: tuple[Path, ...]) -> tuple[str, dict[str, dict[str, Any]]]:
+def _read(
+    file: Path, above: tuple[Path, ...], known: dict[Path, tuple[str, dict[str, dict[str, Any]]]]
+) -> tuple[str, dict[str, dict[str, Any]]]:
     label = shown_path(file)
     if file in above:
         circle = " → ".join(shown_path(step) for step in [*above, file])
         raise RecipeError(f"{label}: extends goes in a circle: {circle}")
+    if file in known:  # read once, however many presets extend it
+        return known[file]
+    if len(above) >= MAX_CHAIN:
+        raise RecipeError(f"{label}: extends: a chain of more than {MAX_CHAIN} files")
     content = read_yaml(file, label=label)
     try:
         preset = PresetFile.model_validate(content.values)
@@ -63,16 +71,17 @@ def _read(file: Path, above: tuple[Path, ...]) -> tuple[str, dict[str, dict[str,
         raise RecipeError(f"{label}{f':{line}' if line else ''}: {'.'.join(where)}: {first['msg']}") from error
     sources: dict[str, dict[str, Any]] = {}
     for name in preset.extends:
-        sources = lay_over(sources, _read(_find(name), (*above, file))[1])
+        sources = lay_over(sources, _read(_find(name), (*above, file), known)[1])
     own = {name: source.model_dump(exclude_defaults=True) for name, source in preset.sources.items()}
-    return preset.description, lay_over(sources, own)
+    known[file] = preset.description, lay_over(sources, own)
+    return known[file]
 
 
 def _find(name_or_file: str) -> Path:
     shipped = recipe_folder() / MIXES_FOLDER / f"{name_or_file}.yaml"
     if "/" not in name_or_file and shipped.is_file():
         return shipped
-    path = Path(name_or_file).expanduser()
+    path = own_path(name_or_file)
     if path.suffix in SUFFIXES and path.is_file():
         return path
     match = nearest(name_or_file, preset_names())

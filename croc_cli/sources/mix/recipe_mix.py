@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from croc_cli.errors import RecipeError
+from croc_cli.files import own_path
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.find import SUFFIXES
-from croc_cli.recipe.paths import data_path, own_path
+from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import DataRecipe, MixData, Recipe, SourceRecipe
 from croc_cli.sources.known.catalog import find_source
 from croc_cli.sources.known.forms import source_columns
