@@ -1,5 +1,6 @@
 """Names that several rooms share, each defined once."""
 
+import re
 from typing import Final, Literal, get_args
 
 StageName = Literal["align", "reconstruct", "finetune"]
@@ -23,6 +24,8 @@ IGNORE_INDEX: Final = -100
 
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
+RECIPE_FILE: Final = "mine.yaml"
+"""Recipe that `croc init` writes where no other name is given."""
 
 JUDGE_KEY_VARIABLE: Final = "CROC_JUDGE_API_KEY"
 """Environment variable that holds the key of the judge's endpoint, and the only place for it."""
@@ -32,3 +35,15 @@ HOLDS_LOCK_VARIABLE: Final = "CROC_HOLDS_LOCK"
 """Environment variable that tells rank 0 of a joined launch that the run folder's lock is its own."""
 NO_RECIPE_KEYS: Final = frozenset({JUDGE_KEY_VARIABLE, PARENT_VARIABLE, HOLDS_LOCK_VARIABLE})
 """Variables with the prefix of recipe keys that are none."""
+
+
+ABLATIONS_FOLDER: Final = "ablations"
+"""Part of the shipped recipes whose names have a slash."""
+_ENDING = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|xlsx|tar|t?gz|zip|txt|ya?ml|jpe?g|png|html|db)$", re.IGNORECASE)
+"""Endings of files that commands take; a name may have a dot too, as llava-1.5-7b has."""
+
+
+def looks_like_path(text: str) -> bool:
+    """Tell whether an argument is written like a path rather than a name: with a folder, or the ending of a file."""
+    folder, slash, _ = text.partition("/")
+    return (slash != "" and folder != ABLATIONS_FOLDER) or text in (".", "..", "~") or _ENDING.search(text) is not None

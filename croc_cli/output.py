@@ -24,6 +24,7 @@ class OutputLoss:
     def __init__(self) -> None:
         self.reason = ""
         self.is_hangup = False
+        self.streams: list[GuardedStream] = []
         self._is_told = False
 
     def note(self, name: str, error: Exception, *, was_terminal: bool) -> None:
@@ -33,6 +34,11 @@ class OutputLoss:
         has_gone = isinstance(error, OSError) and error.errno == errno.EIO and was_terminal
         if has_gone and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             self.is_hangup = True
+
+    def look(self) -> None:
+        """See whether a terminal has gone: what draws lines over themselves stops writing to one that has."""
+        for stream in self.streams:
+            stream.look()
 
     def tell(self, events_file: Path) -> None:
         """Write the loss to a run's events, once; a disk that is full is tried again at the next call."""
@@ -60,6 +66,7 @@ class GuardedStream:
         self._stream = stream
         self._loss = loss
         self._was_terminal = _is_terminal(stream)
+        loss.streams.append(self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -86,6 +93,12 @@ class GuardedStream:
             self._stream.flush()
         except (OSError, ValueError) as error:
             self._drop(error)
+
+    def look(self) -> None:
+        """Note it where the stream was a terminal and is none any more."""
+        if self._was_terminal and not _is_terminal(self._stream):
+            self._drop(OSError(errno.EIO, os.strerror(errno.EIO)))
+            self._was_terminal = False
 
     def _drop(self, error: Exception) -> None:
         self._loss.note(getattr(self._stream, "name", "output"), error, was_terminal=self._was_terminal)

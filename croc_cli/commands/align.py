@@ -1,6 +1,7 @@
 """`croc align`."""
 
 from croc_cli.commands.options import (
+    AcceptChangedDataOption,
     DryRunOption,
     FreshOption,
     FromOption,
@@ -28,6 +29,7 @@ def align(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    accept_changed_data: AcceptChangedDataOption = False,
     preflight: PreflightOption = False,
     no_preflight: NoPreflightOption = False,
 ) -> None:
@@ -45,5 +47,13 @@ def align(
         "align",
         recipe,
         with_overrides(flags, assignments or ()),
-        StageRequest(start=start, run_dir=run_dir, dry_run=dry_run, fresh=fresh, preflight_only=preflight),
+        StageRequest(
+            start=start,
+            run_dir=run_dir,
+            dry_run=dry_run,
+            fresh=fresh,
+            accept_changed_data=accept_changed_data,
+            preflight_only=preflight,
+            settings=tuple(assignments or ()),
+        ),
     )

@@ -13,6 +13,7 @@ from croc_cli.commands import convert as convert_command
 from croc_cli.commands import demo as demo_command
 from croc_cli.commands import doctor as doctor_command
 from croc_cli.commands import finetune as finetune_command
+from croc_cli.commands import init as init_command
 from croc_cli.commands import plan as plan_command
 from croc_cli.commands import push as push_command
 from croc_cli.commands import reconstruct as reconstruct_command
@@ -52,6 +53,7 @@ def croc(
 
 
 app.command(epilog=demo_command.EPILOG)(demo_command.demo)
+app.command(epilog=init_command.EPILOG)(init_command.init)
 app.command(epilog=run_command.EPILOG)(run_command.run)
 app.command(epilog=align_command.EPILOG)(align_command.align)
 app.command(epilog=reconstruct_command.EPILOG)(reconstruct_command.reconstruct)

@@ -1,5 +1,6 @@
 """`croc data mix`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,12 +30,14 @@ def mix(
     dry_run: DryRunOption = False,
 ) -> None:
     """Make the mixes that a recipe trains on, from what was fetched and what is your own."""
-    from croc_cli.console import with_warnings
+    from croc_cli.console import say_next, with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     for name in mix_stages(loaded, stage):
         make_mix(loaded, name, force=force, dry_run=dry_run)
+    if not dry_run:
+        say_next(shlex.join(["croc", "data", "verify", recipe]))
 
 
 def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:
@@ -50,9 +53,7 @@ def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:
         if stage not in STAGES:
             raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
         return [stage]
-    found = [
-        name for name in STAGES if getattr(recipe, name).enabled and isinstance(getattr(recipe.data, name), MixData)
-    ]
+    found = [name for name in STAGES if recipe.stage(name).enabled and isinstance(recipe.data.source(name), MixData)]
     if not found:
         raise UsageError(
             f"recipe {recipe.name} trains on no mix",
@@ -67,7 +68,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
     from croc_cli.pipeline.lengths import count_lengths
     from croc_cli.progress import work_line
     from croc_cli.sources.mix.mix import build_mix, is_current
-    from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
+    from croc_cli.sources.mix.recipe_mix import keep_recipe, mix_folder, mix_spec
     from croc_cli.sources.read.manifest import read_manifest
 
     spec, folder = mix_spec(recipe, stage), mix_folder(recipe, stage)
@@ -86,6 +87,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
         return folder
     with work_line("rows") as line:
         manifest = build_mix(spec, folder, progress=line)
+    keep_recipe(recipe, folder)
     for note in manifest.notes:
         say(f"note: {note}")
     count_lengths(recipe, stage, folder)

@@ -7,6 +7,7 @@ import typer
 
 from croc_cli.commands.options import MOST_PROCESSES, SetOption
 from croc_cli.files import own_path
+from croc_cli.names import looks_like_path
 
 if TYPE_CHECKING:
     from croc_cli.names import StageName
@@ -48,7 +49,7 @@ def verify(
     ] = None,
 ) -> None:
     """Check data before it is trained on; with errors the exit code is 2."""
-    from croc_cli.console import result
+    from croc_cli.console import result, say_next
     from croc_cli.errors import EXIT_USAGE
     from croc_cli.progress import work_line
     from croc_cli.sources.verify.verify import verify_mix
@@ -71,30 +72,47 @@ def verify(
         is_good = is_good and (report.ok or report.clean_path is not None)
     if not is_good:
         raise typer.Exit(EXIT_USAGE)
+    if command := next_command(target, image_folder):
+        say_next(command)
+
+
+def next_command(target: str, image_folder: Path | None) -> str | None:
+    """Return the command that follows a check that went well: training of a recipe, a recipe for a file."""
+    import shlex
+
+    path = own_path(target)
+    if is_recipe(path):
+        return shlex.join(["croc", "run", target])
+    if (path / "manifest.json").is_file():
+        return None
+    return shlex.join(["croc", "init", "--data", target, *(["--images", str(image_folder)] if image_folder else [])])
+
+
+def is_recipe(path: Path) -> bool:
+    """Tell whether an argument names a recipe: a YAML file, or what is neither a file nor written like a path."""
+    return path.suffix in (".yaml", ".yml") or not (path.exists() or looks_like_path(str(path)))
 
 
 def targets(
     target: str, stage: str | None, assignments: list[str], image_folder: Path | None, *, deep: bool
 ) -> "list[tuple[Path, Path | None, StageCheck | None]]":
     """Return (path, image folder, what its stage asks of it) of everything that is to be checked."""
+    from croc_cli.errors import UsageError
+
     path = own_path(target)
-    if path.exists() and path.suffix not in (".yaml", ".yml"):
+    if not is_recipe(path):
+        if not path.exists():
+            raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe")
         return [(path, image_folder, None)]
     from croc_cli.console import with_warnings
-    from croc_cli.errors import RecipeError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
     from croc_cli.recipe.schema import ScenesData
 
-    try:
-        recipe = with_warnings(load_recipe(target, overrides=with_overrides({}, assignments))).recipe
-    except RecipeError as error:
-        if "/" in target and path.suffix not in (".yaml", ".yml"):
-            raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error
-        raise
+    recipe = with_warnings(load_recipe(target, overrides=with_overrides({}, assignments))).recipe
     found: list[tuple[Path, Path | None, StageCheck | None]] = [
         entry
         for name in _stages(recipe, stage)
-        if not isinstance(getattr(recipe.data, name), ScenesData)
+        if not isinstance(recipe.data.source(name), ScenesData)
         for entry in [stage_target(recipe, name, deep=deep)]
     ]
     if not found:
@@ -105,13 +123,39 @@ def targets(
     return found
 
 
+def recipe_data(target: str, stage: str | None) -> "tuple[Recipe, Path, Path | None, StageName]":
+    """Return a recipe, one stage's data and its image folder, and the stage: the given one, else the last with files.
+
+    Raises:
+        UsageError: There is no such recipe, or its data is not there.
+    """
+    from croc_cli.errors import RecipeError, UsageError
+    from croc_cli.recipe.load import load_recipe
+    from croc_cli.recipe.schema import ScenesData
+
+    try:
+        recipe = load_recipe(target).recipe
+    except RecipeError as error:
+        if "/" in target and Path(target).suffix not in (".yaml", ".yml"):
+            raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error
+        raise
+    stages = [name for name in _stages(recipe, stage) if not isinstance(recipe.data.source(name), ScenesData)]
+    if not stages:
+        raise UsageError(
+            f"recipe {recipe.name} draws its data as it trains; there are no files to show",
+            hint="name a mix or a data file",
+        )
+    path, folder, _ = stage_target(recipe, stages[-1], deep=False)
+    return recipe, path, folder, stages[-1]
+
+
 def _stages(recipe: "Recipe", stage: str | None) -> "list[StageName]":
     from croc_cli.errors import UsageError
     from croc_cli.names import STAGES
 
     if stage is not None and stage not in STAGES:
         raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
-    return [name for name in STAGES if (getattr(recipe, name).enabled if stage is None else name == stage)]
+    return [name for name in STAGES if (recipe.stage(name).enabled if stage is None else name == stage)]
 
 
 def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
@@ -123,7 +167,7 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
     from croc_cli.sources.verify.verify import StageCheck
 
     check_data(recipe, stage)
-    section, source = getattr(recipe, stage), getattr(recipe.data, stage)
+    section, source = recipe.stage(stage), recipe.data.source(stage)
     tokens = None
     if deep:
         from croc_cli.pipeline.tokens import row_tokens

@@ -1,5 +1,6 @@
 """`croc plan`."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from croc_cli.commands.options import RecipeArgument, SetOption
 from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.words import counted
 
 if TYPE_CHECKING:
     from croc_cli.estimate.resources import Hardware, StageResources
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 EPILOG = "Example: croc plan croc-7b --gpus 8 --gpu-memory 80GB"
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
 _PLANNED_GPUS = 8
-_PLANNED_MEMORY = 80 * 10**9
 
 
 def plan(
@@ -27,35 +28,48 @@ def plan(
         str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Of one GPU, such as 80GB")
     ] = None,
     utilisation: Annotated[
-        float,
-        typer.Option("--utilisation", min=0.01, max=1.0, metavar="SHARE", help="Of the peak that training reaches"),
-    ] = 0.4,
+        float | None,
+        typer.Option(
+            "--utilisation",
+            min=0.01,
+            max=1.0,
+            metavar="SHARE",
+            help="Plan with this share of the peak; left out: measured on this machine, or 0.4 for other machines",
+        ),
+    ] = None,
+    measure_again: Annotated[
+        bool, typer.Option("--measure", help="Measure this machine again; a measurement is kept and used until then")
+    ] = False,
     assignments: SetOption = None,
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json")] = "text",
 ) -> None:
     """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
     from json import dumps
 
-    from croc_cli.console import result, with_warnings
+    from croc_cli.console import result, say_next, with_warnings
     from croc_cli.errors import UsageError
-    from croc_cli.estimate.resources import recipe_resources
+    from croc_cli.estimate.resources import UTILISATION, recipe_resources
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
         raise UsageError(f"--format {form}: there is no such form", hint="text or json")
     loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
-    hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation)
+    hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation or UTILISATION)
+    if utilisation is None and gpus is None and gpu_memory is None:
+        hardware = with_speeds(loaded, hardware, again=measure_again)
     stages = recipe_resources(loaded, hardware)
     if form == "json":
         result(dumps(as_json(stages, hardware), indent=2))
         return
     result("\n\n".join([describe_hardware(hardware), *(describe_stage(stage, hardware) for stage in stages)]))
     result("\n" + describe_all(loaded, stages))
+    if gpus is None and gpu_memory is None:
+        say_next(shlex.join(["croc", "run", recipe]))
 
 
 def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | None, utilisation: float) -> "Hardware":
     """Return what is planned for: what was asked for, else what the recipe would run on here, else eight GPUs."""
-    from croc_cli.estimate.resources import Hardware, parse_memory
+    from croc_cli.estimate.resources import PLANNED_MEMORY, Hardware, parse_memory
     from croc_cli.launch.devices import inspect_machine
     from croc_cli.launch.layout import resolve_layout
     from croc_cli.launch.requirements import fits_cpu
@@ -64,23 +78,40 @@ def planned_hardware(recipe: "Recipe", *, gpus: int | None, gpu_memory: str | No
     machine = inspect_machine()
     if gpus is not None or gpu_memory is not None:
         here = machine.cuda[0].memory_bytes if machine.cuda else 0
-        memory = parse_memory(gpu_memory) if gpu_memory is not None else here or _PLANNED_MEMORY
+        memory = parse_memory(gpu_memory) if gpu_memory is not None else here or PLANNED_MEMORY
         return Hardware(gpus or len(machine.cuda) or _PLANNED_GPUS, True, memory, 1, utilisation)
     layout = resolve_layout(
         recipe.launch, machine, fits_cpu=fits_cpu(parameter_counts(recipe, "finetune")), planning=True
     )
     if layout.device == "cuda":
         memory = machine.cuda[0].memory_bytes if machine.cuda else 0
-        return Hardware(layout.num_ranks, True, memory or _PLANNED_MEMORY, 1, utilisation)
+        return Hardware(layout.num_ranks, True, memory or PLANNED_MEMORY, 1, utilisation)
     memory = machine.memory_bytes // layout.ranks_per_node[0]
     return Hardware(layout.num_ranks, False, memory, layout.threads_per_rank, utilisation)
+
+
+def with_speeds(recipe: "Recipe", hardware: "Hardware", *, again: bool) -> "Hardware":
+    """Return the hardware with what is measured on it; unchanged where the ranks would run elsewhere."""
+    from dataclasses import replace
+
+    from croc_cli.console import say
+    from croc_cli.estimate.resources import speed_cases
+    from croc_cli.estimate.speed import measured_speeds
+    from croc_cli.launch.devices import inspect_machine
+
+    is_elsewhere = recipe.launch.slurm is not None or recipe.launch.hostfile is not None
+    if is_elsewhere or (hardware.on_gpu and not inspect_machine().cuda):
+        return hardware
+    cases = speed_cases(recipe, device="cuda" if hardware.on_gpu else "cpu")
+    speeds = measured_speeds(cases, num_ranks=hardware.num_ranks, threads=hardware.threads, again=again, say=say)
+    return replace(hardware, speeds=speeds or None)
 
 
 def describe_hardware(hardware: "Hardware") -> str:
     """Return what the plan is made for, in a line or two."""
     from croc_cli.estimate.resources import GPU_RESERVE
 
-    ranks = f"{hardware.num_ranks} rank{'s' if hardware.num_ranks > 1 else ''}"
+    ranks = counted(hardware.num_ranks, "rank")
     if hardware.on_gpu:
         reserve = f"{GPU_RESERVE / 2**30:.0f} GiB of it left for CUDA"
         peak = f"bf16 peak {hardware.peak_flops('bf16') / 1e12:.0f} TFLOP/s (A100)"
@@ -88,6 +119,8 @@ def describe_hardware(hardware: "Hardware") -> str:
     else:
         peak = f"peak {hardware.peak_flops('fp32') / 1e9:.0f} GFLOP/s a rank, an assumption"
         where = f"the CPU, {_size(hardware.memory_bytes)} each"
+    if hardware.speeds is not None:
+        return f"for {ranks} on {where}; hours follow from a measurement of this machine (--measure repeats it)"
     return f"for {ranks} on {where}; {peak}, of which {hardware.utilisation:.0%} is reached"
 
 
@@ -160,4 +193,4 @@ def _size(number: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{max(1, round(hours * 60))} minutes"
+    return f"{hours:,.1f} hours" if hours >= 1 else counted(max(1, round(hours * 60)), "minute")

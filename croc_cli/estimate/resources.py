@@ -3,28 +3,41 @@
 Letters as in `croc_cli.estimate.memory`.
 """
 
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from croc_cli.errors import UsageError
 from croc_cli.estimate.memory import Choices, MemoryParts, choices_of, stage_memory, with_changes
+from croc_cli.estimate.speed import StageSpeed, stage_case
 from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.parameters import parameter_counts
-from croc_cli.recipe.schema import Recipe, ScenesData, StageRecipe
+from croc_cli.recipe.paths import data_path
+from croc_cli.recipe.schema import LlavaJsonData, Recipe, ScenesData, StageRecipe
 
 GPU_PEAK_FLOPS = {"bf16": 312e12, "fp32": 19.5e12}
 """An A100's, by NVIDIA's data sheet; float32 without TF32."""
 CPU_PEAK_FLOPS = 60e9
 """A core's in float32: eight numbers a cycle, twice, at some 3.8 GHz; what its matrix products reach."""
+PLANNED_MEMORY = 80 * 10**9
+"""Bytes of a GPU that is planned for where there is none: the paper's A100s."""
+UTILISATION = 0.4
+"""Share of a GPU's peak that training reaches where nothing was measured."""
 GPU_RESERVE = 2 * 2**30
 """Bytes of a GPU for its context, its libraries and what fragments."""
 TEXT_TOKENS = 200
 """Text tokens of a sample where the data is not here: a detailed caption with its request."""
-SCENE_TEXT_TOKENS = 100
-"""The same of drawn scenes: between a brief caption and six questions."""
+SCENE_TEXT_TOKENS = {"brief_captions": 18, "detailed_captions": 105, "questions": 127}
+"""The same of drawn scenes by task, as runs of nano counted them."""
+_CHARACTERS_OF_TOKEN = 4.0
+"""Characters of a token of English text, about, whatever the tokenizer."""
+_SAMPLED_BYTES = 1 << 20
+_TEXT_VALUE = re.compile(rb'"value"\s*:\s*"((?:[^"\\]|\\.)*)"')
 PAPER_SAMPLES = {"align": 558_128, "reconstruct": 1_547_901, "finetune": 665_298}
 """Samples of each stage in the paper, for recipes whose data is not here."""
 _RESUME_BYTES = 16
@@ -45,6 +58,7 @@ class Hardware:
         memory_bytes: Of one rank.
         threads: CPU threads of one rank.
         utilisation: Share of the peak that training reaches.
+        speeds: What was measured on this machine, by stage; None for operations by the peak and the utilisation.
     """
 
     num_ranks: int
@@ -52,6 +66,7 @@ class Hardware:
     memory_bytes: int
     threads: int
     utilisation: float
+    speeds: Mapping[StageName, StageSpeed] | None = None
 
     @property
     def usable_bytes(self) -> int:
@@ -77,7 +92,7 @@ class StageResources:
         steps: Optimizer steps.
         tokens: Tokens of the whole stage, about.
         flops: Operations of the whole stage.
-        hours: At the utilisation that was asked for.
+        hours: By what was measured, or at the utilisation that was asked for.
         checkpoint_bytes: Disk of one checkpoint.
         disk_bytes: Disk of all that are kept, and of the one being written.
         feature_bytes: Disk of `data.cache_features` at most; 0 where it is off.
@@ -115,14 +130,14 @@ def recipe_resources(recipe: Recipe, hardware: Hardware) -> list[StageResources]
                 f"model.{part}: the sizes of {getattr(recipe.model, part)} are not known here",
                 hint="give a folder with its config.json, or download it once; nothing else of it is read",
             )
-    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if getattr(recipe, stage).enabled]
+    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if recipe.stage(stage).enabled]
 
 
 def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardware: Hardware) -> StageResources:
     """Return what one stage takes."""
     assert facts.tower is not None
     assert facts.llm is not None
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     counts = parameter_counts(recipe, stage)
     choices = choices_of(section, num_ranks=hardware.num_ranks, on_gpu=hardware.on_gpu)
     length = min(section.max_length, facts.llm.max_positions or section.max_length)
@@ -134,9 +149,7 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
     steps = count_steps(section, known or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
-    drawn = isinstance(getattr(recipe.data, stage), ScenesData)
-    text_tokens = SCENE_TEXT_TOKENS if drawn else TEXT_TOKENS
-    sample_tokens = min(length, facts.tower.num_visual_tokens + text_tokens)
+    sample_tokens = min(length, tokens_of_sample(recipe, stage, facts))
     flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)
     trained = sum(
         counts[group] for group, rate in section.learning_rate.model_dump().items() if rate and group in counts
@@ -155,13 +168,63 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
         steps=steps,
         tokens=samples * sample_tokens,
         flops=flops,
-        hours=flops / (hardware.num_ranks * hardware.peak_flops(section.precision) * hardware.utilisation) / 3600,
+        hours=_hours(recipe, stage, hardware, flops=flops, steps=steps, epoch=known),
         checkpoint_bytes=checkpoint,
         disk_bytes=checkpoint * (section.keep_checkpoints + 1),
         feature_bytes=picture * min(samples, known or samples) if recipe.data.cache_features else 0,
         fits=fits,
         changes=() if fits else changes_that_fit(stage, section, choices, hardware, lambda one: memory(one).total),
     )
+
+
+def tokens_of_sample(recipe: Recipe, stage: StageName, facts: ModelFacts) -> int:
+    """Return the tokens of a sample on average, visual ones included; an estimate from the text where it is here."""
+    assert facts.tower is not None
+    source = recipe.data.source(stage)
+    visual, text = facts.tower.num_visual_tokens, TEXT_TOKENS
+    if isinstance(source, ScenesData):
+        text = SCENE_TEXT_TOKENS["brief_captions" if source.brief else source.task]
+        visual = round(visual * (1 - source.text_only_share))
+    elif isinstance(source, LlavaJsonData) and (path := data_path(recipe.data.root, source.path)).is_file():
+        with path.open("rb") as stream:
+            sampled = stream.read(_SAMPLED_BYTES)
+        if rows := sampled.count(b'"conversations"'):
+            text = round(sum(len(value) for value in _TEXT_VALUE.findall(sampled)) / rows / _CHARACTERS_OF_TOKEN) or 1
+    return visual + text
+
+
+def speed_cases(recipe: Recipe, *, device: str) -> dict[StageName, dict[str, Any]]:
+    """Return what `measured_speeds` is to measure for a recipe's stages; none where sizes are not known.
+
+    Args:
+        recipe: The recipe.
+        device: `cpu` or `cuda`.
+    """
+    facts = model_facts(recipe.model)
+    if facts.tower is None or facts.llm is None or "llm" not in parameter_counts(recipe, "align"):
+        return {}
+    cases = {}
+    for stage in (name for name in STAGES if recipe.stage(name).enabled):
+        length = min(recipe.stage(stage).max_length, facts.llm.max_positions or sys.maxsize)
+        tokens = min(length, tokens_of_sample(recipe, stage, facts))
+        cases[stage] = stage_case(recipe, stage, facts, tokens=tokens, device=device)
+    return cases
+
+
+def _hours(
+    recipe: Recipe, stage: StageName, hardware: Hardware, *, flops: float, steps: int, epoch: int | None
+) -> float:
+    """Return the hours of a stage: what was measured, by its micro-batches, or operations by speed."""
+    section = recipe.stage(stage)
+    speed = hardware.speeds.get(stage) if hardware.speeds else None
+    if speed is None:
+        return flops / (hardware.num_ranks * hardware.peak_flops(section.precision) * hardware.utilisation) / 3600
+    samples_of_rank = steps * section.batch.global_size / hardware.num_ranks
+    pictures = samples_of_rank
+    if recipe.data.cache_features is not None and epoch is not None:
+        pictures = min(pictures, epoch / hardware.num_ranks)  # later epochs read what the first one kept
+    seconds = samples_of_rank / section.batch.micro_size * speed.micro_seconds + steps * speed.update_seconds
+    return (seconds + pictures * speed.picture_seconds + speed.start_seconds) / 3600
 
 
 def sample_flops(section: StageRecipe, facts: ModelFacts, counts: dict[str, int], *, tokens: int) -> float:

@@ -16,10 +16,11 @@ from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.paths import data_path
-from croc_cli.recipe.schema import STALL_SECONDS, DataSource, MixData, Recipe, ScenesData, StageRecipe
+from croc_cli.recipe.schema import STALL_SECONDS, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import mix_rows
+from croc_cli.words import counted
 
 WORKER = "croc_cli.worker"
 SPIN_TURNS = "5000"
@@ -103,7 +104,7 @@ def plan_stage(
     Raises:
         RecipeError: Batch and ranks, or offload and ZeRO stage, do not fit together.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     arguments = worker_arguments(stage_dir, stage, start)
     if through_launcher:
         command = launcher_command(recipe, layout, stage_dir, worker, arguments, master_port=master_port)
@@ -242,7 +243,7 @@ def count_steps(section: StageRecipe, num_samples: int | None) -> int | None:
 
 def count_samples(recipe: Recipe, stage: StageName) -> int | None:
     """Return the samples of an epoch, or None where the data is not here; a file is counted, not parsed."""
-    source: DataSource | None = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if source is None:
         return None
     if isinstance(source, MixData):
@@ -274,8 +275,13 @@ def count_rows(file: Path) -> int | None:
     return rows
 
 
-def describe_plan(plan: LaunchPlan) -> str:
-    """Return what `--dry-run` prints."""
+def describe_plan(plan: LaunchPlan, *, settings: str = "") -> str:
+    """Return what `--dry-run` prints.
+
+    Args:
+        plan: The plan.
+        settings: The stage's own settings, one a line.
+    """
     import shlex
 
     steps = "as many as the data gives; the data file is not here" if plan.num_steps is None else f"{plan.num_steps:,}"
@@ -293,11 +299,13 @@ def describe_plan(plan: LaunchPlan) -> str:
         total = plan.deepspeed["train_batch_size"]
         lines += [
             f"steps        {steps}{samples}",
-            f"batch        {total} samples a step = {micro} × {plan.layout.num_ranks} ranks × {rounds} micro-batches",
+            f"batch        {counted(total, 'sample')} a step = {micro} × {counted(plan.layout.num_ranks, 'rank')}"
+            f" × {counted(rounds, 'micro-batch', 'micro-batches')}",
             f"tokens       {plan.tokens_per_step:,} a step at most",
             f"trained      {_counts(plan.trained)}",
             f"frozen       {_counts(plan.frozen)}",
         ]
+    lines += settings.splitlines()
     lines += ["", "command", "  " + shlex.join(plan.command), "", "environment"]
     lines += [f"  {name}={value}" for name, value in plan.environment.items()]
     if plan.deepspeed is not None:

@@ -75,6 +75,7 @@ def watch(
             has_stepped = True
             progress.metrics(row)
         progress.tick()
+        LOSS.look()
         LOSS.tell(plan.stage_dir.events_file)
         if ended:
             return

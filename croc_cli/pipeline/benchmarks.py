@@ -1,11 +1,12 @@
 """What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.console import result, say, show_error
+from croc_cli.console import result, say, say_next, show_error
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.files import own_path
 from croc_cli.launch.devices import inspect_machine
@@ -120,7 +121,7 @@ def evaluate(
     }
     settled = recipe.model_copy(update={"launch": launch_settings})
     # The lock is the benchmarks' own: a checkpoint of a run that still trains can be scored.
-    with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say) as lock:
+    with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say, claims=False) as lock:
         if waiting := _claim(chosen, records, stage_dir, task):
             try:
                 _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), lock=lock)
@@ -137,6 +138,7 @@ def evaluate(
             judge=judge,
             form=request.form,
         )
+    say_next(shlex.join(["croc", "report", str(run_dir.root)]))
 
 
 def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:

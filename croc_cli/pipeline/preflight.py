@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from croc_cli.console import say
 from croc_cli.errors import CrocError, Interrupted, RunError
-from croc_cli.estimate.resources import Hardware, free_disk, recipe_resources
+from croc_cli.estimate.resources import UTILISATION, Hardware, free_disk, recipe_resources, speed_cases
+from croc_cli.estimate.speed import measured_speeds
 from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.live import Progress
 from croc_cli.launch.plan import LaunchPlan
@@ -21,14 +23,15 @@ from croc_cli.launch.stage_state import fingerprint
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.place import claim_run, remove_made
 from croc_cli.recipe.load import dump_recipe
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 
 FOLDER = "preflight"
 NUM_STEPS = 3
 LONG_SECONDS = 600.0
 """Planned seconds of a stage from which on it is rehearsed of itself."""
-_UTILISATION = 0.4
+_UNSURE = 3.0
+"""Factor by which a plan without a measurement may be wrong, in either direction."""
 _SAME = 1e-3
 """Relative difference of losses up to which a step taken again is the same: GPU kernels add in any order."""
 
@@ -46,13 +49,22 @@ def is_due(recipe: Recipe, plan: LaunchPlan) -> bool:
 
 def planned_seconds(recipe: Recipe, plan: LaunchPlan) -> float | None:
     """Return how long a stage is planned to take; None where the sizes of its model are not known."""
-    layout = plan.layout
-    hardware = Hardware(layout.num_ranks, layout.device == "cuda", 0, layout.threads_per_rank, _UTILISATION)
+    layout, stage = plan.layout, stage_name(plan.stage)
+    hardware = Hardware(layout.num_ranks, layout.device == "cuda", 0, layout.threads_per_rank, UTILISATION)
+
+    def planned(chosen: Hardware) -> float:
+        return next(one.hours * 3600 for one in recipe_resources(recipe, chosen) if one.stage == stage)
+
     try:
-        stages = recipe_resources(recipe, hardware)
+        seconds = planned(hardware)
+        if layout.kind != "local" or not LONG_SECONDS / _UNSURE < seconds < LONG_SECONDS * _UNSURE:
+            return seconds
+        # Near the limit a constant does not tell; this machine does.
+        cases = {stage: speed_cases(recipe, device=layout.device)[stage]}
+        speeds = measured_speeds(cases, num_ranks=layout.num_ranks, threads=layout.threads_per_rank, say=say)
+        return planned(replace(hardware, speeds=speeds))
     except CrocError:
         return None
-    return next(stage.hours * 3600 for stage in stages if stage.stage == plan.stage)
 
 
 def has_passed(recipe: Recipe, plan: LaunchPlan) -> bool:
@@ -66,7 +78,7 @@ def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Rec
 
     Of the two after the save, the first one's loss shows the weights that were saved, the second one's the optimizer.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     batch = section.batch.model_copy(update={"global_size": section.batch.micro_size * num_ranks})
     optimizer = section.optimizer.model_copy(update={"warmup_ratio": 0.0})
     changes: dict[str, Any] = {"batch": batch, "max_steps": NUM_STEPS, "save_every": 1, "optimizer": optimizer}
@@ -142,7 +154,7 @@ def run_preflight(
 
 def check_disk(recipe: Recipe, stage: StageName, folder: Path, *, checkpoint_bytes: int) -> None:
     """Raise RunError where the disk is too small for the checkpoints that a stage keeps, and the one being written."""
-    count = getattr(recipe, stage).keep_checkpoints + 1
+    count = recipe.stage(stage).keep_checkpoints + 1
     needed, free = count * checkpoint_bytes, free_disk(folder)
     if free is not None and free + checkpoint_bytes < needed:  # the rehearsal's own will be gone
         raise RunError(
@@ -193,7 +205,7 @@ def _identity(recipe: Recipe, plan: LaunchPlan) -> dict[str, Any]:
     """Return what a rehearsal holds for: settings, start, machine and layout."""
     return {
         "fingerprint": fingerprint(recipe, plan.stage),
-        "keep_checkpoints": getattr(recipe, plan.stage).keep_checkpoints,
+        "keep_checkpoints": recipe.stage(plan.stage).keep_checkpoints,
         "start": str(plan.start) if plan.start else None,
         "host": socket.gethostname(),
         "ranks": plan.layout.describe(),

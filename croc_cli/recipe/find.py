@@ -5,6 +5,7 @@ from pathlib import Path
 import croc_cli
 from croc_cli.errors import RecipeError
 from croc_cli.files import own_path
+from croc_cli.names import looks_like_path
 from croc_cli.recipe.issues import nearest
 from croc_cli.recipe.text import check_path, check_text
 
@@ -56,10 +57,17 @@ def find_recipe(name_or_file: str, *, beside: Path | None = None) -> Path:
         return path
     if path.suffix in SUFFIXES:
         raise RecipeError(f"recipe file {path} does not exist", hint=_hint(path.stem))
+    if looks_like_path(name_or_file):
+        raise RecipeError(f"{path} does not exist", hint="a recipe is a YAML file, or a name of `croc recipes list`")
     folder = recipe_folder()
     shipped = folder / f"{name_or_file}.yaml"
     if ".." not in shipped.parts and shipped.is_file():
         return shipped
+    for suffix in SUFFIXES:
+        if path.with_name(path.name + suffix).is_file():
+            raise RecipeError(
+                f"there is no recipe named {name_or_file!r}", hint=f"did you mean the file {name_or_file}{suffix}?"
+            )
     if path.is_dir():
         raise RecipeError(f"{name_or_file} is a folder, not a recipe", hint="pass one of the recipe files in it")
     raise RecipeError(f"there is no recipe named {name_or_file!r}", hint=_hint(name_or_file))

@@ -102,7 +102,7 @@ def _use(repository: str, about: Mapping[str, Any]) -> str:
 def _data(folder: Path, recipe: Recipe) -> str:
     rows = [["stage", "data", "samples", "licence"]]
     for stage, of_stage in _lineage(folder, recipe):
-        source = getattr(of_stage.data, stage)
+        source = of_stage.data.source(stage)
         if isinstance(source, ScenesData):
             rows.append(
                 [stage, f"drawn scenes, {source.task.replace('_', ' ')}", f"{source.num_samples:,}", "none needed"]
@@ -139,7 +139,7 @@ def _lineage(folder: Path, recipe: Recipe) -> list[tuple[StageName, Recipe]]:
         stage = about.get("stage")
         if stage is None:  # a model of others
             return led
-    return [(name, recipe) for name in before if getattr(recipe, name).enabled] + led
+    return [(name, recipe) for name in before if recipe.stage(name).enabled] + led
 
 
 def _mix_rows(recipe: Recipe, stage: StageName) -> list[list[str]]:

@@ -4,7 +4,31 @@ import sys
 
 import pytest
 
+from croc_cli.estimate.speed import StageSpeed
 from tests.commands.croc import croc
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take fixed speeds for a measurement of this machine, which takes seconds."""
+
+    def speeds(cases: dict[str, object], **_: object) -> dict[str, StageSpeed]:
+        return dict.fromkeys(cases, StageSpeed(1.0, 0.0, 0.0, 0.0))
+
+    monkeypatch.setattr("croc_cli.estimate.speed.measured_speeds", speeds)
+
+
+def test_a_plan_for_this_machine_says_that_it_was_measured_and_what_follows() -> None:
+    answer = croc("plan", "nano", "--set", "launch.device=cpu")
+    assert "hours follow from a measurement of this machine (--measure repeats it)" in answer.out
+    assert "steps 400 · samples 6,400" in answer.out
+    assert "7 minutes" in answer.out  # 400 micro-batches of one second
+    assert "next: `croc run nano`" in answer.err
+
+
+def test_a_plan_with_a_utilisation_or_for_other_machines_takes_the_constant() -> None:
+    assert "of which 30% is reached" in croc("plan", "nano", "--utilisation", "0.3").out
+    assert "of which 40% is reached" in croc("plan", "nano", "--gpus", "8").out
 
 
 def test_the_plan_of_the_papers_recipe_says_memory_steps_hours_and_disk() -> None:

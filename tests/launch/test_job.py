@@ -211,6 +211,33 @@ def test_the_real_launcher_starts_every_rank_with_its_own_log(tmp_path: Path, mo
     assert {log.name[-9:] for log in plan.stage_dir.logs.glob("*_rank?.log")} == {"rank0.log", "rank1.log"}
 
 
+def test_a_terminal_that_is_closed_saves_and_ends_as_a_hangup_does(tmp_path: Path) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    code = (
+        "import sys; from pathlib import Path; from tests.launch.make import fake_plan\n"
+        "from croc_cli.errors import Interrupted\n"
+        "from croc_cli.launch.job import run_job\n"
+        "from croc_cli.output import guard_output\n"
+        "guard_output()\n"
+        f"plan = fake_plan(Path({str(tmp_path / 'run')!r}))\n"
+        "try:\n    run_job(plan, recipe_yaml='a: 1')\n"
+        "except Interrupted as error:\n    sys.exit(130 if 'saved in' in error.message else 1)\n"
+    )
+    environment = os.environ | {"TERM": "xterm", "FAKE_WORKER": "endless"}
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=slave, stdout=slave, env=environment)
+    os.close(slave)
+    metrics = StageDir(tmp_path / "run" / "align").metrics_file
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.close(master)
+    assert process.wait(60) == 130
+    assert StageDir(tmp_path / "run" / "align").latest_checkpoint() is not None
+    assert "cannot be written" in StageDir(tmp_path / "run" / "align").events_file.read_text()
+
+
 def test_a_terminal_gets_a_live_line(tmp_path: Path) -> None:
     """Through a pseudo-terminal, as a user sees it."""
     import pty

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from croc_cli.errors import RecipeError
+from croc_cli.errors import RecipeError, UsageError
 from croc_cli.files import own_path
 from croc_cli.names import STAGES, StageName
+from croc_cli.place import put_text
 from croc_cli.recipe.find import SUFFIXES
+from croc_cli.recipe.load import dump_recipe, load_resolved
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import DataRecipe, MixData, Recipe, SourceRecipe
 from croc_cli.sources.known.catalog import find_source
@@ -13,6 +15,9 @@ from croc_cli.sources.known.forms import source_columns
 from croc_cli.sources.known.record import fetched_commit
 from croc_cli.sources.mix.presets import lay_over, read_preset
 from croc_cli.sources.read.spec import MIX_FOLDER, MixSpec, RowFilter, SourceSpec
+
+RECIPE_NAME = "recipe.yaml"
+"""File in a mix's folder with the recipe that it was made for."""
 
 
 def mix_name(recipe: Recipe, stage: StageName) -> str:
@@ -55,18 +60,6 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     if not enabled:
         raise RecipeError(f"data.{stage} has no sources", hint="give it a preset, or sources of your own")
     return enabled
-
-
-def catalog_sources(recipe: Recipe) -> dict[StageName, tuple[str, ...]]:
-    """Return the catalogue's names of the sources that each enabled stage needs."""
-    needed: dict[StageName, tuple[str, ...]] = {}
-    for stage in STAGES:
-        if not getattr(recipe, stage).enabled or not isinstance(getattr(recipe.data, stage), MixData):
-            continue
-        sources = recipe_sources(recipe, stage)
-        names = (source.source or name for name, source in sources.items() if source.path is None)
-        needed[stage] = tuple(dict.fromkeys(names))
-    return needed
 
 
 def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
@@ -119,8 +112,26 @@ def _source(name: str, source: SourceRecipe, data: DataRecipe) -> SourceSpec:
     )
 
 
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Keep the recipe that a mix was made for in the mix's folder."""
+    put_text(folder / RECIPE_NAME, dump_recipe(recipe))
+
+
+def recipe_of_mix(folder: Path) -> tuple[Recipe, StageName | None] | None:
+    """Return the recipe that a mix was made for, and the stage where it is plain; None where that is not known."""
+    try:
+        recipe = load_resolved(folder / RECIPE_NAME)
+        name = folder.resolve().name.removesuffix("-clean")
+        mixed = [stage for stage in STAGES if isinstance(recipe.data.source(stage), MixData)]
+        named = [stage for stage in mixed if mix_folder(recipe, stage).name == name]
+    except UsageError:
+        return None
+    stages = named or mixed
+    return recipe, stages[0] if len(stages) == 1 else None
+
+
 def _mix(recipe: Recipe, stage: StageName) -> MixData:
-    data = getattr(recipe.data, stage)
+    data = recipe.data.source(stage)
     if not isinstance(data, MixData):
         kind = "nothing" if data is None else f"of kind {data.kind}"
         raise RecipeError(
