@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.data_stats import ImageFolderOption, StageOption, check_stage
 from croc_cli.commands.options import MOST
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
@@ -37,7 +38,8 @@ def show(
     ] = 0,
     image_folder: ImageFolderOption = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="RECIPE", help="Whose tokenizer is taken")
+        str,
+        typer.Option("--recipe", metavar="RECIPE", autocompletion=complete.recipes, help="Whose tokenizer is taken"),
     ] = DEFAULT_RECIPE,
     stage: StageOption = "finetune",
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ ImageFolderOption = Annotated[
     Path | None, typer.Option("--image-folder", metavar="DIR", help="Where image paths start; a mix knows it")
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", metavar="RECIPE", help="Whose tokenizer and template count tokens")
+    str | None,
+    typer.Option(
+        "--recipe", metavar="RECIPE", autocompletion=complete.recipes, help="Whose tokenizer and template count tokens"
+    ),
 ]
 StageOption = Annotated[
     str, typer.Option("--stage", metavar="STAGE", help="Of the recipe: align, reconstruct, finetune")

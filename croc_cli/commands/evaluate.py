@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import MOST, DryRunOption, RanksOption, SetOption
 from croc_cli.files import own_path
@@ -23,7 +24,13 @@ eval_app = typer.Typer(
 
 BenchmarkOption = Annotated[
     str,
-    typer.Option("--benchmark", "-b", metavar="NAMES", help="Names with commas between, or all; see croc eval list"),
+    typer.Option(
+        "--benchmark",
+        "-b",
+        metavar="NAMES",
+        autocompletion=complete.benchmarks,
+        help="Names with commas between, or all; see croc eval list",
+    ),
 ]
 DataOption = Annotated[
     Path | None,
@@ -50,11 +57,21 @@ FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 @eval_app.command(DEFAULT_COMMAND, hidden=True)
 def predict(
-    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Whose model and launch settings"),
+    ] = None,
     benchmark: BenchmarkOption = "all",
     variant: VariantOption = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint; left out: the recipe's")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
+            help="A LLaVA checkpoint; left out: the recipe's",
+        ),
     ] = None,
     data: DataOption = None,
     run_dir: Annotated[
@@ -100,10 +117,21 @@ def predict(
 def score(
     path: Annotated[
         Path,
-        typer.Argument(metavar="RUN_DIR|FILE", help="A run folder, or an answer file of LLaVA, lmms-eval or yours"),
+        typer.Argument(
+            metavar="RUN_DIR|FILE",
+            autocompletion=complete.runs,
+            help="A run folder, or an answer file of LLaVA, lmms-eval or yours",
+        ),
     ],
     benchmark: Annotated[
-        str | None, typer.Option("--benchmark", "-b", metavar="NAMES", help="Left out: all that are answered")
+        str | None,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            metavar="NAMES",
+            autocompletion=complete.benchmarks,
+            help="Left out: all that are answered",
+        ),
     ] = None,
     variant: VariantOption = None,
     data: DataOption = None,
@@ -178,7 +206,9 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders with scores")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders with scores")
+    ],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
     form: FormatOption = "text",
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.options import RanksOption
 from croc_cli.names import RECIPE_FILE
 
@@ -22,7 +23,12 @@ def init(
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="RECIPE", help="Recipe to extend; left out: croc-7b on GPUs, else smol"),
+        typer.Option(
+            "--like",
+            metavar="RECIPE",
+            autocompletion=complete.recipes,
+            help="Recipe to extend; left out: croc-7b on GPUs, else smol",
+        ),
     ] = None,
     vision_tower: Annotated[
         str | None, typer.Option("--vision-tower", metavar="DIR|ID", help="Another tower than that recipe's")
