@@ -82,7 +82,7 @@ def stats_table(found: "DataStats") -> list[list[str]]:
     good = max(found.rows - found.bad, 1)
     rows = [["rows", f"{found.rows:,}", ""]]
     if found.bad:
-        rows.append(["  with errors, not counted below", f"{found.bad:,}", "`croc data verify` names them"])
+        rows.append(["  with errors, not counted below", f"{found.bad:,}", "croc data verify names them"])
     for title, counts in (
         ("source", found.sources),
         ("folder", {name or "text alone": number for name, number in found.folders.items()}),

@@ -163,7 +163,7 @@ def score(
     stage_dir = RunDir(path).stage(STAGE)
     answered = [name for name in NAMES if any(stage_dir.predictions.glob(f"{name}.*jsonl"))]
     if not answered:
-        raise UsageError(f"{path} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
+        raise UsageError(f"{path} holds no answers", hint="croc eval with --model and --benchmark makes them")
     chosen = choose(benchmark or ",".join(answered), _saved_variants(stage_dir.root) | _variants(variant))
     model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
     settings = _saved_judge(stage_dir.recipe_file)
@@ -274,7 +274,7 @@ def _score_file(
     from croc_cli.recipe.schema import JudgeRecipe
 
     if names is None:
-        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="croc eval list names them")
+        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="`croc eval list` names them")
     chosen = choose(names, _variants(variant))
     if len(chosen) != 1:
         raise UsageError(f"--benchmark {names}: a file holds answers to one benchmark", hint="such as --benchmark pope")

@@ -42,7 +42,7 @@ def init(
     from croc_cli.console import result, say
     from croc_cli.errors import UsageError
     from croc_cli.launch.devices import inspect_machine
-    from croc_cli.pipeline.init import InitRequest, look_at_data, next_commands, write_recipe
+    from croc_cli.pipeline.init import InitRequest, check_file, look_at_data, next_commands, write_recipe
     from croc_cli.recipe.issues import nearest
 
     if device not in ("auto", "cpu", "cuda"):
@@ -51,6 +51,7 @@ def init(
             f"--device {device}: there is no such device",
             hint=f"did you mean {match}?" if match else "one of auto, cpu, cuda",
         )
+    check_file(file, force=force, data=data)
     machine = inspect_machine()
     if data is None:
         data = ask_for_path("Data file, or folder of pictures with a table")
@@ -58,7 +59,7 @@ def init(
     say(f"{data}: {facts.describe()}")
     if facts.images is not None and images is None:
         say(f"images lie in {facts.images}")
-    request = InitRequest(file, data, images, like, vision_tower, llm, ranks, device, force)
+    request = InitRequest(file, data, images, like, vision_tower, llm, ranks, device)
     written = write_recipe(request, facts, machine)
     say(f"wrote {written}; to type next:")
     result("\n".join(next_commands(request, facts)))

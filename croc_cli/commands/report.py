@@ -36,9 +36,11 @@ def report_runs(
     """Write the page of one run, or of several side by side, and name it."""
     from croc_cli.console import result
     from croc_cli.pipeline.figures import compute_model_figures
+    from croc_cli.report.run_data import find_runs
     from croc_cli.report.run_page import write_report
     from croc_cli.run_dir import RunDir
 
+    run_dirs = [run for folder in run_dirs for run in (find_runs(folder) or [folder])]
     if with_model and len(run_dirs) == 1:
         compute_model_figures(RunDir(run_dirs[0]))
     page = write_report(run_dirs, out=out)

@@ -85,7 +85,7 @@ class MixDataset:
         except (ValueError, TypeError, KeyError, IndexError) as error:  # the file was changed since it was made
             raise DataError(
                 f"mix {self.mix.folder}, row {name}: cannot be read: {first_line(error)}",
-                hint="`croc data mix --force` makes the mix again",
+                hint="make the mix again: croc data mix with its recipe and --force",
             ) from error
 
     def length_hint(self, index: int) -> int:

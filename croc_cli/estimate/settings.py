@@ -1,5 +1,6 @@
 """A stage's own settings in words, as `--dry-run` shows them: what it trains on, with what objective, at what cost."""
 
+import shlex
 from collections.abc import Iterator
 
 from croc_cli.errors import CrocError
@@ -93,7 +94,7 @@ def _costs(recipe: Recipe, stage: StageName, hardware: Hardware) -> Iterator[tup
     yield "memory", _memory(found, hardware)
     source = "as measured on this machine" if hardware.speeds else f"at {hardware.utilisation:.0%} of the peak"
     hours = f"{found.hours:,.1f} hours" if found.hours >= 1 else counted(max(1, round(found.hours * 60)), "minute")
-    yield "time", f"{hours}, {source}; `croc plan` says more"
+    yield "time", f"{hours}, {source}; `croc plan {shlex.quote(recipe.argument)}` says more"
 
 
 def _memory(found: StageResources, hardware: Hardware) -> str:

@@ -142,7 +142,7 @@ def _refusal(recipe: Recipe, stage: StageName, sample: list[_Picture], bad: dict
     return UsageError(
         message,
         hint=f"write `image_root: {_yaml(fits)}` for source {first.source} of data.{stage},"
-        f" then `croc data mix {recipe.name} --stage {stage}`",
+        f" then `croc data mix {recipe.argument} --stage {stage}`",
     )
 
 

@@ -49,7 +49,7 @@ def _of_stage(recipe: Recipe, stage: StageName) -> Iterator[str]:
                 yield f"data.{stage}.sources.{entry.name}.image_root: there is no folder {_shown(entry.image_root)}"
         yield (
             f"data.{stage}: there is no mix in {_shown(folder)} yet;"
-            f" `croc data prepare {recipe.name} --stage {stage}` makes it"
+            f" `croc data prepare {recipe.argument} --stage {stage}` makes it"
         )
 
 

@@ -144,11 +144,11 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
 def check_mix(recipe: Recipe, stage: StageName) -> None:
     """Raise UsageError where a stage's mix is not there, or is not the one that the recipe describes."""
     folder = mix_folder(recipe, stage)
-    command = f"`croc data mix {recipe.name} --stage {stage}`"
+    command = f"`croc data mix {recipe.argument} --stage {stage}`"
     if not folder.exists():
         raise UsageError(
             f"data.{stage}: there is no mix {folder} yet",
-            hint=f"`croc data prepare {recipe.name}` fetches, mixes and checks; {command} mixes what is here",
+            hint=f"`croc data prepare {recipe.argument}` fetches, mixes and checks; {command} mixes what is here",
         )
     manifest = read_manifest(folder)
     if manifest.fingerprint != mix_spec(recipe, stage).fingerprint():

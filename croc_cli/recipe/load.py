@@ -72,7 +72,7 @@ def load_recipe(
         stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in file.stem)
         layers.values["name"] = stem
         layers.origins[("name",)] = Origin(f"{shown_path(file)}'s own name", 0)
-    recipe = _checked(layers, shown_path(file))
+    recipe = _checked(layers, shown_path(file)).typed_as(name_or_file or DEFAULT_RECIPE)
     return LoadedRecipe(recipe, _origins(recipe, layers), file, notes(recipe), tuple(layers.warnings))
 
 
@@ -106,7 +106,7 @@ def load_resolved(file: Path) -> Recipe:
     """
     content = read_yaml(file, label=str(file))
     try:
-        return Recipe.model_validate(content.values)
+        return Recipe.model_validate(content.values).typed_as(str(file))
     except ValidationError as error:
         found = [_with_line(issue, content.lines, content.label) for issue in issues_of(error, content.values)]
         raise InvalidRecipe(content.label, [*content.issues, *found]) from error

@@ -5,7 +5,7 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_serializer, field_validator
 
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.text import check_path, check_pattern, check_text
@@ -352,6 +352,7 @@ class LaunchRecipe(Section):
 class Recipe(Section):
     """One pipeline: model, data, the stages, evaluation, chat, launch."""
 
+    _argument: str = PrivateAttr("")
     name: str = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -369,3 +370,13 @@ class Recipe(Section):
     launch: LaunchRecipe = LaunchRecipe()
     monitor: MonitorRecipe = MonitorRecipe()
     runs_folder: PathText = Field("runs", description="Run folders are made in it, one a recipe")
+
+    @property
+    def argument(self) -> str:
+        """What a command is given to load this recipe again: its file or its name, as it was typed."""
+        return self._argument or self.name
+
+    def typed_as(self, argument: str) -> "Recipe":
+        """Return the recipe, which remembers how a command names it."""
+        self._argument = argument
+        return self

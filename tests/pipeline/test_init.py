@@ -65,7 +65,11 @@ def test_a_folder_of_pictures_with_a_table_becomes_a_mix(project: Path) -> None:
         (("--data", "my.json", "--images", "nosuch"), "--images nosuch: does not exist", "name the folder"),
         (("--data", "my.json", "--like", "nnao"), "there is no recipe named 'nnao'", "did you mean nano?"),
         (("--data", "my.json", "--device", "gpu"), "--device gpu: there is no such device", "did you mean cuda?"),
-        (("mine.json", "--data", "my.json"), "mine.json: a recipe's file ends in .yaml", "mine.json.yaml"),
+        (
+            ("mine.json", "--data", "my.json"),
+            "mine.json: a recipe's file ends in .yaml",
+            "`croc init mine.yaml --data my.json`",
+        ),
         ((), "croc init needs --data PATH", "--data PATH names the data"),
     ],
 )

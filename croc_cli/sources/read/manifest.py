@@ -97,10 +97,12 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(
-            f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="`croc data mix` makes mixes"
+            f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="croc data mix with a recipe makes mixes"
         ) from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", hint="`croc data mix` makes the mix again") from error
+        raise UsageError(
+            f"{file} cannot be read: {error}", hint="make the mix again: croc data mix with its recipe"
+        ) from error
     return _manifest(values, file)
 
 
@@ -117,7 +119,7 @@ def _manifest(values: Any, file: Path) -> Manifest:
         form = values.get("form") if isinstance(values, Mapping) else None
         raise UsageError(
             f"{file}: form {form} of the mix is none that this croc reads ({FORM_VERSION})",
-            hint="`croc data mix` makes the mix again",
+            hint="make the mix again: croc data mix with its recipe",
         )
     try:
         sources = tuple(
@@ -126,4 +128,6 @@ def _manifest(values: Any, file: Path) -> Manifest:
         )
         return Manifest(**{**values, "sources": sources, "notes": tuple(values["notes"])})
     except (KeyError, TypeError) as error:
-        raise UsageError(f"{file} is incomplete: {error}", hint="`croc data mix` makes the mix again") from error
+        raise UsageError(
+            f"{file} is incomplete: {error}", hint="make the mix again: croc data mix with its recipe"
+        ) from error
