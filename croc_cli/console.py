@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from croc_cli.words import wrapped
+from croc_cli.words import shown, wrapped
 
 if TYPE_CHECKING:
     from croc_cli.recipe.load import LoadedRecipe
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 def say(message: str) -> None:
     """Write a message to stderr; on a terminal, its lines break between words."""
+    _say(shown(message))
+
+
+def _say(message: str) -> None:
     if sys.stderr.isatty():
         message = wrapped(message, width=shutil.get_terminal_size().columns)
     print(message, file=sys.stderr, flush=True)
@@ -40,18 +44,23 @@ def say_next(*commands: str) -> None:
         say(f"next: `{command}`")
 
 
-def result(text: str) -> None:
-    """Write a result to stdout."""
-    print(text, flush=True)
+def result(text: str, *, is_styled: bool = False) -> None:
+    """Write a result to stdout.
+
+    Args:
+        text: One line or several.
+        is_styled: It has colours of croc's own, and its parts went through `shown`.
+    """
+    print(text if is_styled else shown(text), flush=True)
 
 
 def show_error(message: str, hint: str | None = None, *, label: str = "error") -> None:
     """Write an error and its hint to stderr, with coloured labels where stderr is a terminal that wants colour."""
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     red, cyan, plain = ("\033[1;31m", "\033[1;36m", "\033[0m") if colour else ("", "", "")
-    say(f"{red}{label}:{plain} {message}")
+    _say(f"{red}{shown(label)}:{plain} {shown(message)}")
     if hint:
-        say(f"{cyan}hint:{plain} {hint}")
+        _say(f"{cyan}hint:{plain} {shown(hint)}")
 
 
 def write_traceback(error: BaseException) -> Path:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -55,6 +56,20 @@ def check_regular(path: Path | str) -> None:
         OSError: It is missing.
     """
     _check_mode(os.stat(path).st_mode, path)
+
+
+def tar_of(name: str) -> str:
+    """Return the tar in the name of something that lies in one, `FOLDER/NAME.tar/MEMBER`, its ending in any case.
+
+    A folder or a member may be called `.tar` too: the first that is a file is the tar.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    for found in re.finditer(r"\.tar(?=/)", name, re.IGNORECASE):
+        if os.path.isfile(name[: found.end()]):
+            return name[: found.end()]
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def _check_mode(mode: int, path: Path | str) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from croc_cli.reading import is_unicode
+
 PREFLIGHT_NAME = "preflight.json"
 STEP_DIGITS = 8
 """Digits of a step in a checkpoint's name, so that names sort as steps do."""
@@ -42,6 +44,11 @@ class StageDir:
     def deepspeed_file(self) -> Path:
         """DeepSpeed's config."""
         return self.root / "deepspeed.json"
+
+    @property
+    def data_file(self) -> Path:
+        """What the data of the stage was when it started."""
+        return self.root / "data.json"
 
     @property
     def metrics_file(self) -> Path:
@@ -218,7 +225,8 @@ def sha256_of(file: Path) -> str:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object so that a reader sees the old file or the new one, never half of it."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_whole(path, (text if is_unicode(text) else json.dumps(value, indent=2)) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,6 +1,29 @@
-"""Words for people: numbers with the right form of their noun, lines that break between words."""
+"""Words for people: numbers with the right form of their noun, lines that break, no control characters."""
 
 import re
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What steers a terminal, or the direction of what is written, and halves that no encoding can write."""
+_RUNS_IN_A_TABLE = ("=", "+", "-", "@", "\t", "\r")
+
+
+def shown(text: str) -> str:
+    """Return a text with control characters written as escapes, so that data and names steer no terminal.
+
+    Line ends and tabs stay.
+    """
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1] if found[0] > "\x7f" or found[0] < " " else "\\x7f", text)
+
+
+def table_cell(cell: object) -> object:
+    """Return a cell of a CSV file, text that a spreadsheet would run as a formula with an apostrophe before it."""
+    if not isinstance(cell, str) or not cell.lstrip(" ").startswith(_RUNS_IN_A_TABLE):
+        return cell
+    try:
+        float(cell.replace(",", "").removesuffix("%"))
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

@@ -1,4 +1,6 @@
-from croc_cli.words import counted, wrapped
+import pytest
+
+from croc_cli.words import counted, shown, table_cell, wrapped
 
 
 def test_a_number_has_the_right_form_of_its_noun() -> None:
@@ -19,3 +21,36 @@ def test_a_long_word_tables_and_short_lines_stay_as_they_are() -> None:
     assert wrapped("/a/very/long/path/that/has/no/blank", width=10) == "/a/very/long/path/that/has/no/blank"
     assert wrapped("name    value    unit", width=10) == "name    value    unit"
     assert wrapped("  deeper words here", width=12) == "  deeper\n  words here"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain é 漢 🐊\n\ttab", "plain é 漢 🐊\n\ttab"),
+        ("\x1b[2J\x1b]0;owned\x07", "\\x1b[2J\\x1b]0;owned\\x07"),
+        ("a\rb\x00\x7f\x9b", "a\\rb\\x00\\x7f\\x9b"),
+        ("gpj.\u202etxt\u2066", "gpj.\\u202etxt\\u2066"),
+        ("half \ud83d", "half \\ud83d"),
+    ],
+)
+def test_what_steers_a_terminal_is_written_as_escapes(text: str, expected: str) -> None:
+    assert shown(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        (" =1", "' =1"),
+        ("\t=1", "'\t=1"),
+        ("-0.5", "-0.5"),
+        ("+1,234.5%", "+1,234.5%"),
+        ("a=b", "a=b"),
+        (-3, -3),
+        (None, None),
+    ],
+)
+def test_a_cell_that_a_spreadsheet_would_run_is_text(cell: object, expected: object) -> None:
+    assert table_cell(cell) == expected

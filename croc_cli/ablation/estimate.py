@@ -9,7 +9,7 @@ from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.names import STAGES, stage_name
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.parameters import parameter_counts
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.report.terminal import stage_seconds
 from croc_cli.run_dir import read_json
 
@@ -81,7 +81,7 @@ def _seconds(link: ChainLink, recipe: Recipe, rates: Mapping[str, float]) -> tup
     if link.stage in rates:
         return (rates[link.stage] * steps if steps else None), "stages that have run here"
     if recipe.model.llm == _BUILTIN:
-        samples = steps * getattr(recipe, link.stage).batch.global_size if steps and link.stage in STAGES else steps
+        samples = steps * recipe.stage(link.stage).batch.global_size if steps and link.stage in STAGES else steps
         return (MEASURED[link.stage] * samples if samples else None), "nano as measured on two cores"
     if link.stage == "eval":
         return None, "nothing like it has run"
@@ -94,18 +94,18 @@ def steps_of_stage(recipe: Recipe, stage: str) -> int | None:
     if stage not in STAGES:
         return 1
     training = stage_name(stage)
-    return count_steps(getattr(recipe, training), count_samples(recipe, training))
+    return count_steps(recipe.stage(training), count_samples(recipe, training))
 
 
 def _steps_for_a_guess(recipe: Recipe, stage: str) -> int:
     """Return the steps of a stage, with the paper's number of samples where the data is not here."""
     known = steps_of_stage(recipe, stage)
-    return known or count_steps(getattr(recipe, stage), PAPER_SAMPLES[stage]) or 0
+    return known or count_steps(recipe.stage(stage), PAPER_SAMPLES[stage]) or 0
 
 
 def _guess(recipe: Recipe, stage: str) -> float:
     """Return seconds a step from the model's size: 6 operations a parameter and token, 4 where the LLM rests."""
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     counts = parameter_counts(recipe, stage_name(stage))
     tokens = section.batch.global_size * ((model_facts(recipe.model).num_visual_tokens or 0) + TEXT_TOKENS)
     passes = 6 if section.learning_rate.llm > 0 else 4

@@ -156,7 +156,7 @@ def _count(result: RowResult, run: RowRun) -> None:
         steps = steps_of_stage(run.recipe, link.stage)
         if steps is not None:
             result.steps[link.stage] = steps
-            result.samples[link.stage] = steps * int(getattr(run.recipe, link.stage).batch.global_size)
+            result.samples[link.stage] = steps * int(run.recipe.stage(link.stage).batch.global_size)
 
 
 def notes(result: TableResult) -> list[str]:

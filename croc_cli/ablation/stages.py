@@ -50,7 +50,7 @@ class RowRun:
 
 def chain(recipe: Recipe) -> list[ChainLink]:
     """Return the stages of a recipe, each with the hash of all that decides it."""
-    names: list[str] = [stage for stage in STAGES if getattr(recipe, stage).enabled]
+    names: list[str] = [stage for stage in STAGES if recipe.stage(stage).enabled]
     if recipe.eval.benchmarks:
         names.append("eval")
     return _links((name, fingerprint(recipe, name)) for name in names)

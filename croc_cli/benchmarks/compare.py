@@ -14,6 +14,7 @@ from typing import Any, Literal
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take_object
 from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.errors import UsageError
+from croc_cli.words import table_cell
 
 TableFormat = Literal["text", "md", "csv", "json"]
 
@@ -178,7 +179,7 @@ def format_rows(rows: Sequence[Sequence[str]], form: TableFormat) -> str:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
     if form == "csv":
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows(rows)
+        csv.writer(stream, lineterminator="\n").writerows([table_cell(cell) for cell in row] for row in rows)
         return stream.getvalue().rstrip("\n")
     if form == "json":
         head, *body = rows

@@ -182,6 +182,9 @@ def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir
             sheet.append(
                 [ILLEGAL_CHARACTERS_RE.sub("", cell) if isinstance(cell, str) else cell for cell in row.values()]
             )
+            for cell in sheet[sheet.max_row]:
+                if cell.data_type == "f":  # an answer that begins with "=" is no formula
+                    cell.data_type = "s"
         file = folder / f"{benchmark.name}.xlsx"
         book.save(file)
         return file

@@ -38,7 +38,7 @@ def compare_answers(request: ChatRequest, models: Sequence[str]) -> list[ModelAn
         UsageError: A picture or a model cannot be opened; all models are looked at before the first is loaded.
     """
     assert request.prompt is not None, "the command requires a question"
-    image = load_image(request.image, allow_link_local=request.allow_link_local) if request.image else None
+    image = load_image(request.image, allow_private=request.allow_private) if request.image else None
     folders = [find_model(ChatRequest(model=name)) for name in models]
     answers = []
     for name, folder in zip(models, folders, strict=True):

@@ -1,15 +1,17 @@
-"""Fetches a picture by http(s): bounded in size and time, and from no link-local address unless that is allowed."""
+"""Fetches a picture by http(s): bounded in size and time, and from public addresses alone unless others are allowed."""
 
 import http.client
-import ipaddress
 import socket
-import time
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from croc_cli import __version__
+from croc_cli.addresses import PrivateAddressError, check_address, check_public, literal_address
 
 MAX_BYTES = 64 * 2**20
 """Most bytes of a picture; the largest JPEG that PIL's pixel limit lets through is about this size."""
@@ -20,6 +22,7 @@ SOCKET_SECONDS = 15.0
 TOTAL_SECONDS = 60.0
 """Longest time for the whole picture."""
 
+_MAX_DIGITS = 15
 _SCHEMES = ("http", "https")
 _NO_PICTURE = ("text/", "application/json", "application/xhtml")
 
@@ -34,7 +37,7 @@ def is_url(reference: str) -> bool:
 
 
 def fetch(
-    url: str, *, max_bytes: int = MAX_BYTES, total_seconds: float = TOTAL_SECONDS, allow_link_local: bool = False
+    url: str, *, max_bytes: int = MAX_BYTES, total_seconds: float = TOTAL_SECONDS, allow_private: bool = False
 ) -> bytes:
     """Return what an http(s) URL gives.
 
@@ -42,38 +45,45 @@ def fetch(
         url: Where it is.
         max_bytes: Most bytes that are read.
         total_seconds: Longest time for the whole.
-        allow_link_local: Fetch from link-local addresses, too.
+        allow_private: Fetch from addresses of one's own network, too.
 
     Raises:
-        FetchError: Another scheme, a server that is not reached or says no, a link-local address, a web page instead
-            of a picture, too many bytes, or too slow.
+        FetchError: Another scheme, a server that is not reached or says no, an address that is not public, a web page
+            instead of a picture, too many bytes, or too slow.
     """
-    check_scheme(url)
-    if not allow_link_local:
-        _check_host(url)
+    ascii_url = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+    check_scheme(ascii_url)
+    if not allow_private:
+        _check_host(ascii_url)
+    deadline = _Deadline(total_seconds)
     opener = urllib.request.OpenerDirector()  # not build_opener: that one also opens file:// and ftp://
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler() if allow_link_local else _HTTPHandler(),
-        urllib.request.HTTPSHandler() if allow_link_local else _HTTPSHandler(),
-        _RedirectHandler(allow_link_local=allow_link_local),
+        _HTTPHandler(deadline, checked=not allow_private),
+        _HTTPSHandler(deadline, checked=not allow_private),
+        _RedirectHandler(allow_private=allow_private),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
     try:
-        ascii_url = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
         request = urllib.request.Request(ascii_url, headers={"User-Agent": f"croc/{__version__}", "Accept": "image/*"})
-        with opener.open(request, timeout=min(SOCKET_SECONDS, total_seconds)) as response:
-            return _read(response, max_bytes=max_bytes, total_seconds=total_seconds)
-    except urllib.error.HTTPError as error:
-        raise FetchError(f"the server answered {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise FetchError(f"cannot be fetched: {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise FetchError(f"cannot be fetched: {error or type(error).__name__}") from error
-    except FetchError:
+        with deadline, opener.open(request, timeout=min(SOCKET_SECONDS, total_seconds)) as response:
+            body = _read(response, max_bytes=max_bytes)
+            if deadline.over:
+                raise TimeoutError
+            return body
+    except FetchError as error:
+        if deadline.over:
+            raise FetchError(f"not whole after {total_seconds:g} seconds") from error
         raise
+    except urllib.error.HTTPError as error:
+        raise FetchError(f"the server answered {error.code} {str(error.reason)[:100]}") from error
+    except (OSError, http.client.HTTPException) as error:
+        if deadline.over:
+            raise FetchError(f"not whole after {total_seconds:g} seconds") from error
+        reason = getattr(error, "reason", error) or type(error).__name__
+        raise FetchError(f"cannot be fetched: {str(reason)[:200]}") from error
     except ValueError as error:  # urllib's word for a URL that is none, such as a port that is no number
         raise FetchError(f"is no URL: {error}") from error
 
@@ -88,30 +98,50 @@ def check_scheme(url: str) -> None:
 
 
 def _check_host(url: str) -> None:
-    """Raise FetchError for a URL that names a link-local address itself: behind a proxy we would not connect to it."""
-    host = urlsplit(url).hostname or ""
+    """Raise FetchError for a host that is not public: behind a proxy we would not connect to it ourselves."""
     try:
-        ipaddress.ip_address(host.split("%")[0])
-    except ValueError:  # a name, which is looked at once it is resolved
-        return
-    check_address(host)
+        check_public(url)
+    except PrivateAddressError as error:
+        raise FetchError(str(error)) from error
 
 
-def check_address(address: str) -> None:
-    """Raise FetchError for a link-local address: on cloud machines, credentials are served there."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if ip.is_link_local or ip.is_multicast:
-        raise FetchError(f"{address} is a link-local address, from which nothing is fetched")
+class _Deadline:
+    """Ends every connection of a fetch when its time is over, whatever it waits for: headers, handshake, body."""
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> "_Deadline":
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, connected: socket.socket) -> None:
+        """Take a connection."""
+        self._sockets.append(connected)
+        if self.over:
+            self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        for connected in self._sockets:
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
 
 
-def _read(response: http.client.HTTPResponse, *, max_bytes: int, total_seconds: float) -> bytes:
+def _read(response: http.client.HTTPResponse, *, max_bytes: int) -> bytes:
     """Return the body, unless it is no picture, too large or too slow."""
-    deadline = time.monotonic() + total_seconds
     kind = response.headers.get_content_type()
     if response.headers.get("Content-Type") and kind.startswith(_NO_PICTURE):
         raise FetchError(f"the server gave {kind}, not a picture")
     announced = response.headers.get("Content-Length", "")
+    if not announced.isascii() or len(announced) > _MAX_DIGITS:
+        announced = ""
     too_large = f"larger than {max_bytes // 2**20} MiB"
     if announced.isdigit() and int(announced) > max_bytes:
         raise FetchError(too_large)
@@ -120,45 +150,76 @@ def _read(response: http.client.HTTPResponse, *, max_bytes: int, total_seconds: 
         body += block
         if len(body) > max_bytes:
             raise FetchError(too_large)
-        if time.monotonic() > deadline:
-            raise FetchError(f"not whole after {total_seconds:g} seconds")
     if announced.isdigit() and len(body) < int(announced):
         raise FetchError(f"the connection broke off after {len(body)} of {announced} bytes")
     return bytes(body)
 
 
-class _CheckedConnection(http.client.HTTPConnection):
-    """Connects only where `check_address` lets it, also when a name changes between look-up and connection."""
+def _connect(deadline: _Deadline, *, checked: bool) -> Callable[..., socket.socket]:
+    """Return what connects to a host: to addresses that were checked themselves, so that no name changes in between."""
 
-    def connect(self) -> None:
-        for *_, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
-            check_address(str(address[0]))
-        super().connect()
-        check_address(str(self.sock.getpeername()[0]))
+    def connect(address: tuple[str, int], timeout: float, source: Any = None) -> socket.socket:
+        host, port = address
+        if checked:
+            host = literal_address(host) or host
+        failure: OSError | None = None
+        for *_, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            if checked:
+                try:
+                    check_address(str(found[0]))
+                except PrivateAddressError as error:
+                    raise FetchError(str(error)) from error
+            try:
+                connected = socket.create_connection((str(found[0]), int(found[1])), timeout, source)
+            except OSError as error:
+                failure = error
+                continue
+            deadline.watch(connected)
+            return connected
+        raise failure or OSError("the host has no address")
 
-
-class _CheckedTLSConnection(http.client.HTTPSConnection, _CheckedConnection):
-    """The same under TLS: HTTPSConnection.connect calls _CheckedConnection.connect, then shakes hands."""
+    return connect
 
 
 class _HTTPHandler(urllib.request.HTTPHandler):
+    connection: type[http.client.HTTPConnection] = http.client.HTTPConnection
+
+    def __init__(self, deadline: _Deadline, *, checked: bool) -> None:
+        super().__init__()
+        self._deadline, self._checked = deadline, checked
+
     def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_CheckedConnection, req)
+        return self.do_open(self._make, req)
+
+    def _make(self, host: str, **settings: Any) -> http.client.HTTPConnection:
+        made = self.connection(host, **settings)
+        # A proxy of one's own may well be at a private address; what it is asked for was checked.
+        checked = self._checked and host not in _proxies()
+        made._create_connection = _connect(self._deadline, checked=checked)  # type: ignore[attr-defined]
+        return made
 
 
-class _HTTPSHandler(urllib.request.HTTPSHandler):
+class _HTTPSHandler(_HTTPHandler, urllib.request.HTTPSHandler):
+    connection = http.client.HTTPSConnection
+
     def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_CheckedTLSConnection, req)
+        return self.do_open(self._make, req)
+
+
+def _proxies() -> set[str]:
+    """Return host and port of the proxies of the environment."""
+    urls = (proxy if "://" in proxy else f"http://{proxy}" for proxy in urllib.request.getproxies().values())
+    return {urlsplit(url).netloc.rpartition("@")[2] for url in urls}
 
 
 class _RedirectHandler(urllib.request.HTTPRedirectHandler):
     max_redirections = 5
 
-    def __init__(self, *, allow_link_local: bool) -> None:
-        self.allow_link_local = allow_link_local
+    def __init__(self, *, allow_private: bool) -> None:
+        self.allow_private = allow_private
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         check_scheme(newurl)
-        if not self.allow_link_local:
+        if not self.allow_private:
             _check_host(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

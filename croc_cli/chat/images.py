@@ -25,12 +25,12 @@ class ChatImage:
     picture: Image
 
 
-def load_image(reference: str, *, allow_link_local: bool = False, reading: ImageReading = "upright") -> ChatImage:
+def load_image(reference: str, *, allow_private: bool = False, reading: ImageReading = "upright") -> ChatImage:
     """Open a picture by path or http(s) URL.
 
     Args:
         reference: The path or URL.
-        allow_link_local: Fetch from link-local addresses, too.
+        allow_private: Fetch from addresses of one's own network, too.
         reading: How its file becomes RGB: as the model's training read files.
 
     Raises:
@@ -38,7 +38,7 @@ def load_image(reference: str, *, allow_link_local: bool = False, reading: Image
     """
     try:
         if is_url(reference):
-            content = fetch(reference, allow_link_local=allow_link_local)
+            content = fetch(reference, allow_private=allow_private)
             image: ImageRef = BytesImage(reference, content, reading=reading)
             return ChatImage(reference, open_image(image))
         path = own_path(reference)

@@ -16,6 +16,7 @@ from croc_cli.chat.stream import ctrl_c_sets
 from croc_cli.chat.transcript import save_transcript
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.files import own_path
+from croc_cli.words import shown
 
 HELP = """\
 /image FILE  show a picture (a path or an http(s) URL) with the next question
@@ -54,7 +55,7 @@ class Repl:
         read_line: Returns the next line; raises EOFError at the end and KeyboardInterrupt on Ctrl-C.
         write: Shows a piece of an answer.
         say: Shows a notice, one line or more.
-        allow_link_local: `/image` may fetch from link-local addresses.
+        allow_private: `/image` may fetch from addresses of one's own network.
     """
 
     def __init__(
@@ -65,10 +66,10 @@ class Repl:
         read_line: Callable[[], str] | None = None,
         write: Callable[[str], None] | None = None,
         say: Callable[[str], None] | None = None,
-        allow_link_local: bool = False,
+        allow_private: bool = False,
     ) -> None:
         self.session = session
-        self.allow_link_local = allow_link_local
+        self.allow_private = allow_private
         self.first_image = image
         self._read_line = read_line or _terminal_reader()
         self._write = write or _write
@@ -133,7 +134,7 @@ class Repl:
             raise UsageError("/image needs a file or a URL", hint="/image photo.jpg")
         image = load_image(
             _unquote(reference),
-            allow_link_local=self.allow_link_local,
+            allow_private=self.allow_private,
             reading=self.session.model.metadata.image_reading,
         )
         self.session.show(image)
@@ -183,9 +184,9 @@ def _terminal_reader() -> Callable[[], str]:
 
 
 def _write(piece: str) -> None:
-    sys.stdout.write(piece)
+    sys.stdout.write(shown(piece))
     sys.stdout.flush()
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)

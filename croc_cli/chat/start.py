@@ -10,6 +10,7 @@ from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
 from croc_cli.checkpoint.metadata import RECIPE_FILE
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.recipe.yaml_file import read_yaml
+from croc_cli.words import shown
 
 if TYPE_CHECKING:
     from croc_cli.chat.session import ChatSession
@@ -30,7 +31,7 @@ class ChatRequest:
         max_tokens: Longest answer, in tokens.
         seed: Of the draws above temperature 0.
         device: A torch device, or "auto".
-        allow_link_local: Fetch pictures from link-local addresses, too; clouds serve credentials there.
+        allow_private: Fetch pictures from addresses of one's own network, too.
     """
 
     image: str | None = None
@@ -40,7 +41,7 @@ class ChatRequest:
     max_tokens: int | None = None
     seed: int | None = None
     device: str = "auto"
-    allow_link_local: bool = False
+    allow_private: bool = False
 
 
 def run_chat(request: ChatRequest) -> None:
@@ -51,18 +52,18 @@ def run_chat(request: ChatRequest) -> None:
     """
     image = None
     if request.image is not None:
-        image = load_image(request.image, allow_link_local=request.allow_link_local)
+        image = load_image(request.image, allow_private=request.allow_private)
     prompt = read_prompt(request)
     folder = find_model(request)
     session = open_session(request, folder)
     if request.image is not None and (reading := session.model.metadata.image_reading) != "upright":
-        image = load_image(request.image, allow_link_local=request.allow_link_local, reading=reading)
+        image = load_image(request.image, allow_private=request.allow_private, reading=reading)
     if prompt is None:
         from croc_cli.chat.repl import Repl
 
-        Repl(session, image=image, allow_link_local=request.allow_link_local).run()
+        Repl(session, image=image, allow_private=request.allow_private).run()
     else:
-        print(answer_once(session, prompt, image), flush=True)
+        print(shown(answer_once(session, prompt, image)), flush=True)
 
 
 def answer_once(session: "ChatSession", prompt: str, image: ChatImage | None = None) -> str:
@@ -108,7 +109,7 @@ def find_model(request: ChatRequest) -> Path:
     if request.model is not None:
         return locate_checkpoint(request.model)
     folder = newest_checkpoint("finetune")
-    print(f"model: {folder}", file=sys.stderr, flush=True)
+    print(f"model: {shown(str(folder))}", file=sys.stderr, flush=True)
     return locate_checkpoint(folder)
 
 

@@ -1,8 +1,9 @@
 """Writes a checkpoint so that it appears complete or not at all, from one process or from every rank of a run.
 
-A checkpoint grows in a folder whose name starts with "." and is renamed when every byte of it is on disk. `begin`,
-`write_main` and `commit` are what rank 0 does; `save_checkpoint` runs them on all ranks, which tell each other after
-each whether it failed, so that nobody waits at a barrier for a rank that has given up.
+A checkpoint grows in a folder whose name starts with "." and is renamed when every byte of it is on disk. It is made in
+two halves. `write_checkpoint` runs on all ranks, which tell each other after each phase whether it failed, so that
+nobody waits at a barrier for a rank that has given up. What it returns is left to rank 0: hashes, fsync and the new
+name, which need nothing of the model and may run beside the next step. `check_completed` tells all ranks how that went.
 """
 
 import errno
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -31,6 +33,8 @@ from croc_cli.model.stock_names import names_to_write
 from croc_cli.place import LIST_NAME, is_made, mark_folder
 from croc_cli.run_dir import STEP_DIGITS, sha256_of, step_of
 
+Gather = Callable[[str | None], Sequence[str | None]]
+"""Returns every rank's value, in rank order."""
 _UNFINISHED, _REPLACED = ".tmp", ".old"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # safetensors and torch.save hide the errno; these are their words for a full disk (safetensors 0.8, torch 2.13).
@@ -69,7 +73,7 @@ def remove_leftovers(folder: Path) -> None:
         complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
         if path.suffix == _REPLACED and not complete.exists():
             path.rename(complete)
-        elif is_made(path):
+        elif is_made(path) or (path.is_dir() and not any(path.iterdir())):  # killed before it was marked
             shutil.rmtree(path)
 
 
@@ -96,24 +100,19 @@ def write_main(
     *,
     llava: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    metadata: CheckpointMetadata,
     recipe_yaml: str,
     state_dict: Mapping[str, Tensor] | None = None,
     training_state: Mapping[str, Tensor] | None = None,
-) -> CheckpointMetadata:
-    """Write the stock files, the training state, the recipe and croc.json into the hidden folder.
+) -> None:
+    """Write the stock files, the training state and the recipe into the hidden folder.
 
     Args:
         unfinished: What `begin` returned.
         llava: The model; under ZeRO-3 its own parameters may be empty, then `state_dict` has them.
         processor: Its processor.
-        metadata: Everything but the hashes and the version, which are filled in here.
         recipe_yaml: The resolved recipe, as text.
         state_dict: The model's whole weights under stock names; None takes them from `llava`.
         training_state: The token pool and the reconstruction head; None or empty where there are none.
-
-    Returns:
-        The metadata as written.
     """
     llava.save_pretrained(unfinished, state_dict=_stock_weights(llava, state_dict))
     processor.save_pretrained(unfinished)
@@ -121,14 +120,16 @@ def write_main(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in training_state.items()}
         safetensors.torch.save_file(tensors, unfinished / TRAINING_STATE_FILE, metadata={"format": "pt"})
     (unfinished / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")
+
+
+def write_metadata(unfinished: Path, metadata: CheckpointMetadata) -> None:
+    """Hash the weights in the hidden folder and write croc.json; `metadata` has all but hashes and version."""
     files = {file.name: sha256_of(file) for file in weights_files(unfinished)}
     assert files, "save_pretrained wrote no safetensors file"
     combined = combine_hashes(files)
-    if training_state:
-        files[TRAINING_STATE_FILE] = sha256_of(unfinished / TRAINING_STATE_FILE)
-    complete = replace(metadata, croc_version=__version__, files=files, weights_sha256=combined)
-    complete.write(unfinished)
-    return complete
+    if (training_state := unfinished / TRAINING_STATE_FILE).exists():
+        files[TRAINING_STATE_FILE] = sha256_of(training_state)
+    replace(metadata, croc_version=__version__, files=files, weights_sha256=combined).write(unfinished)
 
 
 def _stock_weights(llava: LlavaForConditionalGeneration, state_dict: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -192,7 +193,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
             shutil.rmtree(hidden)
 
 
-def save_checkpoint(
+def write_checkpoint(
     destination: Path,
     *,
     llava: LlavaForConditionalGeneration,
@@ -206,13 +207,13 @@ def save_checkpoint(
     wait_for_folder: Callable[[], None] = lambda: None,
     keep: int = 1,
     is_main: bool = True,
-    gather: Callable[[str | None], Sequence[str | None]] = lambda failure: [failure],
-) -> Path:
-    """Save a checkpoint; every rank calls it at the same point.
+    gather: Gather = lambda failure: [failure],
+) -> Callable[[], None]:
+    """Write a checkpoint's files into its hidden folder; every rank calls it at the same point.
 
     Args:
         destination: <stage>/checkpoints/step-NNNNNNNN, on a disk that all ranks share.
-        llava: See `write_main`, as the next five; they are used on rank 0 only.
+        llava: See `write_main`, as the next four but `metadata`; they are used on rank 0 only.
         processor: The model's processor.
         metadata: Everything but the hashes and the version.
         recipe_yaml: The resolved recipe, as text.
@@ -226,20 +227,21 @@ def save_checkpoint(
         gather: Returns every rank's value in rank order, as `train.collectives.gather_from_ranks` does.
 
     Returns:
-        `destination`, complete.
+        What is left to rank 0: hash the weights, put every byte on disk, give the checkpoint its name and remove old
+        ones. Until it has returned there is no checkpoint.
 
     Raises:
         RunError: On every rank, when any of them could not write; the last complete checkpoint stays.
     """
     unfinished = unfinished_folder(destination)
-    needed = resume_bytes + sum(tensor.nbytes for tensor in (state_dict or llava.state_dict()).values())
+    weights = [*(state_dict or llava.state_dict()).values(), *(training_state or {}).values()]
+    needed = resume_bytes + sum(tensor.nbytes for tensor in weights)
 
     def write() -> None:
         write_main(
             unfinished,
             llava=llava,
             processor=processor,
-            metadata=metadata,
             recipe_yaml=recipe_yaml,
             state_dict=state_dict,
             training_state=training_state,
@@ -249,24 +251,49 @@ def save_checkpoint(
     phases.append((is_main, lambda: begin(destination, needed_bytes=needed)))
     if write_resume is not None:
         phases.append((True, lambda: write_resume(unfinished / RESUME_FOLDER)))
+    phases.append((is_main, write))
+    for takes_part, phase in phases:
+        check_completed(destination, failure_of(phase) if takes_part else None, is_main=is_main, gather=gather)
+
     needs = (METADATA_FILE, "config.json", *([RESUME_FOLDER] if write_resume is not None else []))
 
-    def check_and_commit() -> None:
+    def complete() -> None:
+        write_metadata(unfinished, metadata)
         if missing := [name for name in needs if not (unfinished / name).exists()]:
             raise FolderAwayError(f"{', '.join(missing)} went missing; the file system went away for a moment")
         commit(unfinished, destination)
+        prune_checkpoints(destination.parent, keep)
 
-    phases += [(is_main, write), (is_main, check_and_commit)]
-    phases.append((is_main, lambda: prune_checkpoints(destination.parent, keep)))
-    for takes_part, phase in phases:
-        error = _failure_of(phase) if takes_part else None
-        failures = gather(None if error is None else _describe(error))
-        if failure := next((failure for failure in failures if failure), None):
-            _give_up(unfinished, failure=failure, error=error, is_main=is_main)
+    return complete
+
+
+def check_completed(destination: Path, error: Exception | None, *, is_main: bool, gather: Gather) -> None:
+    """Tell the other ranks of this rank's error, if any; every rank calls it at the same point.
+
+    Args:
+        destination: The checkpoint.
+        error: What this rank's part of saving it raised.
+        is_main: True on rank 0.
+        gather: As for `write_checkpoint`.
+
+    Raises:
+        RunError: On every rank, where one has an error; what was written is removed.
+    """
+    failures = gather(None if error is None else _describe(error))
+    if failure := next((failure for failure in failures if failure), None):
+        _give_up(unfinished_folder(destination), failure=failure, error=error, is_main=is_main)
+
+
+def save_checkpoint(
+    destination: Path, *, is_main: bool = True, gather: Gather = lambda failure: [failure], **parts: Any
+) -> Path:
+    """Write and complete a checkpoint, and return its folder; arguments and errors are those of `write_checkpoint`."""
+    complete = write_checkpoint(destination, is_main=is_main, gather=gather, **parts)
+    check_completed(destination, failure_of(complete) if is_main else None, is_main=is_main, gather=gather)
     return destination
 
 
-def _failure_of(phase: Callable[[], object]) -> Exception | None:
+def failure_of(phase: Callable[[], object]) -> Exception | None:
     """Run a phase and return what it raised: the other ranks must hear of it before anyone leaves."""
     try:
         phase()

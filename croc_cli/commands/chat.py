@@ -43,8 +43,11 @@ def chat(
         typer.Option("--seed", min=0, max=MOST_SEED, metavar="N", help="Makes answers above temperature 0 repeatable"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1")] = "auto",
-    allow_link_local: Annotated[
-        bool, typer.Option("--allow-link-local", help="Fetch pictures from link-local addresses, such as 169.254.1.1")
+    allow_private: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private", "--allow-link-local", help="Fetch pictures from addresses of your own network, too"
+        ),
     ] = False,
 ) -> None:
     """Talk to a model about pictures.
@@ -62,6 +65,6 @@ def chat(
             max_tokens=max_tokens,
             seed=seed,
             device=device,
-            allow_link_local=allow_link_local,
+            allow_private=allow_private,
         )
     )

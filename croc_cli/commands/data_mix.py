@@ -53,9 +53,7 @@ def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:
         if stage not in STAGES:
             raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
         return [stage]
-    found = [
-        name for name in STAGES if getattr(recipe, name).enabled and isinstance(getattr(recipe.data, name), MixData)
-    ]
+    found = [name for name in STAGES if recipe.stage(name).enabled and isinstance(recipe.data.source(name), MixData)]
     if not found:
         raise UsageError(
             f"recipe {recipe.name} trains on no mix",

@@ -84,7 +84,7 @@ def _only(recipe: "Recipe", stages: list[StageName]) -> "Recipe":
     from croc_cli.names import STAGES
 
     off: dict[str, object] = {
-        name: getattr(recipe, name).model_copy(update={"enabled": name in stages}) for name in STAGES
+        name: recipe.stage(name).model_copy(update={"enabled": name in stages}) for name in STAGES
     }
     return recipe.model_copy(update=off)
 

@@ -13,6 +13,7 @@ from croc_cli.commands import complete
 from croc_cli.commands.data_stats import ImageFolderOption, StageOption, check_stage
 from croc_cli.commands.options import MOST
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
+from croc_cli.words import shown
 
 if TYPE_CHECKING:
     from croc_cli.data.conversation import ConversationEncoder
@@ -71,12 +72,12 @@ def show(
         result(str(page))
         return
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    parts = ["\n".join(head)]
+    parts = [shown("\n".join(head))]
     if in_colour:
         parts += [blocks(picture) for picture in pictures if not isinstance(picture, str)]
-    parts.append(_written(pieces, in_colour=in_colour) if pieces else str(checked.row))
+    parts.append(_written(pieces, in_colour=in_colour) if pieces else shown(str(checked.row)))
     parts.append(_legend(in_colour) if pieces else "")
-    result("\n\n".join(part for part in parts if part))
+    result("\n\n".join(part for part in parts if part), is_styled=True)
 
 
 def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow":
@@ -85,16 +86,18 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
     Raises:
         UsageError: There is no such row.
     """
-    import json
-
     from croc_cli.errors import UsageError
+    from croc_cli.sources.read.json_rows import parse_row
     from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 
     data = CheckedData(path, image_folder)
     if data.mix is not None and number < len(data.mix):
         mix = data.mix
         root = os.path.abspath(mix.image_roots[int(mix.index.source[number])])
-        return CheckedRow(number, mix.key(number), json.loads(mix.read(number)), root)
+        try:
+            return CheckedRow(number, mix.key(number), parse_row(mix.read(number)), root)
+        except ValueError as error:
+            return CheckedRow(number, mix.key(number), None, root, ("json-broken", str(error)))
     seen = 0
     if data.mix is None:
         for found in data.rows():
@@ -130,7 +133,7 @@ def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[lis
     numbers = {kind: sum(len(ids) for name, ids in pieces if name == kind) for kind in (TRAINED, CONTEXT, VISUAL)}
     counts = ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
     cut = f", cut to {encoder.max_length:,}" if encoded.truncated else ""
-    told = f"{len(encoded.input_ids):,} tokens as {stage} sees them ({getattr(recipe, stage).template}): {counts}{cut}"
+    told = f"{len(encoded.input_ids):,} tokens as {stage} sees them ({recipe.stage(stage).template}): {counts}{cut}"
     return [(kind, _decoded(encoder, kind, ids)) for kind, ids in pieces], told
 
 
@@ -172,8 +175,8 @@ def blocks(picture: Any, columns: int = _PICTURE_COLUMNS) -> str:
 
 def _written(pieces: list[Piece], *, in_colour: bool) -> str:
     if in_colour:
-        return "".join(f"{_ANSI[kind]}{text}\033[0m" for kind, text in pieces)
-    return "".join(_MARKS[kind][0] + text + _MARKS[kind][1] for kind, text in pieces)
+        return "".join(f"{_ANSI[kind]}{shown(text)}\033[0m" for kind, text in pieces)
+    return "".join(_MARKS[kind][0] + shown(text) + _MARKS[kind][1] for kind, text in pieces)
 
 
 def _legend(in_colour: bool) -> str:

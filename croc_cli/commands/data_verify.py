@@ -118,7 +118,7 @@ def targets(
     found: list[tuple[Path, Path | None, StageCheck | None]] = [
         entry
         for name in _stages(recipe, stage)
-        if not isinstance(getattr(recipe.data, name), ScenesData)
+        if not isinstance(recipe.data.source(name), ScenesData)
         for entry in [stage_target(recipe, name, deep=deep)]
     ]
     if not found:
@@ -135,7 +135,7 @@ def _stages(recipe: "Recipe", stage: str | None) -> "list[StageName]":
 
     if stage is not None and stage not in STAGES:
         raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
-    return [name for name in STAGES if (getattr(recipe, name).enabled if stage is None else name == stage)]
+    return [name for name in STAGES if (recipe.stage(name).enabled if stage is None else name == stage)]
 
 
 def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
@@ -147,7 +147,7 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
     from croc_cli.sources.verify.verify import StageCheck
 
     check_data(recipe, stage)
-    section, source = getattr(recipe, stage), getattr(recipe.data, stage)
+    section, source = recipe.stage(stage), recipe.data.source(stage)
     tokens = None
     if deep:
         from croc_cli.pipeline.tokens import row_tokens

@@ -1,6 +1,7 @@
 """`croc finetune`."""
 
 from croc_cli.commands.options import (
+    AcceptChangedDataOption,
     DryRunOption,
     FreshOption,
     FromOption,
@@ -28,6 +29,7 @@ def finetune(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    accept_changed_data: AcceptChangedDataOption = False,
     preflight: PreflightOption = False,
     no_preflight: NoPreflightOption = False,
 ) -> None:
@@ -50,6 +52,7 @@ def finetune(
             run_dir=run_dir,
             dry_run=dry_run,
             fresh=fresh,
+            accept_changed_data=accept_changed_data,
             preflight_only=preflight,
             settings=tuple(assignments or ()),
         ),

@@ -51,6 +51,10 @@ SeedOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; touch nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; the old stage folder is renamed, not deleted")]
+AcceptChangedDataOption = Annotated[
+    bool,
+    typer.Option("--accept-changed-data", help="Resume though the data has changed; its schedule's rest uses the new"),
+]
 PreflightOption = Annotated[
     bool, typer.Option("--preflight", help="Rehearse the stage on its longest samples and end: save, resume, answer")
 ]

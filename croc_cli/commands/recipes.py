@@ -58,7 +58,7 @@ def check(
 
     Files and folders that are not there are warnings: they may lie on another machine, or be made later.
     """
-    from croc_cli.console import say_notes
+    from croc_cli.console import result, say, say_notes
     from croc_cli.launch.places import missing_places
     from croc_cli.recipe.find import shown_path
     from croc_cli.recipe.load import load_recipe, with_overrides
@@ -68,10 +68,10 @@ def check(
     say_notes(loaded)
     missing = [] if no_data else missing_places(loaded.recipe)
     for line in missing:
-        typer.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}")
     if missing:
-        typer.echo(f"hint: {PATHS_START}; --no-data leaves these checks out", err=True)
-    typer.echo(f"ok: {shown_path(loaded.file)}")
+        say(f"hint: {PATHS_START}; --no-data leaves these checks out")
+    result(f"ok: {shown_path(loaded.file)}")
 
 
 def _dim(text: str) -> str:

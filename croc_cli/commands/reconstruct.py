@@ -1,6 +1,7 @@
 """`croc reconstruct`."""
 
 from croc_cli.commands.options import (
+    AcceptChangedDataOption,
     DryRunOption,
     FreshOption,
     FromOption,
@@ -34,6 +35,7 @@ def reconstruct(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    accept_changed_data: AcceptChangedDataOption = False,
     preflight: PreflightOption = False,
     no_preflight: NoPreflightOption = False,
 ) -> None:
@@ -55,6 +57,7 @@ def reconstruct(
         run_dir=run_dir,
         dry_run=dry_run,
         fresh=fresh,
+        accept_changed_data=accept_changed_data,
         preflight_only=preflight,
         settings=tuple(assignments or ()),
     )

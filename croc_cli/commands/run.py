@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from croc_cli.commands.options import (
+    AcceptChangedDataOption,
     DryRunOption,
     FreshOption,
     NoPreflightOption,
@@ -33,6 +34,7 @@ def run(
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    accept_changed_data: AcceptChangedDataOption = False,
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Run all stages of a recipe; go on where it stopped."""
@@ -49,7 +51,7 @@ def run(
     flags |= {f"{stage}.seed": (seed, "--seed") for stage in STAGES}
     loaded = load_recipe(recipe, overrides=with_overrides(flags, assignments or ()))
     say_notes(loaded)
-    request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh)
+    request = StageRequest(run_dir=run_dir, dry_run=dry_run, fresh=fresh, accept_changed_data=accept_changed_data)
     folder = run_pipeline(loaded.recipe, request, until=until, recipe_argument=recipe)
     if not dry_run:
         result(summarise(folder.root))

@@ -48,8 +48,11 @@ def serve(
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, max=86400, metavar="SECONDS", help="Longest time for an answer")
     ] = 300.0,
-    allow_link_local: Annotated[
-        bool, typer.Option("--allow-link-local", help="Fetch pictures from link-local addresses, such as 169.254.1.1")
+    allow_private: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private", "--allow-link-local", help="Fetch pictures from addresses of your own network, too"
+        ),
     ] = False,
 ) -> None:
     """Serve models to OpenAI-compatible clients, with a page to talk to them.
@@ -70,7 +73,7 @@ def serve(
             tokens=max_tokens,
             seconds=timeout,
         ),
-        allow_link_local=allow_link_local,
+        allow_private=allow_private,
     )
     from croc_cli.serve.run import serve as run_server
 

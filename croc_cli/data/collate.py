@@ -19,7 +19,7 @@ from croc_cli.data.conversation import ConversationEncoder, EncodedConversation,
 from croc_cli.data.dataset import DataError, Dataset
 from croc_cli.data.features import FeatureCache
 from croc_cli.data.image import BadImageError, open_image, process_images
-from croc_cli.data.masking import count_masked, draw_masked_positions
+from croc_cli.data.masking import draw_masked_positions
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.data.sample import ImageRef, Sample
 from croc_cli.data.sampler import StepSampler
@@ -49,7 +49,7 @@ class Collator:
     Args:
         encoder: Turns conversations into ids and labels.
         image_processor: Stock processor of the vision tower's images.
-        mask_ratio: γ, share of an image's visual tokens that are masked; None where nothing is.
+        num_masked: m, visual tokens of an image that are masked; None where nothing is.
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows; any id will do, since it is neither attended nor trained.
         seed: Seed of the masks.
@@ -62,7 +62,7 @@ class Collator:
         encoder: ConversationEncoder,
         image_processor: Any,
         *,
-        mask_ratio: float | None,
+        num_masked: int | None,
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
@@ -70,7 +70,7 @@ class Collator:
         self.encoder = encoder
         self.image_processor = image_processor
         self.num_visual_tokens = num_visual_tokens
-        self.num_masked = None if mask_ratio is None else count_masked(num_visual_tokens, mask_ratio)
+        self.num_masked = num_masked
         self.pad_token_id = pad_token_id if pad_token_id is not None else 0
         self.seed = seed
         self.features: FeatureCache | None = None
@@ -210,7 +210,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         encoder: Turns conversations into ids and labels.
         image_processor: Stock processor of the vision tower's images.
         sampler: Says which samples a step takes.
-        mask_ratio: γ, share of an image's visual tokens that are masked; None where nothing is.
+        num_masked: m, visual tokens of an image that are masked; None where nothing is.
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows.
         seed: Seed of the masks.
@@ -223,7 +223,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         image_processor: Any,
         sampler: StepSampler,
         *,
-        mask_ratio: float | None,
+        num_masked: int | None,
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
@@ -234,7 +234,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         self.collator = Collator(
             encoder,
             image_processor,
-            mask_ratio=mask_ratio,
+            num_masked=num_masked,
             num_visual_tokens=num_visual_tokens,
             pad_token_id=pad_token_id,
             seed=seed,

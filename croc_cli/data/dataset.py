@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from croc_cli.data.image import BytesImage, PathImage, TarImage
 from croc_cli.data.sample import ImageRef, Sample, Turn
-from croc_cli.errors import first_line
 from croc_cli.pictures import ImageReading
 from croc_cli.sources.read.columns import Converted
 from croc_cli.sources.read.index import MixFolder
@@ -79,14 +78,8 @@ class MixDataset:
     def __getitem__(self, index: int) -> Sample:
         number = self._sources.item(index)
         name = f"{self._names[number]}#{self._rows.item(index)}"
-        try:
-            row = parse_row(self.mix.read(index))
-            return Sample(name, _turns(row), image_refs(row, self._roots[number], reading=self._reading))
-        except (ValueError, TypeError, KeyError, IndexError) as error:  # the file was changed since it was made
-            raise DataError(
-                f"mix {self.mix.folder}, row {name}: cannot be read: {first_line(error)}",
-                hint="make the mix again: croc data mix with its recipe and --force",
-            ) from error
+        row = self.mix.row(index)
+        return Sample(name, _turns(row), image_refs(row, self._roots[number], reading=self._reading))
 
     def length_hint(self, index: int) -> int:
         """Return how many tokens a sample has before it is cut: exactly where that was counted, else about."""

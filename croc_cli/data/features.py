@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from croc_cli.data.image import PathImage, TarImage
+from croc_cli.data.image import BytesImage, PathImage, TarImage
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import UsageError
+from croc_cli.files import tar_of
 
 _KEY = "features"
 _READING_VERSION = "2"
@@ -28,18 +29,18 @@ _BLANK = "blank"
 
 
 def picture_key(image: ImageRef) -> str | None:
-    """Return what tells a picture from every other, and from itself once it is changed; None for one without a file."""
-    if isinstance(image, PathImage):
-        file, part = Path(image.path), ""
-    elif isinstance(image, TarImage):
-        file, part = Path(image.name[: image.name.index(".tar/") + 4]), f"{image.name} {image.offset}+{image.length}"
-    else:
+    """Return what tells a picture from every other, and from itself once it is changed; None for one that is drawn."""
+    if isinstance(image, BytesImage):
+        return _digest(hashlib.sha256(image.content).hexdigest(), image.reading, _READING_VERSION)
+    if not isinstance(image, PathImage | TarImage):
         return None
+    part = f"{image.name} {image.offset}+{image.length}" if isinstance(image, TarImage) else ""
     part = f"{part} {image.reading} {_READING_VERSION}"
     try:
+        file = Path(tar_of(image.name) if isinstance(image, TarImage) else image.path)
         status = file.stat()
     except OSError:
-        return _digest(str(file), part, "missing")
+        return _digest(image.name, part, "missing")
     return _digest(str(file.resolve()), part, str(status.st_size), str(status.st_mtime_ns))
 
 

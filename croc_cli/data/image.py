@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import first_line
-from croc_cli.files import open_file
+from croc_cli.files import open_file, tar_of
 from croc_cli.pictures import MAX_PIXELS, PICTURE_FORMATS, ImageReading, read_picture
 from croc_cli.sources.verify.image_check import MAX_ASPECT_RATIO
 
@@ -118,7 +118,7 @@ class TarImage:
         Raises:
             OSError: The tar is missing or ends too early.
         """
-        tar = self.name[: self.name.index(".tar/") + 4]
+        tar = tar_of(self.name)
         with open_file(tar) as file:
             file.seek(self.offset)
             content = file.read(self.length)

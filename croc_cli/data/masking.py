@@ -6,11 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 
-def count_masked(num_visual: int, ratio: float) -> int:
-    """Return m = round(γ · n), the number of masked tokens of an image with n visual tokens."""
-    return round(ratio * num_visual)
-
-
 def draw_masked_positions(
     num_visual: int, num_masked: int, *, seed: int, step: int, sample_id: str, image_index: int
 ) -> npt.NDArray[np.bool_]:

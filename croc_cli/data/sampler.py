@@ -1,5 +1,6 @@
 """Which samples each rank takes at each optimizer step."""
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -61,12 +62,19 @@ class StepSampler:
         self.seed = seed
         self.shows_images = shows_images
         self._grouped: dict[int, npt.NDArray[np.uint32]] = {}
+        self._every_step: list[int] | None = None
         self.num_drawn = max(1, round(num_samples * epochs)) if max_steps is None else max_steps * global_size
         self.num_steps = math.ceil(self.num_drawn / global_size)
         self.accumulation = global_size // (micro_size * num_ranks)
 
     def __len__(self) -> int:
         return self.num_steps
+
+    def dealing(self, batch: list[int]) -> "StepSampler":
+        """Return a sampler that deals `batch`, as many samples as a step has, at every step in the same way."""
+        same = copy.copy(self)
+        same._every_step = list(batch)
+        return same
 
     def global_batch(self, step: int) -> list[int]:
         """Return the samples of a step over all ranks, in the order of their draw; fewer than `global_size` at the end.
@@ -79,6 +87,8 @@ class StepSampler:
         """
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} is not one of {self.num_steps}")
+        if self._every_step is not None:
+            return list(self._every_step)
         positions = range(step * self.global_size, min((step + 1) * self.global_size, self.num_drawn))
         return [int(self._order(position // self.num_samples)[position % self.num_samples]) for position in positions]
 
@@ -114,24 +124,6 @@ class StepSampler:
     def _take(self, ordered: Iterator[int], size: int) -> Iterator[int | None]:
         for position in range(self.micro_size):
             yield next(ordered) if position < size else None
-
-
-class SameBatchSampler(StepSampler):
-    """Deals one and the same batch at every step, to ranks and micro-batches as another sampler deals its own."""
-
-    @classmethod
-    def like(cls, sampler: StepSampler, batch: list[int]) -> "SameBatchSampler":
-        """Return a sampler of `batch`, which has as many samples as the steps of `sampler`."""
-        same = cls.__new__(cls)
-        same.__dict__.update(sampler.__dict__)
-        same.batch = batch
-        return same
-
-    batch: list[int]
-
-    def global_batch(self, step: int) -> list[int]:  # noqa: ARG002  (all steps are alike)
-        """Return the batch."""
-        return list(self.batch)
 
 
 def _spread(total: int, parts: int) -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from croc_cli.names import StageName
+from croc_cli.recipe.deepspeed_block import gradient_dtype
 from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
@@ -35,6 +36,7 @@ class Choices:
         checkpointing: Whether layers are computed again in the backward pass.
         offload: `none`, `optimizer` or `all`.
         on_gpu: Whether ranks compute on GPUs: there DeepSpeed's buckets take their whole size at once.
+        gradient_bytes: Of a number in which gradients are added up.
     """
 
     zero_stage: int
@@ -43,6 +45,7 @@ class Choices:
     checkpointing: bool
     offload: str
     on_gpu: bool
+    gradient_bytes: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def choices_of(section: StageRecipe, *, num_ranks: int, on_gpu: bool) -> Choices
         checkpointing=section.gradient_checkpointing,
         offload=section.offload,
         on_gpu=on_gpu,
+        gradient_bytes=_NUMBER[gradient_dtype(section)],
     )
 
 
@@ -96,7 +100,7 @@ def stage_memory(
         choices: What else decides.
         length: T.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     rates = section.learning_rate.model_dump()
     trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
     number = _NUMBER[section.precision]
@@ -104,7 +108,8 @@ def stage_memory(
     assert facts.llm is not None
     assert facts.tower is not None
     images = choices.micro_size
-    mixed = stage == "reconstruct" and recipe.reconstruct.attention != "causal"
+    pool_stage = recipe.pool_stage(stage)
+    mixed = pool_stage is not None and pool_stage.attention != "causal"
     text = max(1, length - facts.tower.num_visual_tokens)
     # logits, their softmax and gradient in float32; in bf16 the logits themselves and their gradient beside them
     logits = choices.micro_size * text * (facts.llm.vocab_size or 0) * (12 if number == 4 else 12 + 2 * number)
@@ -121,9 +126,9 @@ def stage_memory(
     # logits are gone by the time the backward pass works on the last layer
     activations = kept + max(0, working - logits)
     activations += _visual_activations(facts.tower, facts.llm, images=images, number=number)
-    if stage == "reconstruct":
-        masked = round(recipe.reconstruct.mask.ratio * facts.tower.num_visual_tokens)
-        activations += images * masked * recipe.reconstruct.pool.size * 4  # costs, float32
+    if pool_stage is not None:
+        masked = pool_stage.mask.num_masked(facts.tower.num_visual_tokens)
+        activations += images * masked * pool_stage.pool.size * 4  # costs, float32
     if choices.zero_stage <= 1 and section.batch.global_size == choices.micro_size * choices.num_ranks:
         # with one micro-batch a step, gradients grow into the place of activations that are done with
         gradients = max(0, gradients - activations - logits)
@@ -142,7 +147,7 @@ def _state(total: int, trained: int, number: int, choices: Choices) -> tuple[int
     ranks, zero = choices.num_ranks, choices.zero_stage
     master = _MASTER_AND_MOMENTS if number == 2 or zero >= 1 else _MOMENTS
     weights = total * number // (ranks if zero == 3 else 1)
-    gradients = trained * number // (ranks if zero >= 2 else 1)
+    gradients = trained * choices.gradient_bytes // (ranks if zero >= 2 else 1)
     optimizer = trained * master // (ranks if zero >= 1 else 1)
     buffers = 0
     if zero >= 1:

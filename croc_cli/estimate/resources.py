@@ -130,14 +130,14 @@ def recipe_resources(recipe: Recipe, hardware: Hardware) -> list[StageResources]
                 f"model.{part}: the sizes of {getattr(recipe.model, part)} are not known here",
                 hint="give a folder with its config.json, or download it once; nothing else of it is read",
             )
-    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if getattr(recipe, stage).enabled]
+    return [stage_resources(recipe, stage, facts, hardware) for stage in STAGES if recipe.stage(stage).enabled]
 
 
 def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardware: Hardware) -> StageResources:
     """Return what one stage takes."""
     assert facts.tower is not None
     assert facts.llm is not None
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     counts = parameter_counts(recipe, stage)
     choices = choices_of(section, num_ranks=hardware.num_ranks, on_gpu=hardware.on_gpu)
     length = min(section.max_length, facts.llm.max_positions or section.max_length)
@@ -180,7 +180,7 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
 def tokens_of_sample(recipe: Recipe, stage: StageName, facts: ModelFacts) -> int:
     """Return the tokens of a sample on average, visual ones included; an estimate from the text where it is here."""
     assert facts.tower is not None
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     visual, text = facts.tower.num_visual_tokens, TEXT_TOKENS
     if isinstance(source, ScenesData):
         text = SCENE_TEXT_TOKENS["brief_captions" if source.brief else source.task]
@@ -204,8 +204,8 @@ def speed_cases(recipe: Recipe, *, device: str) -> dict[StageName, dict[str, Any
     if facts.tower is None or facts.llm is None or "llm" not in parameter_counts(recipe, "align"):
         return {}
     cases = {}
-    for stage in (name for name in STAGES if getattr(recipe, name).enabled):
-        length = min(getattr(recipe, stage).max_length, facts.llm.max_positions or sys.maxsize)
+    for stage in (name for name in STAGES if recipe.stage(name).enabled):
+        length = min(recipe.stage(stage).max_length, facts.llm.max_positions or sys.maxsize)
         tokens = min(length, tokens_of_sample(recipe, stage, facts))
         cases[stage] = stage_case(recipe, stage, facts, tokens=tokens, device=device)
     return cases
@@ -215,7 +215,7 @@ def _hours(
     recipe: Recipe, stage: StageName, hardware: Hardware, *, flops: float, steps: int, epoch: int | None
 ) -> float:
     """Return the hours of a stage: what was measured, by its micro-batches, or operations by speed."""
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     speed = hardware.speeds.get(stage) if hardware.speeds else None
     if speed is None:
         return flops / (hardware.num_ranks * hardware.peak_flops(section.precision) * hardware.utilisation) / 3600

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from croc_cli.errors import CrocError
 from croc_cli.estimate.resources import Hardware, StageResources, recipe_resources
 from croc_cli.names import StageName
-from croc_cli.recipe.checks import num_masked
 from croc_cli.recipe.facts import ModelFacts, model_facts
-from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ScenesData, StageRecipe
+from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ReconstructStage, ScenesData
 from croc_cli.words import counted
 
 _MATCHING = {
@@ -40,11 +39,11 @@ def describe_settings(recipe: Recipe, stage: StageName, hardware: Hardware | Non
 
 
 def _settings(recipe: Recipe, stage: StageName) -> Iterator[tuple[str, str]]:
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     yield "data", _data(recipe, stage)
     yield "template", f"{section.template}, images as {section.image_aspect}, {section.max_length:,} tokens at most"
-    if stage == "reconstruct":
-        yield from _reconstruction(recipe, model_facts(recipe.model))
+    if (with_pool := recipe.pool_stage(stage)) is not None:
+        yield from _reconstruction(with_pool, model_facts(recipe.model))
     rates = {name.replace("_", " "): rate for name, rate in section.learning_rate.model_dump().items() if rate}
     schedule = f"{section.optimizer.schedule}, warm-up {section.optimizer.warmup_ratio:.0%} of the steps"
     yield "rates", ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + f"; {schedule}"
@@ -53,7 +52,7 @@ def _settings(recipe: Recipe, stage: StageName) -> Iterator[tuple[str, str]]:
 
 
 def _data(recipe: Recipe, stage: StageName) -> str:
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if isinstance(source, ScenesData):
         return f"drawn scenes, {source.task.replace('_', ' ')}"
     if isinstance(source, LlavaJsonData):
@@ -63,15 +62,15 @@ def _data(recipe: Recipe, stage: StageName) -> str:
     return "none"
 
 
-def _reconstruction(recipe: Recipe, facts: ModelFacts) -> Iterator[tuple[str, str]]:
-    stage, settings = recipe.reconstruct, recipe.reconstruct.reconstruction
+def _reconstruction(stage: ReconstructStage, facts: ModelFacts) -> Iterator[tuple[str, str]]:
+    settings = stage.reconstruction
     width = facts.llm.hidden_size if facts.llm is not None else None
     size = f"{stage.pool.size:,}" + (f" × {width:,}" if width else " tokens")
     yield "pool", f"{size}, started from {stage.pool.initialisation}"
     visual = facts.num_visual_tokens
     masked = f"{stage.mask.ratio:.0%} of the visual tokens"
     if visual is not None:
-        masked = f"{num_masked(recipe, visual):,} of {visual:,} visual tokens of an image ({stage.mask.ratio:g})"
+        masked = f"{stage.mask.num_masked(visual):,} of {visual:,} visual tokens of an image ({stage.mask.ratio:g})"
     yield "masked", masked
     yield "matching", _MATCHING[stage.matching]
     yield "attention", _ATTENTION[stage.attention]

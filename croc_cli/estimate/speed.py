@@ -18,9 +18,8 @@ from typing import Any
 from croc_cli.launch.devices import count_cores
 from croc_cli.launch.plan import SPIN_TURNS
 from croc_cli.names import StageName
-from croc_cli.recipe.checks import num_masked
 from croc_cli.recipe.facts import ModelFacts
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import read_json, write_json
 from croc_cli.sources.read.cache import cache_folder
 
@@ -60,13 +59,13 @@ def stage_case(recipe: Recipe, stage: StageName, facts: ModelFacts, *, tokens: i
     """
     assert facts.tower is not None
     assert facts.llm is not None
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     pool = {}
-    if stage == "reconstruct":
+    if (with_pool := recipe.pool_stage(stage)) is not None:
         pool = {
-            "masked": num_masked(recipe, facts.tower.num_visual_tokens),
-            "pool_size": recipe.reconstruct.pool.size,
-            "mixed": recipe.reconstruct.attention != "causal",
+            "masked": with_pool.mask.num_masked(facts.tower.num_visual_tokens),
+            "pool_size": with_pool.pool.size,
+            "mixed": with_pool.attention != "causal",
         }
     return {
         "tower": asdict(facts.tower),

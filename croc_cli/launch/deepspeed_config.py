@@ -5,6 +5,7 @@ from typing import Any
 from croc_cli.errors import RecipeError
 from croc_cli.names import StageName
 from croc_cli.recipe.checks import check_batches
+from croc_cli.recipe.deepspeed_block import block_issues, gradient_dtype, lay_over
 from croc_cli.recipe.schema import MonitorRecipe, Recipe, StageRecipe
 
 NEVER = 10**9
@@ -24,9 +25,10 @@ def deepspeed_config(
         on_gpu: Whether ranks compute on GPUs; the overlap of communication and pinned memory are of use there only.
 
     Raises:
-        RecipeError: The global batch does not divide, or offload and ZeRO stage do not fit together.
+        RecipeError: The global batch does not divide, offload and ZeRO stage do not fit together, or the stage's
+            `deepspeed` block contradicts the recipe's own keys.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     check_batches(recipe, (stage,), num_ranks=num_ranks)
     batch = section.batch
     config: dict[str, Any] = {
@@ -42,8 +44,12 @@ def deepspeed_config(
     }
     if section.offload != "none":
         config["zero_force_ds_cpu_optimizer"] = False
+    if section.zero_stage >= 1:
+        config["data_types"] = {"grad_accum_dtype": gradient_dtype(section)}
     config.update(monitor_config(recipe.monitor, name=f"{recipe.name}-{stage}", stage_folder=stage_folder))
-    return config
+    if issues := list(block_issues(recipe, stage, section)):
+        raise RecipeError("\n".join(str(issue) for issue in issues))
+    return lay_over(config, section.deepspeed)
 
 
 def zero_config(section: StageRecipe, *, key: str, on_gpu: bool) -> dict[str, Any]:

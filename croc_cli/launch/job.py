@@ -106,8 +106,10 @@ def write_launch_files(
     write_whole(stage_dir.recipe_file, recipe_yaml)
     if plan.stage in (*STAGES, "eval"):
         write_whole(RunDir(stage_dir.root.parent).recipe_file, recipe_yaml)
+        if stage_dir.finished():  # its recipe wants more steps of it now
+            write_json(stage_dir.summary_file, read_json(stage_dir.summary_file) | {"finished": False})
     else:
-        stage_dir.summary_file.unlink(missing_ok=True)  # a stage keeps its own, as one that is finished is not launched
+        stage_dir.summary_file.unlink(missing_ok=True)
     if plan.deepspeed is not None:
         write_json(stage_dir.deepspeed_file, plan.deepspeed)
     if task is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from croc_cli.progress import PLAIN_SECONDS, SHORT_SECONDS, Measure, amount, bar, clock, draw, is_live
-from croc_cli.words import wrapped
+from croc_cli.words import shown, wrapped
 
 STEP, LOSS, TIME, SPEED, DETAIL = range(5)
 """Kinds of figures of a step; the higher, the sooner it is left out where a line has no room."""
@@ -118,7 +118,7 @@ class PlainLines:
 
     def message(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self.stream, flush=True)
+        print(shown(text), file=self.stream, flush=True)
 
     def tick(self) -> None:
         """Do nothing: lines come with the figures."""
@@ -165,7 +165,7 @@ class LiveLine:
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
-        self.console.print(wrapped(text, width=self.console.width), markup=False, soft_wrap=True)
+        self.console.print(wrapped(shown(text), width=self.console.width), markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Do nothing: rich draws in a thread of its own."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
-from croc_cli.sources.read.content import LFS_START
+from croc_cli.sources.read.content import HEAD_BYTES, LFS_POINTER, in_place_of_data
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What transformers looks for, alone or as an index of shards, the better form first."""
@@ -68,8 +68,8 @@ def _weight_files(folder: Path, where: str) -> list[Path]:
 
 def _check_whole(file: Path, where: str) -> None:
     with file.open("rb") as stream:
-        start = stream.read(len(LFS_START))
-    if start == LFS_START:
+        start = stream.read(HEAD_BYTES)
+    if in_place_of_data(start) == LFS_POINTER:
         raise UsageError(f"{where}: {file} is a git-lfs pointer, not the weights", hint="git lfs pull fetches them")
     if not start:
         raise UsageError(f"{where}: {file} is empty", hint="fetch it again")

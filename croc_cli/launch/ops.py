@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from croc_cli.names import StageName
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import read_json
 
 SHARED_MEMORY = "deepspeed_shm_comm"
@@ -25,7 +25,7 @@ _CPU_FLAGS = ("flags", "Features", "model name")
 
 def needed_ops(recipe: Recipe, stage: StageName, *, device: str) -> tuple[str, ...]:
     """Return the operators that a stage's ranks load."""
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     names = [SHARED_MEMORY] if device == "cpu" else []
     return (*names, CPU_ADAM) if section.offload != "none" else tuple(names)
 

@@ -61,7 +61,7 @@ def check_pictures(recipe: Recipe, stage: StageName) -> str | None:
         UsageError: Most of them, all of one folder, or more than `data.max_bad_images` allows do not open; the hint
             shows the line to write where another folder fits.
     """
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if isinstance(source, LlavaJsonData):
         file, folder = data_path(recipe.data.root, source.path), data_path(recipe.data.root, source.image_folder)
         key: tuple[str, ...] = (str(file), str(folder))
@@ -126,7 +126,7 @@ def _refusal(recipe: Recipe, stage: StageName, sample: list[_Picture], bad: dict
     )
     if not missing:
         return UsageError(message, hint=f"{_verify(recipe, stage)} names them all")
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     names = [one.name for one in missing if one.root == first.root]
     fits = fitting_folder(first.root, names)
     if fits is None:
@@ -148,7 +148,7 @@ def _refusal(recipe: Recipe, stage: StageName, sample: list[_Picture], bad: dict
 
 def _verify(recipe: Recipe, stage: StageName) -> str:
     """Return the command that names all pictures that do not open."""
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if isinstance(source, LlavaJsonData):
         root = recipe.data.root
         named = [str(data_path(root, source.path)), "--image-folder", str(data_path(root, source.image_folder))]
@@ -197,7 +197,7 @@ def _of_mix(folder: Path) -> list[_Picture]:
             continue
         number = int(mix.index.source[position])
         root = mix.image_roots[number]
-        row = CheckedRow(position, mix.key(position), json.loads(mix.read(position)), str(root))
+        row = CheckedRow(position, mix.key(position), mix.row(position), str(root))
         for name, place in row.images():
             found[place.name] = _Picture(root, name, sources[number], place)
     return list(found.values())

@@ -21,7 +21,7 @@ def missing_places(recipe: Recipe) -> list[str]:
         if not own_path(file).is_file():
             found.append(f"data.catalogs: there is no file {_shown(own_path(file))}")
     for stage in STAGES:
-        if getattr(recipe, stage).enabled:
+        if recipe.stage(stage).enabled:
             found += _of_stage(recipe, stage)
     if (hosts := recipe.launch.hostfile) is not None and not own_path(hosts).is_file():
         found.append(f"launch.hostfile: there is no file {_shown(own_path(hosts))}")
@@ -29,7 +29,7 @@ def missing_places(recipe: Recipe) -> list[str]:
 
 
 def _of_stage(recipe: Recipe, stage: StageName) -> Iterator[str]:
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if isinstance(source, LlavaJsonData):
         file = data_path(recipe.data.root, source.path)
         folder = data_path(recipe.data.root, source.image_folder)

@@ -16,7 +16,7 @@ from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.paths import data_path
-from croc_cli.recipe.schema import STALL_SECONDS, DataSource, MixData, Recipe, ScenesData, StageRecipe
+from croc_cli.recipe.schema import STALL_SECONDS, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import mix_rows
@@ -104,7 +104,7 @@ def plan_stage(
     Raises:
         RecipeError: Batch and ranks, or offload and ZeRO stage, do not fit together.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     arguments = worker_arguments(stage_dir, stage, start)
     if through_launcher:
         command = launcher_command(recipe, layout, stage_dir, worker, arguments, master_port=master_port)
@@ -243,7 +243,7 @@ def count_steps(section: StageRecipe, num_samples: int | None) -> int | None:
 
 def count_samples(recipe: Recipe, stage: StageName) -> int | None:
     """Return the samples of an epoch, or None where the data is not here; a file is counted, not parsed."""
-    source: DataSource | None = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if source is None:
         return None
     if isinstance(source, MixData):

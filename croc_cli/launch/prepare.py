@@ -18,7 +18,7 @@ from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, worker_
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.load import dump_recipe
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, read_json
 
 PREPARE = "prepare"
@@ -27,10 +27,11 @@ METADATA_FILE = "croc.json"
 
 def assembled_of(recipe: Recipe, stage: StageName) -> dict[str, Any]:
     """Return what decides the model that a stage assembles, as plain JSON values: parts, seed, precision, pictures."""
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     facts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
     if recipe.model.projector_initialisation == "captions":
-        facts["pictures"] = getattr(recipe.data, stage).model_dump(mode="json")
+        source = recipe.data.source(stage)
+        facts["pictures"] = None if source is None else source.model_dump(mode="json")
     return dict(json.loads(json.dumps(facts)))
 
 

@@ -55,7 +55,7 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
         )
     counts = parameter_counts(recipe, stage)
     total = sum(counts.values())
-    needed = state_bytes(getattr(recipe, stage), counts)
+    needed = state_bytes(recipe.stage(stage), counts)
     model = f"a model of {total / 1e9:.1f}B parameters" if total >= 1e8 else f"a model of {total / 1e6:.1f}M parameters"
     hint = nearest_recipe_hint(stage, machine, total=total, command=command, but=recipe.name)
     if launch.device == "cuda" or (launch.device == "auto" and total > CPU_PARAMETERS):
@@ -80,7 +80,7 @@ def features_note(recipe: Recipe, stage: StageName) -> str | None:
     tower, samples = model_facts(recipe.model).tower, count_samples(recipe, stage)
     if recipe.data.cache_features is None or tower is None or samples is None:
         return None
-    size = 2 if getattr(recipe, stage).precision == "bf16" else 4
+    size = 2 if recipe.stage(stage).precision == "bf16" else 4
     picture = tower.num_visual_tokens * tower.hidden_size * size
     return (
         f"features of up to {samples:,} pictures, {picture / 2**10:,.0f} KiB each, are kept in "
@@ -100,9 +100,9 @@ def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, comma
             continue
         counts = parameter_counts(recipe, stage)
         size = sum(counts.values())
-        enabled = getattr(recipe, stage).enabled
+        enabled = recipe.stage(stage).enabled
         runs_here = recipe.launch.device != "cuda" and fits_cpu(counts)
-        enough = not machine.memory_bytes or state_bytes(getattr(recipe, stage), counts) <= machine.memory_bytes
+        enough = not machine.memory_bytes or state_bytes(recipe.stage(stage), counts) <= machine.memory_bytes
         if size and enabled and runs_here and enough and (not total or size < total):
             fitting.append((size, name))
     plan = "--dry-run prints the plan all the same"
@@ -117,7 +117,7 @@ def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, comma
 
 def check_data(recipe: Recipe, stage: StageName) -> None:
     """Raise UsageError where a stage's data is not there."""
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     if source is None:
         raise UsageError(
             f"recipe {recipe.name} has no data.{stage}", hint=f"--set data.{stage}.kind=… or a recipe with it"

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from croc_cli.errors import UsageError
-from croc_cli.names import STAGES, StageName
+from croc_cli.launch.data_record import data_changes
+from croc_cli.launch.plan import count_samples, count_steps
+from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import read_yaml
-from croc_cli.run_dir import RunDir, StageDir, read_json
+from croc_cli.run_dir import RunDir, StageDir, read_json, step_of
 
 State = Literal["new", "unfinished", "finished"]
 
@@ -30,6 +32,8 @@ BESIDE_THE_POINT = frozenset(
 )
 """Keys of a stage that change how it runs, not what it comes to."""
 CHECKPOINT_METADATA = "croc.json"
+RESUME_FOLDER = "resume"
+_FRESH = "--fresh starts over (the old folder is renamed), --run-dir DIR keeps both"
 
 
 def stage_facts(recipe: Mapping[str, Any], stage: str) -> dict[str, Any]:
@@ -66,35 +70,73 @@ def differing_keys(recipe: Recipe, stage_dir: StageDir) -> list[str]:
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
-def stage_state(recipe: Recipe, stage_dir: StageDir, start: Path | None) -> State:
-    """Tell whether a stage is new, to be gone on with, or finished.
+def stage_state(recipe: Recipe, stage_dir: StageDir, start: Path | None, *, accept_changed_data: bool = False) -> State:
+    """Tell whether a stage is new, unfinished or finished.
+
+    A finished stage of which the recipe now wants more steps is unfinished again.
 
     Args:
         recipe: The recipe of this command.
         stage_dir: The stage's folder.
         start: The checkpoint that the stage would start from now.
+        accept_changed_data: Resume also where the data has changed since the stage started.
 
     Raises:
-        UsageError: The folder was made with other settings or from other weights.
+        UsageError: The folder was made with other settings, from other weights or on other data.
     """
     if not stage_dir.exists():
         return "new"
-    begun = stage_dir.finished() or stage_dir.latest_checkpoint() is not None
+    checkpoint = stage_dir.latest_checkpoint()
+    begun = stage_dir.finished() or checkpoint is not None
+    if not begun:
+        return "new"
     differing = differing_keys(recipe, stage_dir)
-    if differing and begun:
+    is_longer = stage_dir.finished() and _wants_more_steps(recipe, stage_dir, checkpoint, differing)
+    if differing and not is_longer:
         shown = ", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
-        raise UsageError(
-            f"{stage_dir.root} was made with other settings: {shown}",
-            hint="--fresh starts over (the old folder is renamed), --run-dir DIR keeps both",
-        )
-    if begun and started_elsewhere(stage_dir, start):
-        raise UsageError(
-            f"{stage_dir.root} started from other weights than {start} holds now",
-            hint="--fresh starts over (the old folder is renamed), --run-dir DIR keeps both",
-        )
-    if stage_dir.finished():
+        raise UsageError(f"{stage_dir.root} was made with other settings: {shown}", hint=_FRESH)
+    if started_elsewhere(stage_dir, start):
+        raise UsageError(f"{stage_dir.root} started from other weights than {start} holds now", hint=_FRESH)
+    if stage_dir.finished() and not is_longer:
         return "finished"
-    return "unfinished" if begun else "new"
+    if stage_dir.name in STAGES:
+        _check_data(recipe, stage_dir, checkpoint, accept=accept_changed_data)
+    return "unfinished"
+
+
+def _wants_more_steps(recipe: Recipe, stage_dir: StageDir, checkpoint: Path | None, differing: list[str]) -> bool:
+    """Tell whether the recipe differs from a finished stage's in nothing but more steps, and it can be resumed."""
+    stage = stage_dir.name
+    if not differing or stage not in STAGES or set(differing) - {f"{stage}.max_steps", f"{stage}.epochs"}:
+        return False
+    steps = _num_steps(recipe, stage_name(stage))
+    if checkpoint is None or not (checkpoint / RESUME_FOLDER).is_dir():
+        return False
+    return steps is not None and steps > (step_of(checkpoint) or 0)
+
+
+def _check_data(recipe: Recipe, stage_dir: StageDir, checkpoint: Path | None, *, accept: bool) -> None:
+    """Raise UsageError where the data under a stopped stage has changed, unless that is accepted."""
+    stage = stage_name(stage_dir.name)
+    changes = data_changes(recipe, stage, stage_dir)
+    if changes is None:
+        return
+    if not accept:
+        raise UsageError(
+            f"the data under {stage_dir.root} has changed: {changes}",
+            hint="--accept-changed-data trains the rest of the schedule on the data as it is now; "
+            "--fresh starts over (the old folder is renamed)",
+        )
+    steps, done = _num_steps(recipe, stage), step_of(checkpoint) or 0 if checkpoint else 0
+    if steps is not None and steps <= done:
+        raise UsageError(
+            f"nothing is left to train: {changes}, which is {steps} steps, and {stage_dir.root} has done {done}",
+            hint=f"--set {stage}.max_steps=N trains up to step N; {_FRESH}",
+        )
+
+
+def _num_steps(recipe: Recipe, stage: StageName) -> int | None:
+    return count_steps(recipe.stage(stage), count_samples(recipe, stage))
 
 
 def started_elsewhere(stage_dir: StageDir, start: Path | None) -> bool:
@@ -111,7 +153,7 @@ def started_elsewhere(stage_dir: StageDir, start: Path | None) -> bool:
 
 def predecessor(recipe: Recipe, stage: str) -> StageName | None:
     """Return the stage whose last checkpoint a stage starts from; None = the model assembled from tower and LLM."""
-    order = [name for name in STAGES if getattr(recipe, name).enabled]
+    order = [name for name in STAGES if recipe.stage(name).enabled]
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else STAGES
     earlier = [name for name in order if name in before]
     return earlier[-1] if earlier else None

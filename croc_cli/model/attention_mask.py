@@ -6,43 +6,12 @@ Letters: B samples, T tokens of a sequence, D hidden size.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
 from croc_cli.errors import RecipeError
 
 KERNELS = ("sdpa", "eager", "flex_attention")
-
-
-def mixed_attention(is_visual: Tensor, is_padding: Tensor) -> Tensor:
-    """Let every token see all visual tokens; keep text causal otherwise (arXiv:2410.14332v3, section 3.3).
-
-    This dense form says what is meant; models get theirs from `build_attention_mask`.
-
-    Args:
-        is_visual: [B, T] bool, True at visual tokens.
-        is_padding: [B, T] bool, True where the sequence is filled up.
-
-    Returns:
-        [B, 1, T, T] bool; row = query, column = key, True = may attend.
-    """
-    return (_causal(is_visual) | is_visual[:, None, None, :]) & ~is_padding[:, None, None, :]
-
-
-def prefix_attention(prefix_length: Tensor, is_padding: Tensor) -> Tensor:
-    """Let every token see all tokens before the first label; keep the rest causal, as the released code does.
-
-    Args:
-        prefix_length: [B] int64, tokens before the first label.
-        is_padding: [B, T] bool, True where the sequence is filled up.
-
-    Returns:
-        [B, 1, T, T] bool; row = query, column = key, True = may attend.
-    """
-    positions = torch.arange(is_padding.shape[1], device=is_padding.device)
-    in_prefix = positions < prefix_length[:, None]
-    return (_causal(is_padding) | in_prefix[:, None, None, :]) & ~is_padding[:, None, None, :]
 
 
 def build_attention_mask(
@@ -55,7 +24,8 @@ def build_attention_mask(
         inputs_embeds: [B, T, D], for sizes, dtype and device.
         attention_mask: [B, T] int64 or bool, 0 at padding.
         kind: `causal`: the padding mask itself is returned, so that the LLM makes exactly the mask it always makes;
-            `mixed` or `prefix`, see the functions above.
+            `mixed` lets every token see all visual tokens (arXiv:2410.14332v3, section 3.3), `prefix` all tokens before
+            the first label, as the released code does; text stays causal otherwise, and nothing sees padding.
         is_visual: [B, T] bool, True at visual tokens.
         prefix_length: [B] int64, tokens before the first label.
 
@@ -111,9 +81,3 @@ def _check_takes_mask(config: Any, kind: str, *, length: int) -> None:
             f"{config.model_type} has {', '.join(sorted(other))}",
             hint="set reconstruct.attention to causal, or choose another LLM",
         )
-
-
-def _causal(like: Tensor) -> Tensor:
-    """Return [1, 1, T, T] bool, True at and below the diagonal, for `like` of [B, T]."""
-    length = like.shape[1]
-    return torch.ones(length, length, dtype=torch.bool, device=like.device).tril()[None, None]

@@ -170,13 +170,16 @@ def stock_processor(
     )
 
 
-def load_llava(folder: Path | str, *, dtype: torch.dtype, attention: str) -> LlavaForConditionalGeneration:
+def load_llava(
+    folder: Path | str, *, dtype: torch.dtype, attention: str, device: str = "cpu"
+) -> LlavaForConditionalGeneration:
     """Open a stock LLaVA checkpoint for training.
 
     Args:
         folder: As `assemble` or a training stage wrote it.
         dtype: Of all weights.
         attention: Kernel of the LLM: `sdpa`, `eager` or `flex_attention`. The tower, which needs no mask, has `sdpa`.
+        device: Where weights are read to, one after another; the host never holds all of them for another device.
 
     Raises:
         ModelNotFound: No checkpoint is there.
@@ -192,9 +195,15 @@ def load_llava(folder: Path | str, *, dtype: torch.dtype, attention: str) -> Lla
             f"the checkpoint in {folder} is of type {kind!r}, expected 'llava'",
             hint="`LlavaForConditionalGeneration` must be able to open it",
         )
-    return LlavaForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, attn_implementation={"text_config": attention, "vision_config": "sdpa"}
+    llava = LlavaForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation={"text_config": attention, "vision_config": "sdpa"},
+        device_map=None if device == "cpu" else {"": device},
     )
+    # transformers' loader for ZeRO-3 also keeps renamings that no weight needed, and save_pretrained would undo them
+    llava._weight_conversions = [renaming for renaming in llava._weight_conversions or () if renaming.was_used()]
+    return llava
 
 
 def _check_same_logits(llava: Any, llm: Any, name: Path | str) -> None:

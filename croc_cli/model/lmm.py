@@ -19,7 +19,6 @@ class MultimodalOutput(NamedTuple):
     """What the objectives and the metrics need of one forward pass; a tuple, so that ZeRO-3 finds the tensors in it.
 
     Args:
-        hidden: [B, T, D], last hidden states of the LLM.
         logits: [K, V], only where a label needs them; one row where none does, so that the LM head always runs.
         labels: [K] int64, the token that each row of `logits` is to predict; -100 for the row that stands in for none.
         visual_hidden: [I, n, D], hidden states at visual positions, through the head where there is one.
@@ -32,7 +31,6 @@ class MultimodalOutput(NamedTuple):
             rank then has a gradient for the same parameters at every step, whatever its micro-batch holds.
     """
 
-    hidden: Tensor
     logits: Tensor
     labels: Tensor
     visual_hidden: Tensor
@@ -125,7 +123,6 @@ class MultimodalModel(nn.Module):
         if self.head is not None:
             visual_hidden = self.head(visual_hidden)
         return MultimodalOutput(
-            hidden=hidden,
             logits=logits,
             labels=logit_labels,
             visual_hidden=visual_hidden,

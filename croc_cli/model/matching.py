@@ -34,33 +34,24 @@ def pairwise_cost(tokens: Tensor, pool: Tensor) -> Tensor:
         return torch.cdist(tokens.float() - centre, pool - centre)
 
 
-def assign(cost: npt.NDArray[np.float32], *, method: str) -> npt.NDArray[np.int64]:
-    """Choose a pool token for each masked token (arXiv:2410.14332v3, section 3.2).
+def assign(cost: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Choose a pool token for each masked token at the least total cost (arXiv:2410.14332v3, section 3.2).
 
-    `hungarian` has the least total cost with each pool token used at most ceil(m / N) times: once in the usual case
-    of m ≤ N. The paper pads the masked tokens with ∅ to N; that adds rows of zero cost only, so this rectangular
-    problem is the same. `nearest` takes the cheapest pool token for each masked token on its own (Table 4c).
+    Each pool token is used at most ceil(m / N) times: once in the usual case of m ≤ N. The paper pads the masked tokens
+    with ∅ to N; that adds rows of zero cost only, so this rectangular problem is the same.
 
     Args:
         cost: [m, N] float32. Where it is not finite no assignment means anything, and pool tokens are taken in turn, so
             that a diverging run gets as far as its loss, where it is noticed.
-        method: `hungarian` or `nearest`.
 
     Returns:
         [m] int64, a pool token for each masked token.
-
-    Raises:
-        ValueError: `method` is neither.
     """
-    if method not in MATCHINGS:
-        raise ValueError(f"matching is {method!r}, expected one of {', '.join(MATCHINGS)}")
     num_masked, num_pool = cost.shape
     if num_pool == 1 or num_masked == 0:
         return np.zeros(num_masked, dtype=np.int64)
     if not np.isfinite(cost).all():
         return np.asarray(np.arange(num_masked) % num_pool, dtype=np.int64)
-    if method == "nearest":
-        return np.asarray(cost.argmin(axis=1), dtype=np.int64)
     uses = -(-num_masked // num_pool)
     _, columns = linear_sum_assignment(np.tile(cost, (1, uses)) if uses > 1 else cost)
     return np.asarray(columns % num_pool, dtype=np.int64)
@@ -74,16 +65,22 @@ def assign_images(costs: Sequence[Tensor], *, method: str) -> list[Tensor]:
 
     Args:
         costs: For each image [m, N] float32, on any device.
-        method: `hungarian` or `nearest`.
+        method: `hungarian`, see `assign`; or `nearest`, the cheapest pool token for each masked token on its own (Table
+            4c).
 
     Returns:
         For each image [m] int64, on the CPU.
+
+    Raises:
+        ValueError: `method` is neither.
     """
+    if method not in MATCHINGS:
+        raise ValueError(f"matching is {method!r}, expected one of {', '.join(MATCHINGS)}")
     if method == "nearest":
         return [cost.argmin(dim=1).cpu() for cost in costs]
     arrays = [cost.cpu().numpy() for cost in costs]
     workers = min(len(arrays), torch.get_num_threads())
     if workers <= 1:
-        return [torch.from_numpy(assign(array, method=method)) for array in arrays]
+        return [torch.from_numpy(assign(array)) for array in arrays]
     with ThreadPoolExecutor(max_workers=workers) as threads:
-        return [torch.from_numpy(found) for found in threads.map(lambda array: assign(array, method=method), arrays)]
+        return [torch.from_numpy(found) for found in threads.map(assign, arrays)]

@@ -57,7 +57,7 @@ class TokenPool(nn.Module):
             visual_tokens: [I, n, D].
             masked: [I, n] bool, True at positions to replace. Real images have the same number m of them.
             image_is_real: [I] bool; blanks take pool tokens in turn, without a search.
-            matching: `hungarian` or `nearest`, see `croc_cli.model.matching.assign`.
+            matching: `hungarian` or `nearest`, see `croc_cli.model.matching.assign_images`.
         """
         started = _now(visual_tokens.device)
         rows = [positions.nonzero().squeeze(1) for positions in masked.cpu()]

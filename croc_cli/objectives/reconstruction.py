@@ -1,6 +1,6 @@
 """The reconstruction objective: how far predicted visual tokens are from real ones.
 
-Letters: I images, n visual tokens of an image, D hidden size.
+Letters: I images, n visual tokens of an image, k targets kept of each image, D hidden size.
 """
 
 import math
@@ -10,36 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from croc_cli.objectives.baseline import TargetSample, sample_targets
+from croc_cli.objectives.settings import ObjectiveSettings
+
 
 class ReconstructionLoss(NamedTuple):
     """Sums over the images of a micro-batch; dividing by the images of a whole step gives the step's means.
 
     Args:
         total: Scalar float32, the weighted sum over images.
-        baseline: The same for a constant prediction, the mean target of the positions that count in this micro-batch;
-            without gradient. The fewer images a micro-batch has, the closer this constant lies to its targets, so a
-            small micro-batch makes the comparison harder, never easier.
-        num_images: Scalar float32, the weights of the images that have a position that counts.
+        targets: What the loss of predicting the mean target is computed from, once the step's mean is known.
     """
 
     total: Tensor
-    baseline: Tensor
-    num_images: Tensor
+    targets: TargetSample
 
 
 def reconstruction_loss_sum(
     predicted: Tensor,
-    targets: Tensor,
+    visual_tokens: Tensor,
     masked: Tensor,
     weight: Tensor,
-    *,
-    target: str = "layer_norm",
-    loss: str = "l2",
-    beta: float = 0.01,
-    per_dimension: bool = True,
-    reduction: str = "mean",
-    scope: str = "masked",
-    stop_gradient: bool = True,
+    settings: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008  (frozen)
 ) -> ReconstructionLoss:
     """Return the reconstruction loss (arXiv:2410.14332v3, Eq. 3), summed over images.
 
@@ -49,36 +41,27 @@ def reconstruction_loss_sum(
 
     Args:
         predicted: [I, n, D], hidden states at visual positions, through the head where there is one.
-        targets: [I, n, D], visual tokens as they would have entered the LLM.
+        visual_tokens: [I, n, D], visual tokens as they would have entered the LLM.
         masked: [I, n] bool, True at replaced positions.
         weight: [I], 1 for images that count, 0 for blanks.
-        target: `raw`, `layer_norm` (no affine) or `l2` (unit length).
-        loss: `l2`, the norm of the difference, or `smooth_l1`.
-        beta: Where smooth L1 turns from square to linear.
-        per_dimension: `l2` is divided by √D; `smooth_l1` is a mean over D, else a sum.
-        reduction: `mean` or `sum` over an image's positions.
-        scope: `masked` positions, or `all`.
-        stop_gradient: Keep gradients out of the targets.
+        settings: How it is measured.
 
     Raises:
-        ValueError: A setting is none of the above.
+        ValueError: A setting has a value that it does not know.
     """
-    wanted = normalise_targets(targets.float(), target)
-    if stop_gradient:
+    wanted = normalise_targets(visual_tokens.float(), settings.target)
+    if settings.stop_gradient:
         wanted = wanted.detach()
-    counts = _in_scope(masked, scope).float() * weight.float()[:, None]  # [I, n]
-    fixed = wanted.detach()
-    mean_target = (fixed * counts[..., None]).sum(dim=(0, 1)) / counts.sum().clamp(min=1)  # [D]
-
-    def summed(guess: Tensor, truth: Tensor) -> Tensor:
-        distances = position_distances(guess, truth, loss=loss, beta=beta, per_dimension=per_dimension)  # [I, n]
-        return _reduce(distances * counts, counts, reduction)
-
-    return ReconstructionLoss(
-        total=summed(predicted.float(), wanted),
-        baseline=summed(mean_target.expand_as(fixed), fixed),
-        num_images=((counts > 0).any(dim=1) * weight.float()).sum(),
-    )
+    counts = _in_scope(masked, settings.scope).float() * weight.float()[:, None]  # [I, n]
+    distances = position_distances(predicted.float(), wanted, settings) * counts
+    positions = (counts > 0).sum(dim=1).clamp(min=1)
+    if settings.reduction == "sum":
+        total, share = distances.sum(), torch.ones_like(positions, dtype=torch.float32)
+    elif settings.reduction == "mean":
+        total, share = (distances.sum(dim=1) / positions).sum(), 1 / positions
+    else:
+        raise ValueError(f"reduction is {settings.reduction!r}, expected mean or sum")
+    return ReconstructionLoss(total, sample_targets(visual_tokens, wanted.detach(), counts, share))
 
 
 def normalise_targets(tokens: Tensor, target: str) -> Tensor:
@@ -92,30 +75,26 @@ def normalise_targets(tokens: Tensor, target: str) -> Tensor:
     raise ValueError(f"target is {target!r}, expected raw, layer_norm or l2")
 
 
+def mean_target_loss(mean: Tensor, sample: TargetSample, settings: ObjectiveSettings) -> Tensor:
+    """Return the scalar sum over images of the loss that predicting `mean`, [D], everywhere would have given."""
+    truth = normalise_targets(sample.kept.float(), settings.target)
+    return (position_distances(mean.expand_as(truth), truth, settings) * sample.weight).sum()
+
+
+def position_distances(guess: Tensor, truth: Tensor, settings: ObjectiveSettings) -> Tensor:
+    """Return [I, n], the loss of each position."""
+    if settings.loss == "l2":
+        norms: Tensor = torch.linalg.vector_norm(guess - truth, dim=-1)
+        return norms / math.sqrt(truth.shape[-1]) if settings.per_dimension else norms
+    if settings.loss == "smooth_l1":
+        elements = F.smooth_l1_loss(guess, truth, beta=settings.smooth_l1_beta, reduction="none")
+        return elements.mean(dim=-1) if settings.per_dimension else elements.sum(dim=-1)
+    raise ValueError(f"loss is {settings.loss!r}, expected l2 or smooth_l1")
+
+
 def _in_scope(masked: Tensor, scope: str) -> Tensor:
     if scope == "masked":
         return masked.bool()
     if scope == "all":
         return masked.new_ones(masked.shape).bool()
     raise ValueError(f"scope is {scope!r}, expected masked or all")
-
-
-def position_distances(guess: Tensor, truth: Tensor, *, loss: str, beta: float, per_dimension: bool) -> Tensor:
-    """Return [I, n], the loss of each position."""
-    if loss == "l2":
-        norms: Tensor = torch.linalg.vector_norm(guess - truth, dim=-1)
-        return norms / math.sqrt(truth.shape[-1]) if per_dimension else norms
-    if loss == "smooth_l1":
-        elements = F.smooth_l1_loss(guess, truth, beta=beta, reduction="none")
-        return elements.mean(dim=-1) if per_dimension else elements.sum(dim=-1)
-    raise ValueError(f"loss is {loss!r}, expected l2 or smooth_l1")
-
-
-def _reduce(distances: Tensor, counts: Tensor, reduction: str) -> Tensor:
-    """Return the scalar sum over images of their mean or sum over positions."""
-    if reduction == "sum":
-        return distances.sum()
-    if reduction == "mean":
-        positions = (counts > 0).sum(dim=1).clamp(min=1)
-        return (distances.sum(dim=1) / positions).sum()
-    raise ValueError(f"reduction is {reduction!r}, expected mean or sum")

@@ -167,7 +167,7 @@ def stage_changes(like: str, num_ranks: int | None, *, captions_only: bool) -> d
     recipe = load_recipe(like, environ={}).recipe
     found: dict[str, dict[str, Any]] = {}
     for stage in STAGES:
-        section = getattr(recipe, stage)
+        section = recipe.stage(stage)
         batch, ranks = section.batch, num_ranks or 1
         fits = [size for size in range(batch.micro_size, 0, -1) if batch.global_size % (size * ranks) == 0]
         if fits and fits[0] != batch.micro_size:

@@ -41,7 +41,7 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
     if files is None:
         say(stays)
         return
-    template = getattr(recipe, stage).template
+    template = recipe.stage(stage).template
     counting = Counting(_llm(recipe), recipe.model.llm_revision, template)
     about = {"llm": recipe.model.llm, "template": template, "files": files}
     mix = MixFolder(folder)
@@ -114,4 +114,4 @@ def _files_key(recipe: "Recipe", stage: str) -> str | None:
     from croc_cli.sources.mix.lengths import files_key
 
     folder = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
-    return None if folder is None else files_key(folder, getattr(recipe, stage).template)
+    return None if folder is None else files_key(folder, recipe.stage(stage).template)

@@ -23,7 +23,7 @@ from croc_cli.launch.stage_state import fingerprint
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.place import claim_run, remove_made
 from croc_cli.recipe.load import dump_recipe
-from croc_cli.recipe.schema import Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 
 FOLDER = "preflight"
@@ -78,7 +78,7 @@ def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Rec
 
     Of the two after the save, the first one's loss shows the weights that were saved, the second one's the optimizer.
     """
-    section: StageRecipe = getattr(recipe, stage)
+    section = recipe.stage(stage)
     batch = section.batch.model_copy(update={"global_size": section.batch.micro_size * num_ranks})
     optimizer = section.optimizer.model_copy(update={"warmup_ratio": 0.0})
     changes: dict[str, Any] = {"batch": batch, "max_steps": NUM_STEPS, "save_every": 1, "optimizer": optimizer}
@@ -154,7 +154,7 @@ def run_preflight(
 
 def check_disk(recipe: Recipe, stage: StageName, folder: Path, *, checkpoint_bytes: int) -> None:
     """Raise RunError where the disk is too small for the checkpoints that a stage keeps, and the one being written."""
-    count = getattr(recipe, stage).keep_checkpoints + 1
+    count = recipe.stage(stage).keep_checkpoints + 1
     needed, free = count * checkpoint_bytes, free_disk(folder)
     if free is not None and free + checkpoint_bytes < needed:  # the rehearsal's own will be gone
         raise RunError(
@@ -205,7 +205,7 @@ def _identity(recipe: Recipe, plan: LaunchPlan) -> dict[str, Any]:
     """Return what a rehearsal holds for: settings, start, machine and layout."""
     return {
         "fingerprint": fingerprint(recipe, plan.stage),
-        "keep_checkpoints": getattr(recipe, plan.stage).keep_checkpoints,
+        "keep_checkpoints": recipe.stage(plan.stage).keep_checkpoints,
         "start": str(plan.start) if plan.start else None,
         "host": socket.gethostname(),
         "ranks": plan.layout.describe(),

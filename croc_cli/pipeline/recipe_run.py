@@ -16,6 +16,7 @@ from croc_cli.launch.stage_state import find_start, predecessor, stage_state
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.pipeline.stage import (
     StageRequest,
+    known_state,
     launch_stage,
     make_plan,
     prepare_stage,
@@ -38,7 +39,7 @@ def steps_of(recipe: Recipe, *, until: str | None) -> list[str]:
     Raises:
         UsageError: `until` is no stage, or one that the recipe leaves out.
     """
-    steps: list[str] = [stage for stage in STAGES if getattr(recipe, stage).enabled]
+    steps: list[str] = [stage for stage in STAGES if recipe.stage(stage).enabled]
     if recipe.eval.benchmarks:
         steps.append("eval")
     if until is None:
@@ -99,7 +100,7 @@ def check_pipeline(
         stage: StageName = stage_name(step)
         check_machine(recipe, stage, machine, command="run")
         make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument, planning=True)
-        state = "new" if request.fresh else stage_state(recipe, run_dir.stage(stage), None)
+        state = "new" if request.fresh else known_state(recipe, run_dir.stage(stage), None, request)
         if state == "finished":
             first = False
             continue

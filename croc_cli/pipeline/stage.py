@@ -22,7 +22,7 @@ from croc_cli.launch.plan import WORKER, LaunchPlan, describe_plan, plan_stage
 from croc_cli.launch.prepare import is_assembled, prepare
 from croc_cli.launch.requirements import check_data, check_machine, features_note, fits_cpu
 from croc_cli.launch.run_lock import RunLock
-from croc_cli.launch.stage_state import find_start, fingerprint, move_aside, stage_state
+from croc_cli.launch.stage_state import State, find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
@@ -39,6 +39,7 @@ class StageRequest:
         run_dir: Run folder instead of the one named by the recipe.
         dry_run: Print the plan and touch nothing.
         fresh: Rename an old stage folder and start over.
+        accept_changed_data: Resume also where the data has changed since the stage started.
         worker: Python module that is one rank.
         through_launcher: Start ranks with DeepSpeed's launcher.
         preflight_only: Rehearse the stage and end.
@@ -49,6 +50,7 @@ class StageRequest:
     run_dir: Path | None = None
     dry_run: bool = False
     fresh: bool = False
+    accept_changed_data: bool = False
     worker: str = WORKER
     through_launcher: bool = True
     preflight_only: bool = False
@@ -94,6 +96,7 @@ def stage_command(
             preflight(recipe, plan, request, lock=lock)
         return
     if is_joined():
+        forget_data(plan, request)
         join_launch(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, stage), fresh=request.fresh)
     launch_stage(recipe, plan, fresh=request.fresh, request=request)
     say_next(next_command(recipe, stage, request, recipe_argument=recipe_argument))
@@ -101,7 +104,7 @@ def stage_command(
 
 def next_command(recipe: Recipe, stage: StageName, request: StageRequest, *, recipe_argument: str) -> str:
     """Return the command that follows a finished stage: the next stage as this one was started, or a question."""
-    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if getattr(recipe, name).enabled]
+    later = [name for name in STAGES[STAGES.index(stage) + 1 :] if recipe.stage(name).enabled]
     run_dir = run_folder(recipe, request.run_dir)
     if not later:
         return shlex.join(["croc", "chat", "--model", str(run_dir.stage(stage).latest_checkpoint())])
@@ -165,10 +168,17 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: Stag
         prepare(recipe, plan, lock=lock)
         if request is not None and is_due(recipe, plan):
             preflight(recipe, plan, request, lock=lock)
+        forget_data(plan, request)
         say(f"{plan.stage}: {plan.layout.describe()}, in {plan.stage_dir.root}")
         seconds = run_job(plan, recipe_yaml=dump_recipe(recipe), fingerprint=fingerprint(recipe, plan.stage), lock=lock)
         say(format_stage_end(plan.stage_dir, seconds=seconds))
         return seconds
+
+
+def forget_data(plan: LaunchPlan, request: StageRequest | None) -> None:
+    """Take out what a stage's data was, where it may be another now; the worker writes what it is."""
+    if request is not None and request.accept_changed_data:
+        plan.stage_dir.data_file.unlink(missing_ok=True)
 
 
 def prepare_stage(
@@ -182,7 +192,7 @@ def prepare_stage(
     check_enabled(recipe, stage)
     check_machine(recipe, stage, machine, command=stage)
     plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument)
-    if not request.fresh and stage_state(recipe, plan.stage_dir, plan.start) == "finished":
+    if not request.fresh and known_state(recipe, plan.stage_dir, plan.start, request) == "finished":
         return None
     run_dir = run_folder(recipe, request.run_dir)
     if plan.start is None and not (run_dir.init / "config.json").is_file():
@@ -192,6 +202,15 @@ def prepare_stage(
         if note:
             say(f"note: {note}")
     return plan
+
+
+def known_state(recipe: Recipe, stage_dir: StageDir, start: Path | None, request: StageRequest) -> State:
+    """Return a stage's state, with what the flags accept.
+
+    Raises:
+        UsageError: What is in the folder does not fit the recipe.
+    """
+    return stage_state(recipe, stage_dir, start, accept_changed_data=request.accept_changed_data)
 
 
 def make_plan(
@@ -255,7 +274,7 @@ def print_plan(
 
     def check_start() -> None:
         start = find_start(recipe, run_dir, stage, given=request.start, recipe_argument=recipe_argument)
-        if not request.fresh and stage_state(recipe, plan.stage_dir, start) == "finished":
+        if not request.fresh and known_state(recipe, plan.stage_dir, start, request) == "finished":
             say(f"{stage} is finished already in {plan.stage_dir.root} (--fresh starts over)")
 
     checks: list[Callable[[], None]] = [
@@ -290,7 +309,7 @@ def _check_data_and_pictures(recipe: Recipe, stage: StageName) -> None:
 
 def check_enabled(recipe: Recipe, stage: StageName) -> None:
     """Raise UsageError where the recipe leaves a stage out."""
-    if not getattr(recipe, stage).enabled:
+    if not recipe.stage(stage).enabled:
         raise UsageError(
             f"recipe {recipe.name} leaves {stage} out",
             hint=f"--set {stage}.enabled=true puts it in, if it has data for it",

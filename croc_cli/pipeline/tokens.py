@@ -25,7 +25,7 @@ def stage_encoder(recipe: "Recipe", stage: str, *, max_length: int | None = None
     from croc_cli.data.local_encoder import local_encoder
     from croc_cli.recipe.facts import builtin_folder, model_facts
 
-    section = getattr(recipe, stage)
+    section = recipe.stage(stage)
     folder = builtin_folder(recipe.model.llm, "llm") or own_path(recipe.model.llm)
     return local_encoder(
         folder if folder.exists() else recipe.model.llm,
@@ -45,7 +45,7 @@ def row_tokens(recipe: "Recipe", stage: str) -> "RowTokens | None":
     if encoder is None:
         say(f"note: the tokenizer of {recipe.model.llm} is not on this machine, so lengths in tokens are not checked")
         return None
-    max_length = getattr(recipe, stage).max_length
+    max_length = recipe.stage(stage).max_length
 
     def tokens(row: Any) -> tuple[int, int]:
         try:

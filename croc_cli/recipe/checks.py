@@ -5,16 +5,11 @@ from math import isqrt
 
 from croc_cli.errors import RecipeError
 from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.deepspeed_block import block_issues
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.issues import Issue, KeyPath, dotted
-from croc_cli.recipe.schema import Recipe, ScenesData, StageRecipe
-
-TRAINED_GROUPS: dict[StageName, tuple[str, ...]] = {
-    "align": ("projector",),
-    "reconstruct": ("projector", "llm", "token_pool", "head"),
-    "finetune": ("projector", "llm"),
-}
-"""Parameter groups that a stage may train (paper, section 3.4); the worker's stage table says the same."""
+from croc_cli.recipe.schema import Recipe, ScenesData
+from croc_cli.recipe.stages import STAGE_TABLE
 
 
 def cross_check(recipe: Recipe) -> list[Issue]:
@@ -46,11 +41,6 @@ def known_ranks(recipe: Recipe) -> int | None:
     return launch.num_ranks * (launch.slurm.num_nodes if launch.slurm is not None else 1)
 
 
-def num_masked(recipe: Recipe, num_visual_tokens: int) -> int:
-    """Return m = round(γ·n), the masked tokens of an image."""
-    return round(recipe.reconstruct.mask.ratio * num_visual_tokens)
-
-
 def notes(recipe: Recipe) -> tuple[str, ...]:
     """Return what is allowed in a recipe, yet perhaps not meant; one line each."""
     found: list[str] = []
@@ -59,7 +49,7 @@ def notes(recipe: Recipe) -> tuple[str, ...]:
     if not stage.enabled:
         return ()
     if facts.num_visual_tokens is not None and stage.matching == "hungarian":
-        masked = num_masked(recipe, facts.num_visual_tokens)
+        masked = stage.mask.num_masked(facts.num_visual_tokens)
         if stage.pool.size < masked:
             uses = -(-masked // stage.pool.size)
             found.append(
@@ -86,7 +76,7 @@ def _batches(recipe: Recipe) -> Iterator[Issue]:
 
 
 def _batch_issue(recipe: Recipe, stage: StageName, num_ranks: int | None) -> Issue | None:
-    batch = _stage(recipe, stage).batch
+    batch = recipe.stage(stage).batch
     per_pass = batch.micro_size * (num_ranks or 1)
     rest = batch.global_size % per_pass
     if not rest:
@@ -127,7 +117,7 @@ def _lengths_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
     positions = facts.llm.max_positions if facts.llm is not None else None
     visual = facts.num_visual_tokens
     for stage in _enabled(recipe):
-        length = _stage(recipe, stage).max_length
+        length = recipe.stage(stage).max_length
         path = (stage, "max_length")
         if positions is not None and length > positions:
             message = f"{length} is more than the {positions} positions of {recipe.model.llm}; at most {positions} fits"
@@ -147,12 +137,12 @@ def _data_fits(recipe: Recipe) -> Iterator[Issue]:
             related=(("reconstruct", "enabled"),),
         )
     for stage in _enabled(recipe):
-        if recipe.data.cache_features is not None and isinstance(getattr(recipe.data, stage), ScenesData):
+        if recipe.data.cache_features is not None and isinstance(recipe.data.source(stage), ScenesData):
             message = f"data.{stage} draws its pictures on the fly, so there is nothing to keep; leave it out"
             yield Issue(("data", "cache_features"), message, related=(("data", stage, "kind"),))
     for stage in _enabled(recipe):
-        source = getattr(recipe.data, stage)
-        if _stage(recipe, stage).template != "plain" or not isinstance(source, ScenesData):
+        source = recipe.data.source(stage)
+        if recipe.stage(stage).template != "plain" or not isinstance(source, ScenesData):
             continue
         if source.task == "questions":
             message = f"plain takes an image and its caption, but data.{stage}.task is questions; use vicuna_v1"
@@ -169,8 +159,8 @@ def _stages_enabled(recipe: Recipe) -> Iterator[Issue]:
 
 def _rates_fit(recipe: Recipe) -> Iterator[Issue]:
     for stage in _enabled(recipe):
-        trained = TRAINED_GROUPS[stage]
-        rates: dict[str, float] = _stage(recipe, stage).learning_rate.model_dump()
+        trained = STAGE_TABLE[stage].trains
+        rates: dict[str, float] = recipe.stage(stage).learning_rate.model_dump()
         for group in (group for group, rate in rates.items() if rate and group not in trained):
             yield Issue((stage, "learning_rate", group), f"the {stage} stage trains {_and(trained)} only; leave it out")
         if not any(rates[group] for group in trained):
@@ -183,7 +173,7 @@ def _rates_fit(recipe: Recipe) -> Iterator[Issue]:
 
 def _optimizer_fits(recipe: Recipe) -> Iterator[Issue]:
     for stage in _enabled(recipe):
-        section = _stage(recipe, stage)
+        section = recipe.stage(stage)
         if max(section.optimizer.betas) >= 1:
             message = f"both must be below 1, not {list(section.optimizer.betas)}"
             yield Issue((stage, "optimizer", "betas"), message)
@@ -192,6 +182,18 @@ def _optimizer_fits(recipe: Recipe) -> Iterator[Issue]:
             takes = f"zero_stage {least}" if least == 3 else f"zero_stage {least} or more"
             message = f"{section.offload} needs {takes}, not {section.zero_stage}"
             yield Issue((stage, "offload"), message, related=((stage, "zero_stage"),))
+
+
+def _deepspeed_fits(recipe: Recipe) -> Iterator[Issue]:
+    for stage in _enabled(recipe):
+        section = recipe.stage(stage)
+        if section.precision == "bf16" and section.gradient_dtype == "fp32" and section.zero_stage == 0:
+            message = "fp32 needs ZeRO for a bf16 stage: zero_stage 1 or more, not 0"
+            yield Issue((stage, "gradient_dtype"), message, related=((stage, "zero_stage"),))
+        if section.precision == "fp32" and section.gradient_dtype == "bf16":
+            message = "bf16 is for bf16 stages; this one has precision fp32"
+            yield Issue((stage, "gradient_dtype"), message, related=((stage, "precision"),))
+        yield from block_issues(recipe, stage, section)
 
 
 def _objectives_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
@@ -204,7 +206,7 @@ def _objectives_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
     if not stage.objectives.reconstruction_weight and not stage.objectives.caption_weight:
         yield Issue(weight, f"both objectives have weight 0; set this or {dotted(caption)} above 0", related=(caption,))
     visual = facts.num_visual_tokens
-    masks_none = num_masked(recipe, visual) == 0 if visual is not None else stage.mask.ratio == 0
+    masks_none = stage.mask.num_masked(visual) == 0 if visual is not None else stage.mask.ratio == 0
     settings = stage.reconstruction
     if stage.objectives.reconstruction_weight and masks_none and settings.scope == "masked":
         message = f"{stage.mask.ratio:g} masks no token, so there is nothing to reconstruct"
@@ -230,6 +232,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _data_fits,
     _rates_fit,
     _optimizer_fits,
+    _deepspeed_fits,
     _launch_fits,
 )
 _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (
@@ -240,12 +243,7 @@ _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] 
 
 
 def _enabled(recipe: Recipe) -> list[StageName]:
-    return [stage for stage in STAGES if _stage(recipe, stage).enabled]
-
-
-def _stage(recipe: Recipe, stage: StageName) -> StageRecipe:
-    section: StageRecipe = getattr(recipe, stage)
-    return section
+    return [stage for stage in STAGES if recipe.stage(stage).enabled]
 
 
 def _fitting_micro_size(global_size: int, micro_size: int, num_ranks: int) -> int | None:

@@ -74,6 +74,8 @@ def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Literal:
         listed = ", ".join(str(choice) for choice in arguments)
         return f"one of {listed}" if len(arguments) > 1 else listed
+    if annotation == dict[str, Any]:
+        return "a mapping of keys"
     if origin is dict:
         return f"a mapping of names, each {expected(arguments[1])}"
     if origin is tuple:
@@ -108,6 +110,8 @@ def _issue(path: KeyPath, section: type[Section] | None, field: FieldInfo | None
         tag = value.get("kind") if isinstance(value, dict) else None
         wrong = "is missing" if tag is None else f"must be one of {kinds}, not {shown(tag)}"
         return Issue((*path, "kind"), wrong if tag is not None else f"{wrong}: one of {kinds}")
+    if kind == "value_error":
+        return Issue(path, f"{details['ctx']['error']}, not {shown(value)}")
     if field is None:
         return Issue(path, details["msg"])
     if kind == "missing" and isinstance(details["loc"][-1], str):

@@ -28,9 +28,9 @@ def parameter_counts(recipe: Recipe, stage: StageName) -> dict[str, int]:
             counts["projector"] = projector_parameters(facts.tower.hidden_size, hidden)
     if facts.llm is not None and (llm := llm_parameters(facts.llm)) is not None:
         counts["llm"] = llm
-    if stage == "reconstruct" and hidden is not None:
-        counts["token_pool"] = recipe.reconstruct.pool.size * hidden
-        head = recipe.reconstruct.reconstruction.head
+    if (section := recipe.pool_stage(stage)) is not None and hidden is not None:
+        counts["token_pool"] = section.pool.size * hidden
+        head = section.reconstruction.head
         if head == "linear":
             counts["head"] = _linear(hidden, hidden)
         elif head == "bert" and facts.num_visual_tokens is not None:

@@ -5,10 +5,21 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_serializer,
+    field_validator,
+)
 
+from croc_cli.names import StageName
 from croc_cli.pictures import ImageReading
-from croc_cli.recipe.text import check_path, check_pattern, check_text
+from croc_cli.recipe.stages import STAGE_TABLE
+from croc_cli.recipe.text import check_path, check_pattern, check_text, number_or_share
 
 MOST = 10**9
 """No count of steps, samples, tokens or pixels comes near; far above it, arithmetic and memory give out."""
@@ -21,6 +32,7 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 PathText = Annotated[str, AfterValidator(check_path)]
 Pattern = Annotated[str, AfterValidator(check_pattern)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+BadImages = Annotated[int | str, BeforeValidator(number_or_share)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
 STALL_SECONDS = 1800.0
@@ -172,7 +184,13 @@ class DataRecipe(Section):
     cache_features: PathText | None = Field(
         None, description="Folder that keeps what the frozen tower makes of pictures; left out: computed at each step"
     )
-    max_bad_images: NonNegativeInt = Field(100, description="Images of a stage that may fail to open before it stops")
+    max_bad_images: BadImages = Field(
+        100, description="Images of a stage that may fail to open: a number, or a share of those seen such as 5%"
+    )
+
+    def source(self, stage: str) -> DataSource | None:
+        """Return what a stage is trained on; None where nothing is named."""
+        return getattr(self, stage)  # type: ignore[no-any-return]
 
 
 class BatchRecipe(Section):
@@ -219,6 +237,12 @@ class StageRecipe(Section):
     offload: Literal["none", "optimizer", "all"] = Field(
         "none", description="What DeepSpeed keeps in host memory: nothing, optimizer state, or parameters too"
     )
+    gradient_dtype: Literal["fp32", "bf16"] | None = Field(
+        None, description="Type in which gradients are added up; left out: fp32, but bf16 in bf16 without ZeRO"
+    )
+    deepspeed: dict[str, Any] = Field(
+        {}, description="Keys of DeepSpeed's config, laid over what croc makes; none that this recipe's own keys decide"
+    )
     gradient_checkpointing: bool = True
     seed: Seed = 0
     save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; left out: the last step only")
@@ -239,6 +263,10 @@ class MaskRecipe(Section):
     """Which visual tokens are replaced (paper, section 4.2)."""
 
     ratio: Share = Field(0.75, description="γ, share of an image's visual tokens replaced from the pool")
+
+    def num_masked(self, num_visual_tokens: int) -> int:
+        """Return m = round(γ · n), the masked ones of an image's n visual tokens."""
+        return round(self.ratio * num_visual_tokens)
 
 
 class ObjectivesRecipe(Section):
@@ -380,3 +408,11 @@ class Recipe(Section):
         """Return the recipe, which remembers how a command names it."""
         self._argument = argument
         return self
+
+    def stage(self, name: str) -> StageRecipe:
+        """Return the section of a stage."""
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+    def pool_stage(self, name: StageName) -> ReconstructStage | None:
+        """Return the section of a stage that has a token pool, by the stage table; None for the others."""
+        return self.reconstruct if STAGE_TABLE[name].has_pool else None

@@ -8,6 +8,7 @@ from croc_cli.recipe.find import find_recipe, recipe_names
 from croc_cli.recipe.issues import KeyPath, dotted
 from croc_cli.recipe.load import LoadedRecipe
 from croc_cli.recipe.yaml_file import read_yaml, write_yaml
+from croc_cli.words import shown
 
 _COMMENT_COLUMN = 52
 _INDENT = "  "
@@ -34,8 +35,8 @@ def render(loaded: LoadedRecipe, *, dim: Callable[[str], str] = str) -> str:
     """
     lines = []
     for text, origin in _lines(loaded.recipe.model_dump(mode="json"), loaded.origins, ()):
-        comment = f"  {dim(f'# {origin}')}" if origin else ""
-        lines.append(f"{text:<{_COMMENT_COLUMN if origin else 0}}{comment}")
+        comment = f"  {dim(f'# {shown(origin)}')}" if origin else ""
+        lines.append(f"{shown(text):<{_COMMENT_COLUMN if origin else 0}}{comment}")
     return "\n".join(lines) + "\n"
 
 

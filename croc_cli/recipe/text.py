@@ -32,3 +32,20 @@ def check_pattern(text: str) -> str:
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"must be a regular expression: {error}") from error
     return text
+
+
+def number_or_share(value: object) -> object:
+    """Return a number of images, or a share of them such as `5%`; anything else is refused.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
+    if isinstance(value, str):
+        is_right = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?%", value) is not None and float(value[:-1]) <= 100
+    else:
+        is_right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9
+    if not is_right:
+        raise ValueError("must be a number of images such as 100, or a share of them such as 5%")
+    return value

@@ -1,5 +1,6 @@
 """Reads a value given as text for a nested key, by pydantic-settings' environment source."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,20 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
     Raises:
         UnreadableText: The key takes a list or a mapping, and the text is no JSON.
     """
+    if path[1:2] == ("deepspeed",) and len(path) > 2:  # keys that are not the recipe's own have no type to go by
+        value: Any = _plain(text)
+        for key in reversed(path):
+            value = {key: value}
+        return dict(value)
     try:
         return _OneVariable("__".join(path), text)()
     except (SettingsError, RecursionError) as error:
         shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
         raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

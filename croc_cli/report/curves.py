@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from croc_cli.names import STAGES
+from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.report.charts import Bars, Line, bar_chart, line_chart
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.run_data import RunData
@@ -37,7 +38,7 @@ def loss_figures(runs: Sequence[RunData]) -> list[Figure]:
     several = len(runs) > 1
     for stage in STAGES:
         lines = _lines(runs, stage, "caption_loss", smooth=True)
-        what = "answers" if stage == "finetune" else "captions"
+        what = STAGE_TABLE[stage].text
         figures.append(
             line_chart(
                 f"{stage}-caption-loss", f"{stage}: loss of the {what}", lines, unit="nats a token", named=several

@@ -102,8 +102,8 @@ def _use(repository: str, about: Mapping[str, Any]) -> str:
 def _data(recipe: Recipe) -> str:
     rows = [["stage", "data", "samples", "licence"]]
     for stage in STAGES:
-        source = getattr(recipe.data, stage)
-        if source is None or not getattr(recipe, stage).enabled:
+        source = recipe.data.source(stage)
+        if source is None or not recipe.stage(stage).enabled:
             continue
         if isinstance(source, ScenesData):
             rows.append(

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from croc_cli.words import table_cell
+
 ROLES = {
     "ink": ("#1d2733", "#e6edf3"),
     "muted": ("#5b6876", "#9aa7b4"),
@@ -160,7 +162,7 @@ def variables(theme: int) -> str:
 def to_csv(rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as CSV."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows([table_cell(cell) for cell in row] for row in rows)
     return stream.getvalue()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import STAGES
+from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.report.metrics_reader import WINDOW, last_rows, mean_of
 from croc_cli.run_dir import RunDir, StageDir, read_json
 from croc_cli.words import counted
@@ -32,6 +33,7 @@ def stage_table(run: RunDir) -> str:
     """Return the table of stages, the evaluation last and the total under it."""
     rows: Table = [["stage", "steps", "time", "caption loss", "reconstruction", "health"]]
     total = 0.0
+    with_pool = [stage for stage, spec in STAGE_TABLE.items() if spec.has_pool]
     for name in (*STAGES, "eval"):
         stage = run.stage(name)
         if not stage.exists():
@@ -46,7 +48,7 @@ def stage_table(run: RunDir) -> str:
                 str(summary.get("steps", NONE)) if name != "eval" else "",
                 NONE if seconds is None else format_seconds(seconds),
                 _number(losses.get("caption_loss")) if name != "eval" else "",
-                _number(losses.get("reconstruction_loss")) if name == "reconstruct" else "",
+                _number(losses.get("reconstruction_loss")) if name in with_pool else "",
                 ("; ".join(health_lines(summary)) if stage.finished() else "not finished"),
             ]
         )

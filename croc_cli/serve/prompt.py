@@ -41,7 +41,7 @@ class PromptMaker:
         image_processor: Its picture preparation.
         max_positions: Longest sequence of the LLM, where it has a limit.
         max_pictures: Most pictures of a request.
-        allow_link_local: Fetch pictures from link-local addresses, too.
+        allow_private: Fetch pictures from addresses of your own network, too.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class PromptMaker:
         *,
         max_positions: int | None,
         max_pictures: int,
-        allow_link_local: bool = False,
+        allow_private: bool = False,
     ) -> None:
         self._build = build
         self._image_processor = image_processor
         self._max_positions = max_positions
         self._max_pictures = max_pictures
-        self._allow_link_local = allow_link_local
+        self._allow_private = allow_private
 
     def make(self, messages: list[Message]) -> Prompt:
         """Return the prompt of a conversation; opens and fetches its pictures.
@@ -88,7 +88,7 @@ class PromptMaker:
 
     def _pixels(self, url: str, number: int) -> Tensor:
         """Return the prepared pixels of one picture."""
-        data = picture_bytes(url, number, allow_link_local=self._allow_link_local)
+        data = picture_bytes(url, number, allow_private=self._allow_private)
         try:
             picture = open_image(BytesImage(f"picture {number + 1}", data))
         except BadImageError as error:
@@ -147,7 +147,7 @@ def _text_of(message: Message) -> str:
     return "".join(pieces)
 
 
-def picture_bytes(url: str, number: int, *, allow_link_local: bool = False) -> bytes:
+def picture_bytes(url: str, number: int, *, allow_private: bool = False) -> bytes:
     """Return the bytes of a picture given as a data URL or an http(s) URL.
 
     Raises:
@@ -156,7 +156,7 @@ def picture_bytes(url: str, number: int, *, allow_link_local: bool = False) -> b
     label = f"picture {number + 1}"
     if url[:5].lower() != "data:":
         try:
-            return fetch(url, allow_link_local=allow_link_local)
+            return fetch(url, allow_private=allow_private)
         except FetchError as error:
             raise ApiError(422, f"{label}: {error}", code="invalid_image_url") from error
     head, comma, payload = url[5:].partition(",")

@@ -71,7 +71,7 @@ def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -
         model.processor.image_processor,
         max_positions=getattr(model.llava.config.text_config, "max_position_embeddings", None),
         max_pictures=limits.pictures,
-        allow_link_local=settings.allow_link_local,
+        allow_private=settings.allow_private,
     )
     return ServedModel(label, Engine(model, max_batch=limits.batch, max_queue=limits.queue), prompts)
 

@@ -42,14 +42,14 @@ class ServeSettings:
         port: 0 takes a free one.
         key: What clients send as `Authorization: Bearer KEY`; None asks for none.
         limits: See `Limits`.
-        allow_link_local: Fetch pictures from link-local addresses, too.
+        allow_private: Fetch pictures from addresses of your own network, too.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     key: str | None = None
     limits: Limits = Limits()
-    allow_link_local: bool = False
+    allow_private: bool = False
 
 
 def is_loopback(host: str) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import get_scheduler
 
 from croc_cli.errors import UsageError
 
@@ -109,7 +108,7 @@ def build_optimizer(
     eps: float,
     offloaded: bool,
     on_gpu: bool,
-    clip_norm: float,
+    clip_norm: float | None,
 ) -> torch.optim.Optimizer:
     """Return AdamW: DeepSpeed's CPU one where the state is offloaded, torch's fused one on GPUs.
 
@@ -118,17 +117,21 @@ def build_optimizer(
         betas, eps: AdamW's own.
         offloaded: Whether DeepSpeed keeps the optimizer state in host memory.
         on_gpu: Whether the parameters are on a GPU.
-        clip_norm: Largest gradient norm where there is no ZeRO to clip; 0 = no clipping here.
+        clip_norm: Largest gradient norm where there is no ZeRO, 0 for no clipping; None under ZeRO, which clips and
+            skips steps that are not finite itself.
     """
     if offloaded:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(groups, betas=betas, eps=eps, adamw_mode=True)  # type: ignore[no-any-return]  # untyped
-    return SkippingAdamW(groups, clip_norm=clip_norm, betas=betas, eps=eps, fused=True if on_gpu else None)
+    fused = True if on_gpu else None
+    if clip_norm is None:
+        return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=fused)
+    return SkippingAdamW(groups, clip_norm=clip_norm, betas=betas, eps=eps, fused=fused)
 
 
 class LearningRateSchedule:
-    """The learning rates of every step, from `transformers`' schedules.
+    """The learning rates of every step, as `transformers`' schedules have them.
 
     Nothing is stored: step s has the same rates in an unbroken run and in a resumed one.
 
@@ -139,16 +142,24 @@ class LearningRateSchedule:
     """
 
     def __init__(self, kind: str, *, num_steps: int, warmup_ratio: float) -> None:
-        name = "constant_with_warmup" if kind == "constant" else kind
-        dummy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        scheduler = get_scheduler(
-            name, dummy, num_warmup_steps=math.ceil(num_steps * warmup_ratio), num_training_steps=num_steps
-        )
-        self._multiplier = scheduler.lr_lambdas[0]
+        if kind not in ("cosine", "linear", "constant"):
+            raise ValueError(f"schedule is {kind!r}, expected cosine, linear or constant")
+        self.kind = kind
+        self.num_steps = num_steps
+        self.num_warmup_steps = math.ceil(num_steps * warmup_ratio)
+
+    def factor(self, step: int) -> float:
+        """Return the share of its peak that a rate has at `step` (from 0)."""
+        if step < self.num_warmup_steps:
+            return step / self.num_warmup_steps
+        progress = (step - self.num_warmup_steps) / max(1, self.num_steps - self.num_warmup_steps)
+        if self.kind == "cosine":
+            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return max(0.0, 1.0 - progress) if self.kind == "linear" else 1.0
 
     def set(self, optimizer: torch.optim.Optimizer, peaks: Mapping[str, float], *, step: int) -> dict[str, float]:
         """Give the optimizer's groups the rates of `step` (from 0) and return them by group name."""
-        factor = self._multiplier(step)
+        factor = self.factor(step)
         rates = {}
         for group in optimizer.param_groups:
             group["lr"] = rates[group["name"]] = peaks[group["name"]] * factor

@@ -23,6 +23,7 @@ from torch import nn
 from croc_cli.errors import EXIT_RUN_FAILED, CrocError
 from croc_cli.launch.process import ProcessIdentity, descendants, this_process
 from croc_cli.run_dir import StageDir, read_json, write_json
+from croc_cli.words import shown
 
 WRITE_SECONDS = 1.0
 KEPT_WORKS = 7
@@ -289,7 +290,7 @@ class PositionWriter(threading.Thread):
         try:
             self.each_time()
         except CrocError as error:
-            print(f"error: {error.message}", file=sys.stderr, flush=True)
+            print(f"error: {shown(error.message)}", file=sys.stderr, flush=True)
             self.end(error.exit_code)
 
     def write(self, *, seconds: float, state: str = "running") -> None:

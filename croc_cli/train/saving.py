@@ -1,7 +1,9 @@
-"""A run's checkpoints: whole weights gathered from all ranks, and what it takes to go on exactly from here."""
+"""A run's checkpoints: whole weights gathered from all ranks, and what it takes to resume exactly from here."""
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,17 @@ from croc_cli.checkpoint.metadata import RESUME_FOLDER, CheckpointMetadata
 from croc_cli.checkpoint.plain_pickles import only_plain_pickles
 from croc_cli.checkpoint.save import (
     FolderAwayError,
+    check_completed,
     complete_checkpoints,
+    failure_of,
     resume_folder,
-    save_checkpoint,
     step_folder_name,
+    write_checkpoint,
 )
 from croc_cli.train.collectives import gather_from_ranks, rank
+from croc_cli.train.position import POSITION
 from croc_cli.train.stage_module import StageModule
-from croc_cli.train.trainer import TrainerState
+from croc_cli.train.state import TrainerState
 from croc_cli.train.universal import load_universal, universal_tag
 from croc_cli.train.weights import whole_state_dict
 
@@ -51,11 +56,36 @@ def load_resume(engine: Any, checkpoint: Path) -> TrainerState:
             engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False, load_lr_scheduler_states=False)
         else:
             load_universal(engine, folder, tag)
-    return TrainerState(**json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
+    return TrainerState.from_json(json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
+
+
+def num_trained(module: torch.nn.Module) -> int:
+    """Return the trained parameters of a module; under ZeRO-3, which leaves them empty, DeepSpeed knows their sizes."""
+    return sum(int(getattr(p, "ds_numel", p.numel())) for p in module.parameters() if p.requires_grad)
+
+
+class Completion(threading.Thread):
+    """What is left of a save when its files are written, beside the next steps: hashes, fsync, the new name.
+
+    Args:
+        complete: What `write_checkpoint` returned.
+    """
+
+    def __init__(self, complete: Callable[[], None]) -> None:
+        super().__init__(name="croc-save", daemon=True)
+        self.complete = complete
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Do it, and keep what it raises."""
+        self.error = failure_of(self.complete)
 
 
 class CheckpointSaver:
     """Saves checkpoints of one run.
+
+    All ranks stop while files are written. Rank 0 completes the checkpoint in a thread; until then it has no name, so
+    it is there whole or not at all.
 
     Args:
         engine: The DeepSpeed engine around a StageModule.
@@ -89,15 +119,26 @@ class CheckpointSaver:
         self.keep = keep
         self.mark = mark
         self.patience = patience
+        self._destination: Path | None = None
+        self._completion: Completion | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this rank knows that the last save failed; `finish` then says so on every rank."""
+        return self._completion is not None and self._completion.error is not None
 
     def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
-        """Save the weights and everything a resumed run needs; every rank calls it after the same step.
+        """Write the weights and everything a resumed run needs; every rank calls it after the same step.
+
+        Returns:
+            The checkpoint's folder, which is complete after `finish`.
 
         Raises:
             RunError: On every rank, where one could not write.
         """
+        self.finish()
         model = self.module.model
-        trained = sum(p.numel() for group in self.engine.optimizer.param_groups for p in group["params"])
+        state_dict = whole_state_dict(model.llava)
 
         def write_resume(folder: Path) -> None:
             # Frozen weights are in the stock files already.
@@ -106,21 +147,49 @@ class CheckpointSaver:
                 (folder / _STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
                 (folder / "zero_to_fp32.py").unlink(missing_ok=True)  # DeepSpeed's script; the stock files replace it
 
-        return save_checkpoint(
-            self.folder / step_folder_name(state.step),
+        destination = self.folder / step_folder_name(state.step)
+        complete = write_checkpoint(
+            destination,
             llava=model.llava,
             processor=self.processor,
             metadata=CheckpointMetadata(**{**vars(self.metadata), "step": state.step, "health": health}),
             recipe_yaml=self.recipe_yaml,
-            state_dict=whole_state_dict(model.llava),
+            state_dict=state_dict,
             training_state=self._training_state(),
             write_resume=write_resume,
-            resume_bytes=_RESUME_BYTES_PER_PARAMETER * trained,
+            resume_bytes=_RESUME_BYTES_PER_PARAMETER * num_trained(self.module),
             wait_for_folder=self._wait_for_folder,
             keep=self.keep,
             is_main=rank() == 0,
             gather=gather_from_ranks,
         )
+        self._destination = destination
+        if rank() == 0:
+            self._completion = Completion(complete)
+            self._completion.start()
+        return destination
+
+    def finish(self) -> None:
+        """Wait until the last save is complete; every rank calls it at the same point.
+
+        Raises:
+            RunError: On every rank, where it failed.
+        """
+        if self._destination is None:
+            return
+        POSITION.at("waiting for the checkpoint to be complete")
+        destination, completion = self._destination, self._completion
+        self._destination = self._completion = None
+        if completion is not None:
+            with POSITION.working("completing the checkpoint", "completed the checkpoint", opaque=True):
+                completion.join()
+        error = completion.error if completion is not None else None
+        check_completed(destination, error, is_main=rank() == 0, gather=gather_from_ranks)
+
+    def wait(self) -> None:
+        """Let this rank's part of the last save end, without asking the others: for a process that is about to end."""
+        if self._completion is not None:
+            self._completion.join()
 
     def _wait_for_folder(self) -> None:
         """Wait while the run folder's file system is away.

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from croc_cli.data.collate import MicroBatch
+from croc_cli.objectives.baseline import TargetSample
+from croc_cli.objectives.reconstruction import mean_target_loss
+from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.train.collectives import sum_over_ranks
 from croc_cli.train.stage_module import StageOutput
 
@@ -18,14 +21,17 @@ class StepCounts:
     Args:
         trained_tokens: Tokens with a label.
         images: Real images that take part in reconstruction.
+        images_shown: Images that the samples have, real or not.
         tokens: Tokens, visual ones included, without padding.
         padded_tokens: Places of the padded batches.
         samples, truncated, dropped, bad_images: Samples, and what happened to some of them.
         stop: Ranks that were asked to stop.
+        save_failed: Ranks whose last save has failed since.
     """
 
     trained_tokens: int
     images: int
+    images_shown: int
     tokens: int
     padded_tokens: int
     samples: int
@@ -33,13 +39,17 @@ class StepCounts:
     dropped: int
     bad_images: int
     stop: int
+    save_failed: int
 
     @classmethod
-    def over_ranks(cls, micro_batches: list[MicroBatch], *, stop: bool, device: torch.device) -> "StepCounts":
+    def over_ranks(
+        cls, micro_batches: list[MicroBatch], *, stop: bool, save_failed: bool, device: torch.device
+    ) -> "StepCounts":
         """Count this rank's micro-batches and add up the ranks."""
         local = [
             sum(batch.num_trained_tokens for batch in micro_batches),
             sum(int(batch.image_is_real.sum()) for batch in micro_batches),
+            sum(int((batch.image_rows >= 0).sum()) for batch in micro_batches),
             sum(int(batch.attention_mask.sum()) for batch in micro_batches),
             sum(batch.attention_mask.numel() for batch in micro_batches),
             sum(batch.num_samples for batch in micro_batches),
@@ -47,6 +57,7 @@ class StepCounts:
             sum(batch.num_dropped for batch in micro_batches),
             sum(len(batch.bad_images) for batch in micro_batches),
             int(stop),
+            int(save_failed),
         ]
         return cls(*(int(n) for n in sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=device)).tolist()))
 
@@ -59,22 +70,26 @@ class StepSums:
     Args:
         pool_size: N, tokens in the pool; 0 without one.
         device: Where the step runs.
+        objectives: How reconstruction is measured.
         started: `time.perf_counter()` at the step's beginning, before its data was there.
     """
 
-    def __init__(self, pool_size: int, device: torch.device, *, started: float) -> None:
+    def __init__(self, pool_size: int, device: torch.device, *, objectives: ObjectiveSettings, started: float) -> None:
         self.device = device
+        self.objectives = objectives
         self.started = started
         self.caption = self.reconstruction = self.baseline = 0.0
         self.assignment_cost = self.assignment_seconds = 0.0
         self.pool_counts = torch.zeros(pool_size, dtype=torch.float64)
-        self._losses = torch.zeros(3, dtype=torch.float64, device=device)
+        self._losses = torch.zeros(2, dtype=torch.float64, device=device)
+        self._targets: list[TargetSample] = []
         self._finite: list[tuple[Tensor, list[str]]] = []
 
     def add(self, loss: Tensor, parts: StageOutput, *, sample_ids: list[str]) -> None:
         """Add one micro-batch with its samples."""
-        sums = (parts.caption_sum, parts.reconstruction_sum, parts.baseline_sum)
-        self._losses += torch.stack([term.detach().double() for term in sums])
+        self._losses += torch.stack([parts.caption_sum, parts.reconstruction_sum]).detach().double()
+        if parts.targets is not None:
+            self._targets.append(parts.targets)
         self._finite.append((torch.isfinite(loss.detach()), sample_ids))
         self.assignment_cost += parts.assignment_cost_sum
         self.assignment_seconds += parts.assignment_seconds
@@ -84,11 +99,25 @@ class StepSums:
     def over_ranks(self) -> None:
         """Add up the ranks; the sums are then the whole step's."""
         times = torch.tensor([self.assignment_cost, self.assignment_seconds], dtype=torch.float64, device=self.device)
-        summed = sum_over_ranks(torch.cat([self._losses, times, self.pool_counts.to(self.device)])).cpu()
+        parts = [self._losses, self._baseline()[None], times, self.pool_counts.to(self.device)]
+        summed = sum_over_ranks(torch.cat(parts)).cpu()
         self.caption, self.reconstruction, self.baseline, self.assignment_cost, self.assignment_seconds = (
             float(value) for value in summed[:5]
         )
         self.pool_counts = summed[5:]
+
+    def _baseline(self) -> Tensor:
+        """Return this rank's sum of the loss of predicting the step's mean target, which all ranks find together."""
+        baseline = torch.zeros((), dtype=torch.float64, device=self.device)
+        if not self._targets:
+            return baseline
+        total = torch.stack([sample.total for sample in self._targets]).double().sum(dim=0)
+        count = torch.stack([sample.num_counted for sample in self._targets]).double().sum()
+        summed = sum_over_ranks(torch.cat([total, count[None]]))
+        mean = (summed[:-1] / summed[-1].clamp(min=1)).float()
+        for sample in self._targets:
+            baseline += mean_target_loss(mean, sample, self.objectives).double()
+        return baseline
 
     def samples_not_finite(self) -> list[str]:
         """Return this rank's samples of micro-batches whose loss was not finite."""

@@ -3,64 +3,47 @@
 import hashlib
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from croc_cli.data.collate import MicroBatch
+from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
 from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
+from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
 from croc_cli.train.stage_module import StageModule
+from croc_cli.train.state import HEALTH_KEYS, TrainerSettings, TrainerState
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
 
+T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
-HEALTH_KEYS = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
 NAMED_SAMPLES = 12
 """Sample ids that an event names; the rest is counted."""
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
-    """What the loop needs to know of a stage.
+class Saver(Protocol):
+    """Saves checkpoints, see `croc_cli.train.saving.CheckpointSaver`."""
 
-    Args:
-        num_steps: Optimizer steps of the stage.
-        learning_rates: Peak rate of each parameter group.
-        save_every: Steps between checkpoints; None saves the last step only.
-        max_bad_images: Images that may fail to open before the run stops.
-        gradient_shares_every: Steps between measurements of the objectives' gradients; None for never.
-        seed: Seed of the run; step seeds derive from it.
-    """
+    @property
+    def has_failed(self) -> bool:
+        """Whether this rank knows that the last save failed."""
 
-    num_steps: int
-    learning_rates: Mapping[str, float]
-    save_every: int | None
-    max_bad_images: int
-    gradient_shares_every: int | None
-    seed: int
+    def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
+        """Write a checkpoint and return its folder."""
 
+    def finish(self) -> None:
+        """Wait until the last one is complete, on all ranks."""
 
-@dataclass
-class TrainerState:
-    """What a resumed run needs besides weights and optimizer state; plain values, kept as JSON."""
-
-    step: int = 0
-    bad_images: int = 0
-    truncated: int = 0
-    dropped: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0
-    health: dict[str, Any] = field(default_factory=dict)
+    def wait(self) -> None:
+        """Wait for this rank's part alone."""
 
 
 class Trainer:
@@ -71,8 +54,7 @@ class Trainer:
         settings: What the loop needs to know.
         schedule: Learning rates by step.
         state: Where to begin; a fresh one, or what a checkpoint kept.
-        save: Called on every rank with the state and the health figures after a step that is to be kept; returns the
-            checkpoint's folder.
+        saver: Saves on every rank after a step that is to be kept.
         metrics, events: Files that rank 0 writes.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
@@ -85,7 +67,7 @@ class Trainer:
         *,
         schedule: LearningRateSchedule,
         state: TrainerState,
-        save: Callable[[TrainerState, dict[str, Any]], Path],
+        saver: Saver,
         metrics: JsonLines,
         events: JsonLines,
         stop_file: Path,
@@ -96,13 +78,14 @@ class Trainer:
         self.settings = settings
         self.schedule = schedule
         self.state = state
-        self.save = save
+        self.saver = saver
         self.metrics = metrics
         self.events = events
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
-        self.failure: tuple[str, str] | None = None  # message and hint, equal on all ranks
+        self.failure: Failure | None = None  # equal on all ranks
+        self.pause = 0.0  # seconds that this rank stood still for a save since the last step's figures
         self.device = torch.device(engine.device)
         pool_size = self.module.model.pool.num_tokens if self.module.model.pool is not None else 0
         self.pool_usage = PoolUsage(pool_size) if pool_size else None
@@ -121,32 +104,43 @@ class Trainer:
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
+        try:
+            return self._run_steps(iter(steps))
+        finally:
+            self.saver.wait()
+
+    def _run_steps(self, steps: Iterator[list[MicroBatch]]) -> dict[str, Any]:
         last: dict[str, Any] = {}
         checkpoint: Path | None = None
-        iterator = iter(steps)
         for step in range(self.state.step, self.settings.num_steps):
             started = time.perf_counter()
             POSITION.at("loading samples", step=step + 1)
-            micro_batches = next(iterator)
+            micro_batches = next(steps)
             POSITION.at("counting the step's tokens")
-            counts = StepCounts.over_ranks(micro_batches, stop=self._asked_to_stop(), device=self.device)
+            counts = StepCounts.over_ranks(
+                micro_batches, stop=self._asked_to_stop(), save_failed=self.saver.has_failed, device=self.device
+            )
+            if counts.save_failed:
+                self.saver.finish()
             if counts.stop:
-                saved = self._save_now(checkpoint, last)
+                saved = self._save_at_end(checkpoint, last)
                 raise Interrupted(
-                    f"stopped after step {step} of {self.settings.num_steps}; saved in {saved}",
-                    hint="the same command goes on from there",
+                    f"stopped after step {step} of {self.settings.num_steps}; {saved}",
+                    hint=f"the same command {'resumes there' if self.state.has_trained else 'starts it again'}",
                 )
-            self._note_bad_images(micro_batches, counts)
+            self._note_samples(micro_batches, counts)
             if self.failure is None:
                 last = self._step(step, micro_batches, counts, started=started)
             if self.failure is not None:
                 message, hint = self.failure
-                saved = self._save_now(None if self.state.step > step else checkpoint, last)
-                raise RunError(message, hint=f"{hint}; saved in {saved}, the same command goes on from there")
+                saved = self._save_at_end(None if self.state.step > step else checkpoint, last)
+                raise RunError(message, hint=f"{hint}; {saved}")
             every = self.settings.save_every
             checkpoint = None
-            if step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0):
-                checkpoint = self._save_now(None, last)
+            is_due = step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0)
+            if is_due and self.state.has_trained:
+                checkpoint = self._save_now(last)
+        self._timed(self.saver.finish)
         return last
 
     def _step(
@@ -160,18 +154,14 @@ class Trainer:
         token_weight = torch.tensor(objectives.caption_weight * scale / max(counts.trained_tokens, 1))
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
-        every = self.settings.gradient_shares_every
-        shares = None
-        if every and step % every == 0 and objectives.reconstruction_weight > 0:
-            unscaled = {name: weight / num_ranks() for name, weight in weights.items()}
-            shares = measure_gradient_shares(self.module, model_inputs(micro_batches[0].to(self.device)), **unscaled)
-        sums = StepSums(self.pool_usage.total.numel() if self.pool_usage else 0, self.device, started=started)
+        shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
+        pool_size = self.pool_usage.total.numel() if self.pool_usage else 0
+        sums = StepSums(pool_size, self.device, objectives=objectives, started=started)
         for number, batch in enumerate(micro_batches):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
-            # Dropout alone draws from this generator; micro-batches are told apart by their first sample.
-            torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
-            loss, parts = self.engine(**model_inputs(batch.to(self.device)), **weights)
+            self._seed_dropout(step, batch)
+            loss, parts = self.engine(batch.to(self.device), **weights)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)
@@ -181,12 +171,34 @@ class Trainer:
         sums.over_ranks()
         skipped = bool(getattr(self.engine.optimizer, "overflow", False))
         self.state.step = step + 1
+        self.state.trained += counts.trained_tokens + counts.images
         self._note_skip(step, skipped, sums.samples_not_finite(), micro_batches)
         fields = self._fields(step, counts, sums, rates=rates, skipped=skipped)
         fields["gradient_shares"] = shares
         self.metrics.write(**fields)
         self._tell_monitors(fields)
+        self.failure = self.failure or nothing_trained_failure(self.state, num_steps=self.settings.num_steps)
         return fields
+
+    def _gradient_shares(
+        self, step: int, micro_batches: list[MicroBatch], weights: dict[str, Tensor], *, scale: int
+    ) -> dict[str, float] | None:
+        """Return the objectives' gradient norms where it is this step's turn, else None."""
+        every = self.settings.gradient_shares_every
+        if not every or step % every or self.module.objectives.reconstruction_weight == 0:
+            return None
+        of_step = {name: weight / scale for name, weight in weights.items()}
+        return measure_gradient_shares(
+            self.module,
+            micro_batches,
+            **of_step,
+            device=self.device,
+            before_each=lambda batch: self._seed_dropout(step, batch),
+        )
+
+    def _seed_dropout(self, step: int, batch: MicroBatch) -> None:
+        """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
+        torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
 
     def _tell_monitors(self, fields: dict[str, Any]) -> None:
         """Hand the figures to TensorBoard or W&B where the recipe switched them on."""
@@ -209,6 +221,7 @@ class Trainer:
         objectives = self.module.objectives
         seconds = time.perf_counter() - sums.started
         self.state.seconds += seconds
+        pause, self.pause = self.pause, 0.0
         if not skipped and counts.images:
             self.explained.add(sums.reconstruction, sums.baseline)
         fields: dict[str, Any] = {"step": step + 1, "total_steps": self.settings.num_steps}
@@ -234,34 +247,38 @@ class Trainer:
             "samples": counts.samples,
             "samples_per_second": counts.samples / seconds,
             "step_seconds": seconds,
+            "save_seconds": pause,
             "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
             "peak_memory_bytes": peak_memory_bytes(),
             "skipped": skipped,
             "truncated_samples": self.state.truncated,
             "dropped_samples": self.state.dropped,
             "bad_images": self.state.bad_images,
-            "seconds_left": self.state.seconds / (step + 1) * (self.settings.num_steps - step - 1),
+            "seconds_left": (self.state.seconds + self.state.save_seconds)
+            / (step + 1)
+            * (self.settings.num_steps - step - 1),
         }
 
-    def _note_bad_images(self, micro_batches: list[MicroBatch], counts: StepCounts) -> None:
-        """Name images that did not open, and count what was cut or dropped; too many bad images are a failure."""
+    def _note_samples(self, micro_batches: list[MicroBatch], counts: StepCounts) -> None:
+        """Count what was cut or dropped, and name images that did not open; too many of them are a failure.
+
+        A step that is not run is not counted: the resumed run meets its samples again.
+        """
+        if counts.bad_images:
+            own = [bad for batch in micro_batches for bad in batch.bad_images]
+            bads = [bad for from_rank in gather_from_ranks(own) for bad in from_rank]
+            for sample_id, name, reason in bads:
+                self.warn(
+                    f"image {name} of sample {sample_id} does not open ({reason}); a blank took its place, without loss"
+                )
+            limit = self.settings.max_bad_images
+            if (failure := bad_image_failure(self.state, counts, limit, last=bads[-1])) is not None:
+                self.failure = failure
+                return
         self.state.truncated += counts.truncated
         self.state.dropped += counts.dropped
-        if not counts.bad_images:
-            return
+        self.state.images += counts.images_shown
         self.state.bad_images += counts.bad_images
-        failures = [bad for bads in gather_from_ranks([b for m in micro_batches for b in m.bad_images]) for bad in bads]
-        for sample_id, name, reason in failures:
-            self.warn(
-                f"image {name} of sample {sample_id} does not open ({reason}); a blank took its place, without loss"
-            )
-        if self.state.bad_images > self.settings.max_bad_images:
-            sample_id, name, reason = failures[-1]
-            self.failure = (
-                f"{self.state.bad_images} images failed to open, more than data.max_bad_images = "
-                f"{self.settings.max_bad_images}; the last one was {name} of sample {sample_id} ({reason})",
-                "mend the images, or allow more with data.max_bad_images",
-            )
 
     def _note_skip(self, step: int, skipped: bool, odd_samples: list[str], micro_batches: list[MicroBatch]) -> None:
         """Log a step that was not finite with its samples; three in a row are a failure."""
@@ -285,11 +302,27 @@ class Trainer:
                 "look at these samples, or lower the learning rate",
             )
 
-    def _save_now(self, already: Path | None, last: dict[str, Any]) -> Path:
-        if already is not None:
-            return already
+    def _save_at_end(self, already: Path | None, last: dict[str, Any]) -> str:
+        """Save unless that was done, and say where; nothing is saved of a run that has trained nothing."""
+        if not self.state.has_trained:
+            return "nothing was trained, so no checkpoint was saved"
+        saved = self._save_now(last) if already is None else already
+        self.saver.finish()
+        return f"saved in {saved}"
+
+    def _save_now(self, last: dict[str, Any]) -> Path:
+        health = {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None}
         with POSITION.working("saving a checkpoint", "saved a checkpoint", opaque=True):
-            return self.save(self.state, {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None})
+            return self._timed(lambda: self.saver.save(self.state, health))
+
+    def _timed(self, work: Callable[[], T]) -> T:
+        """Do a save's work and count the time that the ranks stand still for it."""
+        started = time.perf_counter()
+        done = work()
+        seconds = time.perf_counter() - started
+        self.pause += seconds
+        self.state.save_seconds += seconds
+        return done
 
     def _asked_to_stop(self) -> bool:
         return self.stop_requested or self.alone() or (rank() == 0 and self.stop_file.exists())
@@ -300,19 +333,6 @@ class Trainer:
     def warn(self, message: str) -> None:
         """Tell whoever watches the run."""
         self.events.write(time=time.time(), level="warning", message=message)
-
-
-def model_inputs(batch: MicroBatch) -> dict[str, Tensor | None]:
-    """Return what StageModule.forward takes of a micro-batch."""
-    return {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "labels": batch.labels,
-        "pixel_values": batch.pixel_values,
-        "image_is_real": batch.image_is_real,
-        "image_rows": batch.image_rows,
-        "masked": batch.masked,
-    }
 
 
 def hash_of(seed: int, step: int, sample_id: str) -> int:

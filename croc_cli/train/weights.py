@@ -1,6 +1,7 @@
 """Whole weights on one rank, whatever ZeRO made of them."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,24 @@ def gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
 
         return deepspeed.zero.GatheredParameters(parameters)  # type: ignore[no-any-return]  # deepspeed is not typed
     return nullcontext()
+
+
+@contextmanager
+def visual_parts_on(llava: Any, device: str) -> Iterator[None]:
+    """Have vision tower and projector whole and on `device`, without gradients; every rank must enter it.
+
+    The LLM stays where and as it is: under ZeRO-3 it would not fit on one device.
+    """
+    parts = [llava.model.vision_tower, llava.model.multi_modal_projector]
+    with torch.no_grad(), gathered([parameter for part in parts for parameter in part.parameters()]):
+        homes = [next(part.parameters()).device for part in parts]
+        for part in parts:
+            part.to(device)
+        try:
+            yield
+        finally:
+            for part, home in zip(parts, homes, strict=True):
+                part.to(home)
 
 
 @torch.no_grad()

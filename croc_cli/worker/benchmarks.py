@@ -13,14 +13,14 @@ from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.image import BadImageError
 from croc_cli.eval.predict import Answerer, answer_share
 from croc_cli.eval.prompts import evaluation_encoder
-from croc_cli.launch.live import format_seconds
 from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
+from croc_cli.train.position import POSITION
 from croc_cli.worker.device import chosen_device
 
 TASK_FILE = "task.json"
-_REPORT_SECONDS = 5.0
+_REPORT_SECONDS = 2.0
 
 
 def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
@@ -34,7 +34,8 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
     device: str = chosen_device(recipe.launch.device)
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    model = load_for_inference(start or Path(task["model"]), device=device)
+    with POSITION.working("loading the model", "loaded the model", opaque=True):
+        model = load_for_inference(start or Path(task["model"]), device=device)
     encoder = evaluation_encoder(model)
     answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
     events = JsonLines(stage_dir.events_file)
@@ -65,7 +66,7 @@ def answer_benchmark(
     done = {benchmark.row_key(row) for row in saved if row["text"] is not None}
     num_done = sum(record.key in done for record in records)
     num_kept = sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name))
-    shown = started = time.monotonic()
+    shown = time.monotonic()
 
     def tell_bad_image(record: Record, error: BadImageError) -> None:
         events.write(
@@ -74,14 +75,12 @@ def answer_benchmark(
             message=f"{benchmark.name}: question {record.question_id} stays unanswered: {error}",
         )
 
-    def tell_progress(count: int) -> None:
-        seconds = time.monotonic() - started
-        rest = (len(records) - num_done - count) * seconds / max(1, count)
-        share = f"{num_done + count:,} of {len(records):,} questions answered"
-        message = f"{benchmark.name}: {share}, {count / max(1e-9, seconds):.1f}/s, {format_seconds(rest)} left"
-        events.write(time=time.time(), level="info", message=message)
-
-    with open_shard(shard_file(folder, benchmark.name, rank)) as stream:
+    name, total = benchmark.name, len(records)
+    with (
+        POSITION.working(f"answering {name}", f"answered {name}", total=total, unit="questions") as moved,
+        open_shard(shard_file(folder, name, rank)) as stream,
+    ):
+        moved(num_done)
         rows = answer_share(
             answerer,
             records,
@@ -93,11 +92,10 @@ def answer_benchmark(
         )
         for row in rows:
             append_row(stream, row)
-            now = time.monotonic()
-            if rank == 0 and now - shown > _REPORT_SECONDS:
-                shown = now
-                rows_now = sum(len(read_rows(file)) for file in shard_files(folder, benchmark.name))
-                tell_progress(rows_now - num_kept)
+            if rank == 0 and time.monotonic() - shown > _REPORT_SECONDS:
+                shown = time.monotonic()
+                rows_now = sum(len(read_rows(file)) for file in shard_files(folder, name))
+                moved(num_done + rows_now - num_kept)
     if rank == 0:
         message = f"{benchmark.name}: {len(records):,} questions, {num_done:,} of them answered before"
         events.write(time=time.time(), level="info", message=message)

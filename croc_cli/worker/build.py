@@ -23,13 +23,14 @@ from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
+from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.recipe.paths import data_path
-from croc_cli.recipe.schema import AspectName, DataSource, LlavaJsonData, MixData, Recipe, ReconstructStage, StageRecipe
+from croc_cli.recipe.schema import AspectName, LlavaJsonData, MixData, Recipe
+from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
-from croc_cli.train.stage_module import ObjectiveSettings, StageModule
-from croc_cli.train.trainer import TrainerSettings
-from croc_cli.worker.stages import STAGE_TABLE
+from croc_cli.train.stage_module import StageModule
+from croc_cli.train.state import TrainerSettings
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -53,12 +54,6 @@ class StageParts:
     num_visual_tokens: int
 
 
-def stage_section(recipe: Recipe, stage: StageName) -> StageRecipe:
-    """Return the recipe's section of a stage."""
-    section: StageRecipe = getattr(recipe, stage)
-    return section
-
-
 def build_dataset(
     recipe: Recipe, stage: StageName, *, tokenizer: Any = None, num_visual_tokens: int = HINT_TOKENS_PER_IMAGE
 ) -> Dataset:
@@ -73,8 +68,8 @@ def build_dataset(
     Raises:
         UsageError: It names none, or they are not what they should be.
     """
-    source: DataSource | None = getattr(recipe.data, stage)
-    seed = stage_section(recipe, stage).seed
+    source = recipe.data.source(stage)
+    seed = recipe.stage(stage).seed
     if source is None:
         raise UsageError(
             f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
@@ -89,7 +84,7 @@ def build_dataset(
         )
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
-        key = None if tokenizer is None else tokenizer_key(tokenizer, stage_section(recipe, stage).template)
+        key = None if tokenizer is None else tokenizer_key(tokenizer, recipe.stage(stage).template)
         lengths = None if key is None else find_lengths(folder, key)
         return MixDataset(
             folder, lengths=lengths, num_visual_tokens=num_visual_tokens, reading=recipe.data.image_reading
@@ -106,7 +101,7 @@ def build_dataset(
 
 def is_grouped(recipe: Recipe, stage: StageName) -> bool:
     """Tell whether a stage's steps are to hold one modality each."""
-    source = getattr(recipe.data, stage)
+    source = recipe.data.source(stage)
     return isinstance(source, MixData) and source.order == "grouped"
 
 
@@ -122,34 +117,22 @@ def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_templa
     return stock_processor(tokenizer, build_image_processor(start, aspect), config, chat_template=chat_template or own)
 
 
-def build_objectives(section: StageRecipe) -> ObjectiveSettings:
+def build_objectives(recipe: Recipe, stage: StageName) -> ObjectiveSettings:
     """Return what a stage minimises."""
-    if not isinstance(section, ReconstructStage):
+    section = recipe.pool_stage(stage)
+    if section is None:
         return ObjectiveSettings()
-    how = section.reconstruction
-    return ObjectiveSettings(
-        caption_weight=section.objectives.caption_weight,
-        reconstruction_weight=section.objectives.reconstruction_weight,
-        target=how.target,
-        loss=how.loss,
-        smooth_l1_beta=how.smooth_l1_beta,
-        per_dimension=how.per_dimension,
-        reduction=how.reduction,
-        scope=how.scope,
-        stop_gradient=how.stop_gradient,
-    )
+    measured = section.reconstruction.model_dump(exclude={"head", "head_dropout"})
+    return ObjectiveSettings(**section.objectives.model_dump(), **measured)
 
 
 def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration) -> MultimodalModel:
     """Return `llava` with what the stage adds: pool, head, attention. Pool weights are not initialised yet."""
-    section = stage_section(recipe, stage)
-    spec = STAGE_TABLE[stage]
+    section = recipe.pool_stage(stage)
     n = num_visual_tokens(llava.config)
     dim = llava.config.text_config.hidden_size
     pool = head = None
-    matching, attention = "hungarian", "causal"
-    if spec.has_pool and isinstance(section, ReconstructStage):
-        matching, attention = section.matching, section.attention
+    if section is not None:
         if section.mask.ratio > 0:
             pool = TokenPool(section.pool.size, dim)
         if section.objectives.reconstruction_weight > 0:
@@ -159,8 +142,8 @@ def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGene
         num_visual_tokens=n,
         pool=pool,
         head=head,
-        matching=matching,
-        attention_kind=attention,
+        matching=section.matching if section is not None else "hungarian",
+        attention_kind=section.attention if section is not None else "causal",
         visual_norm=recipe.model.visual_norm,
     )
 
@@ -171,7 +154,7 @@ def learning_rates(recipe: Recipe, stage: StageName, module: StageModule) -> dic
     Raises:
         UsageError: Where the recipe gives a rate to a group that the stage may not train, or to none at all.
     """
-    given = {name: rate for name, rate in stage_section(recipe, stage).learning_rate.model_dump().items() if rate > 0}
+    given = {name: rate for name, rate in recipe.stage(stage).learning_rate.model_dump().items() if rate > 0}
     if wrong := sorted(set(given) - set(STAGE_TABLE[stage].trains)):
         raise UsageError(
             f"{stage} does not train {', '.join(wrong)}", hint=f"set {stage}.learning_rate.{wrong[0]} to 0"
@@ -196,6 +179,7 @@ def build_stage(
     rank: int,
     num_ranks: int,
     chat_template: str | None,
+    device: str = "cpu",
 ) -> StageParts:
     """Build everything of a stage but the engine.
 
@@ -207,14 +191,15 @@ def build_stage(
         rank: This process.
         num_ranks: All of them.
         chat_template: Jinja template that the saved processor gets; None keeps the tokenizer's own.
+        device: Where weights are read to; `cpu` under ZeRO-3, which places them itself.
     """
-    section = stage_section(recipe, stage)
-    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention)
+    section = recipe.stage(stage)
+    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
     llava.model.vision_tower.eval()
     if section.gradient_checkpointing:
         llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    module = StageModule(build_model(recipe, stage, llava), build_objectives(section))
+    module = StageModule(build_model(recipe, stage, llava), build_objectives(recipe, stage))
     n = num_visual_tokens(llava.config)
     processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
     dataset = build_dataset(recipe, stage, tokenizer=processor.tokenizer, num_visual_tokens=n)
@@ -238,13 +223,14 @@ def build_stage(
     )
     own = llava.generation_config.eos_token_id
     llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)
+    pool_stage = recipe.pool_stage(stage)
     replaces_or_reconstructs = module.model.pool is not None or module.objectives.reconstruction_weight > 0
     loader = StepLoader(
         dataset,
         encoder,
         processor.image_processor,
         sampler,
-        mask_ratio=section.mask.ratio if isinstance(section, ReconstructStage) and replaces_or_reconstructs else None,
+        num_masked=pool_stage.mask.num_masked(n) if pool_stage is not None and replaces_or_reconstructs else None,
         num_visual_tokens=n,
         pad_token_id=processor.tokenizer.pad_token_id,
         seed=section.seed,
@@ -254,7 +240,7 @@ def build_stage(
         learning_rates=learning_rates(recipe, stage, module),
         save_every=section.save_every,
         max_bad_images=recipe.data.max_bad_images,
-        gradient_shares_every=section.log_gradient_shares_every if isinstance(section, ReconstructStage) else None,
+        gradient_shares_every=pool_stage.log_gradient_shares_every if pool_stage is not None else None,
         seed=section.seed,
     )
     return StageParts(module, processor, loader, settings, n)

@@ -15,7 +15,7 @@ from croc_cli.errors import RunError
 from croc_cli.model.projector import CaptionedPictures
 from croc_cli.train.calibration import num_calibration_images, sample_visual_tokens
 from croc_cli.train.position import POSITION
-from croc_cli.train.weights import gathered
+from croc_cli.train.weights import visual_parts_on
 from croc_cli.worker.build import StageParts
 
 _BATCH_IMAGES = 16
@@ -33,19 +33,14 @@ def calibration_tokens(parts: StageParts, *, pool_size: int, device: str, genera
     needed = num_calibration_images(pool_size, parts.num_visual_tokens)
     model = parts.module.model
     visual: list[Tensor] = []
+    doing = ("calibrating the token pool", "calibrated the token pool")
     with (
-        torch.no_grad(),
-        gathered(list(model.llava.model.parameters())),
-        POSITION.working(
-            "calibrating the token pool", "calibrated the token pool", total=needed, unit="pictures", opaque=True
-        ) as moved,
+        visual_parts_on(model.llava, device),
+        POSITION.working(*doing, total=needed, unit="pictures", opaque=True) as moved,
     ):
-        llava_device = next(model.llava.parameters()).device
-        model.llava.model.to(device)
         for pixels in pixel_batches(_samples_in_order(parts), parts.processor.image_processor, needed):
             visual += list(model.encode_images(pixels.to(device)))
             moved(len(visual))
-        model.llava.model.to(llava_device)
     if not visual:
         raise RunError("no picture of the reconstruct data opens", hint="croc needs some to start the token pool from")
     return sample_visual_tokens(visual, generator=generator)

@@ -19,6 +19,7 @@ from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import EvalRecipe
 from croc_cli.run_dir import StageDir, write_json
 from croc_cli.train.metrics import JsonLines
+from croc_cli.train.position import POSITION
 from croc_cli.worker.device import chosen_device
 
 VARIANTS = ("picture", "another_picture", "no_picture")
@@ -68,15 +69,18 @@ def predict_scenes(model: LoadedModel, records: list[dict[str, Any]], settings: 
         prompt = encoder.encode_prompt([Turn("human", record["question"])])
         for variant in VARIANTS if record["kind"] == "question" else VARIANTS[:1]:
             questions.append(Question(f"{record['question_id']}/{variant}", prompt, (_picture(record, variant),)))
-    answers = dict(
-        answer_questions(
+    answers: dict[str, str] = {}
+    doing = ("answering questions about scenes", "answered questions about scenes")
+    with POSITION.working(*doing, total=len(questions), unit="questions") as moved:
+        for question_id, answer in answer_questions(
             model.llava,
             model.processor,
             questions,
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
-        )
-    )
+        ):
+            answers[question_id] = answer
+            moved(len(answers))
     rows = []
     for record in records:
         name = record["question_id"]

@@ -17,7 +17,7 @@ from croc_cli.errors import RunError, UsageError
 from croc_cli.model.projector import projector_inputs
 from croc_cli.train.collectives import barrier, gather_from_ranks, num_ranks, rank
 from croc_cli.train.position import POSITION
-from croc_cli.train.weights import gathered
+from croc_cli.train.weights import visual_parts_on
 from croc_cli.worker.build import StageParts
 
 _BATCH_IMAGES = 8
@@ -40,9 +40,7 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
     """
     check_tower_is_frozen(parts)
     llava = parts.module.model.llava
-    with torch.no_grad(), gathered(list(llava.model.parameters())):
-        home = next(llava.model.parameters()).device
-        llava.model.to(device)
+    with visual_parts_on(llava, device):
         cache = FeatureCache(
             folder / cache_name(parts),
             (parts.num_visual_tokens, llava.config.vision_config.hidden_size),
@@ -65,7 +63,6 @@ def use_feature_cache(parts: StageParts, folder: Path, *, device: str, say: Call
                 _write(cache, images, projector_inputs(llava, pixels.to(device)))
                 done += len(images)
                 moved(done)
-        llava.model.to(home)
     barrier()
     parts.loader.collator.features = cache
     return cache

@@ -12,7 +12,7 @@ from croc_cli.checkpoint.metadata import weights_sha256
 from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
-from croc_cli.data.masking import count_masked, draw_masked_positions
+from croc_cli.data.masking import draw_masked_positions
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sample import Sample, Turn
 from croc_cli.demo.dataset import SceneDataset
@@ -196,7 +196,7 @@ def masked_inputs(
     masks = [
         draw_masked_positions(
             n,
-            count_masked(n, recipe.reconstruct.mask.ratio),
+            recipe.reconstruct.mask.num_masked(n),
             seed=recipe.reconstruct.seed,
             step=0,
             sample_id=sample.id,
@@ -266,13 +266,9 @@ def explained_shares(parts: StageParts, output: MultimodalOutput, masked: Tensor
     wanted = normalise_targets(output.visual_targets.float(), settings.target)
     mean = wanted[masked.to(wanted.device)].mean(dim=0)
 
-    def distance(guess: Tensor) -> Tensor:
-        return position_distances(
-            guess, wanted, loss=settings.loss, beta=settings.smooth_l1_beta, per_dimension=settings.per_dimension
-        )
-
-    shares: Tensor = 1 - distance(output.visual_hidden.float()) / distance(mean.expand_as(wanted)).clamp(min=1e-8)
-    return shares.cpu()
+    found = position_distances(output.visual_hidden.float(), wanted, settings)
+    of_mean = position_distances(mean.expand_as(wanted), wanted, settings)
+    return (1 - found / of_mean.clamp(min=1e-8)).cpu()
 
 
 def _shown(parts: StageParts, pixels: Tensor) -> Image.Image:

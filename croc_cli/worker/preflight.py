@@ -16,7 +16,6 @@ from transformers import GenerationConfig
 
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.dataset import Dataset
-from croc_cli.data.sampler import SameBatchSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import CrocError, RunError, first_line
 from croc_cli.eval.prompts import evaluation_encoder
@@ -27,10 +26,9 @@ from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
 from croc_cli.train.metrics import peak_memory_bytes
 from croc_cli.train.position import POSITION
-from croc_cli.train.trainer import TrainerState
-from croc_cli.worker.build import StageParts, stage_section
-
-Save = Callable[[TrainerState, dict[str, Any]], Path]
+from croc_cli.train.state import TrainerState
+from croc_cli.train.trainer import Saver
+from croc_cli.worker.build import StageParts
 
 ANSWER_TOKENS = 16
 _DRAWN = 500
@@ -55,13 +53,12 @@ class Preflight:
     def __init__(
         self, recipe: Recipe, stage: StageName, stage_dir: StageDir, parts: StageParts, *, device: str
     ) -> None:
-        self.section = stage_section(recipe, stage)
+        self.section = recipe.stage(stage)
         self.stage = stage
         self.stage_dir = stage_dir
         self.parts = parts
         with POSITION.working("finding the longest samples", "found the longest samples", opaque=True):
             self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
-        self.saved = stage_dir.checkpoints
         self.device = device
 
     def begin(self) -> None:
@@ -71,7 +68,7 @@ class Preflight:
             RunError: The template ends no answer, or nothing of the samples is trained.
         """
         loader = self.parts.loader
-        loader.sampler = SameBatchSampler.like(loader.sampler, self.longest)
+        loader.sampler = loader.sampler.dealing(self.longest)
         self._note(longest=self._describe(self.longest[0]), micro_size=self.section.batch.micro_size)
         self._check_ends(end_tokens_saved(self.parts.module.model.llava.generation_config))
         self._check_trained_tokens()
@@ -97,16 +94,9 @@ class Preflight:
         finally:
             handle.remove()
 
-    def saving(self, save: Save) -> Save:
-        """Return a save that saves the first step alone: the one from which fresh processes go on."""
-
-        def first_only(state: TrainerState, health: dict[str, Any]) -> Path:
-            if state.step == 1:
-                self.saved = save(state, health)
-                self._check_ends(end_tokens_saved(GenerationConfig.from_pretrained(self.saved)))
-            return self.saved
-
-        return first_only
+    def check_saved(self, checkpoint: Path) -> None:
+        """Check the end tokens of a checkpoint that was saved."""
+        self._check_ends(end_tokens_saved(GenerationConfig.from_pretrained(checkpoint)))
 
     def finish(self, *, checkpoint: Path, answers: bool) -> None:
         """Note what memory it took; with `answers`, have a checkpoint answer a question on rank 0."""
@@ -153,6 +143,42 @@ class Preflight:
         if rank() == 0:
             file = self.stage_dir.preflight_file
             write_json(file, {**read_json(file), **values})
+
+
+class FirstSaveOnly:
+    """Saves the first step alone: the one that fresh processes resume from.
+
+    Args:
+        saver: What saves it.
+        folder: Of the checkpoints.
+        check: Called with the checkpoint when it is complete.
+    """
+
+    def __init__(self, saver: Saver, folder: Path, *, check: Callable[[Path], None]) -> None:
+        self.saver = saver
+        self.saved = folder
+        self.check = check
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether that save failed."""
+        return self.saver.has_failed
+
+    def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
+        """Save the first step, and return its checkpoint for every later one."""
+        if state.step == 1:
+            self.saved = self.saver.save(state, health)
+            self.saver.finish()
+            self.check(self.saved)
+        return self.saved
+
+    def finish(self) -> None:
+        """Wait until it is complete, on all ranks."""
+        self.saver.finish()
+
+    def wait(self) -> None:
+        """Wait for this rank's part alone."""
+        self.saver.wait()
 
 
 class ModuleCalls:

@@ -32,7 +32,7 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of
 from croc_cli.train.collectives import gather_from_ranks
 from croc_cli.train.position import POSITION
-from croc_cli.worker.build import DTYPES, build_dataset, stage_section
+from croc_cli.worker.build import DTYPES, build_dataset
 from croc_cli.worker.calibrate import captioned_batches, drawn_samples
 
 
@@ -72,7 +72,7 @@ def ensure_assembled(
 
     One for other parts is renamed, not deleted. The folder appears complete or not at all.
     """
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     if is_assembled(recipe, stage, folder):
         return
     if (folder / METADATA_FILE).exists():

@@ -27,6 +27,7 @@ from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.files import own_path
+from croc_cli.launch.data_record import keep_data_record
 from croc_cli.launch.job import find_free_port
 from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
@@ -34,20 +35,21 @@ from croc_cli.launch.ops import needed_ops
 from croc_cli.model.token_pool import initialise_pool
 from croc_cli.names import StageName
 from croc_cli.recipe.load import load_resolved
-from croc_cli.recipe.schema import Recipe, ReconstructStage
+from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
 from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
-from croc_cli.train.trainer import HEALTH_KEYS, Trainer, TrainerState
-from croc_cli.worker.build import StageParts, build_stage, stage_section
+from croc_cli.train.state import HEALTH_KEYS, TrainerState
+from croc_cli.train.trainer import Trainer
+from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.ops import prepare_ops
-from croc_cli.worker.preflight import Preflight
+from croc_cli.worker.preflight import FirstSaveOnly, Preflight
 from croc_cli.worker.start import find_start
 from croc_cli.worker.watch import watch_this_rank
 
@@ -101,7 +103,7 @@ def run_training(
         is_preflight: Take the longest samples, with the checks of `croc_cli.worker.preflight`.
     """
     recipe = load_resolved(stage_dir.recipe_file)
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     device = chosen_device(recipe.launch.device)
     lines = PlainLines(stage, sys.stderr) if show_progress else None
     watcher = watch_this_rank(stage_dir, stall_timeout=recipe.launch.stall_timeout, lines=lines)
@@ -121,6 +123,8 @@ def run_training(
 
     start_folder = find_start(recipe, stage_dir, stage, start=start, say=say)
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
+    if on_main and not is_preflight:
+        keep_data_record(recipe, stage, stage_dir, resumes=stopped_at is not None)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
     partitioning = HfDeepSpeedConfig(deepspeed_config) if section.zero_stage == 3 else None
     with POSITION.working("loading the model", "loaded the model", opaque=True):
@@ -132,6 +136,7 @@ def run_training(
             rank=dist.get_rank(),
             num_ranks=dist.get_world_size(),
             chat_template=chat_template_for(section.template),
+            device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
         )
     del partitioning
     preflight = Preflight(recipe, stage, stage_dir, parts, device=device) if is_preflight else None
@@ -146,6 +151,8 @@ def run_training(
         engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
     with POSITION.working("loading the optimizer's state", "loaded the optimizer's state", opaque=True):
         state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
+    if 0 < state.step < parts.settings.num_steps and preflight is None:
+        say(f"resuming at step {state.step + 1} of {parts.settings.num_steps}")
     metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
     metrics.drop_after(state.step)
     saver = CheckpointSaver(
@@ -167,7 +174,7 @@ def run_training(
             warmup_ratio=section.optimizer.warmup_ratio,
         ),
         state=state,
-        save=preflight.saving(saver.save) if preflight else saver.save,
+        saver=FirstSaveOnly(saver, stage_dir.checkpoints, check=preflight.check_saved) if preflight else saver,
         metrics=metrics,
         events=events,
         stop_file=stage_dir.stop_file,
@@ -193,7 +200,7 @@ def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
 
 def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
     """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     freeze_all_but(parts.module, parts.settings.learning_rates)
     optimizer = build_optimizer(
         parameter_groups(parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay),
@@ -202,7 +209,7 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
         offloaded=section.offload != "none",
         on_gpu=device == "cuda",
         # Without ZeRO, DeepSpeed would clip before it measures; the optimizer does both in order.
-        clip_norm=section.optimizer.clip_norm if section.zero_stage == 0 else 0.0,
+        clip_norm=section.optimizer.clip_norm if section.zero_stage == 0 else None,
     )
     if section.zero_stage == 0:
         config = config | {"gradient_clipping": 0.0}
@@ -214,9 +221,9 @@ def prepare_pool_and_head(
     parts: StageParts, recipe: Recipe, stage: StageName, *, stopped_at: Path | None, device: str
 ) -> None:
     """Give pool and head their weights: those of the checkpoint to go on from, or a calibrated start."""
-    section = stage_section(recipe, stage)
+    section = recipe.pool_stage(stage)
     model = parts.module.model
-    if not isinstance(section, ReconstructStage):
+    if section is None:
         return
     generator = torch.Generator().manual_seed(section.seed)
     if model.head is not None:
@@ -238,7 +245,7 @@ def prepare_pool_and_head(
 
 def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> CheckpointMetadata:
     """Return what croc.json says of every checkpoint of this run, but for step, health and hashes."""
-    section = stage_section(recipe, stage)
+    section = recipe.stage(stage)
     came_with = read_metadata(start).extra
     return CheckpointMetadata(
         stage=stage,
@@ -260,6 +267,7 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "stage": stage,
         "steps": state.step,
         "seconds": state.seconds,
+        "save_seconds": state.save_seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
         "health": {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None},
         "counts": {

@@ -199,7 +199,7 @@ def _load(folder: Path) -> dict[str, float]:
     dataset = LlavaJsonDataset(folder / "pictures" / "rows.jsonl", folder / "pictures")
     sampler = StepSampler(len(dataset), global_size=8, micro_size=8, rank=0, num_ranks=1, seed=0)
     steps = StepLoader(
-        dataset, encoder, processor, sampler, mask_ratio=0.75, num_visual_tokens=576, pad_token_id=0, seed=0
+        dataset, encoder, processor, sampler, num_masked=432, num_visual_tokens=576, pad_token_id=0, seed=0
     )
     bare = torch.utils.data.DataLoader(
         Bare(sorted((folder / "pictures").glob("*.jpg"))), batch_size=8, num_workers=2, prefetch_factor=2

@@ -90,7 +90,7 @@ def test_a_terminal_without_a_prompt_is_a_conversation(home, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setattr(
         "croc_cli.chat.repl.Repl.__init__",
-        lambda self, session, *, image, allow_link_local: started.append(image.name),
+        lambda self, session, *, image, allow_private: started.append(image.name),
     )
     monkeypatch.setattr("croc_cli.chat.repl.Repl.run", lambda self: started.append("run"))
     run_chat(ChatRequest(image="image.png"))

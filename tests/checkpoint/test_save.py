@@ -19,6 +19,7 @@ from croc_cli.checkpoint.save import (
     resume_folder,
     save_checkpoint,
     step_folder_name,
+    write_checkpoint,
 )
 from croc_cli.errors import RunError
 from croc_cli.place import mark_folder
@@ -193,6 +194,25 @@ def test_another_error_is_named_and_not_called_a_full_disk(tmp_path, parts, monk
     with pytest.raises(RunError, match=r"failed: PermissionError: .*Permission denied") as caught:
         save_step(tmp_path, parts, 1)
     assert "disk" not in caught.value.hint
+
+
+def test_a_written_checkpoint_is_none_until_it_is_completed(tmp_path, parts):
+    llava, processor = parts
+    destination = tmp_path / "step-00000001"
+    complete = write_checkpoint(
+        destination, llava=llava, processor=processor, metadata=METADATA, recipe_yaml=RECIPE, write_resume=write_resume
+    )
+    assert complete_checkpoints(tmp_path) == []
+    assert names(tmp_path) == [".step-00000001.tmp"]
+    complete()
+    assert complete_checkpoints(tmp_path) == [destination]
+    verify_hashes(destination)
+
+
+def test_a_save_that_was_killed_before_it_marked_its_folder_is_no_obstacle(tmp_path, parts):
+    (tmp_path / ".step-00000001.tmp").mkdir()
+    save_step(tmp_path, parts, 1)
+    assert names(tmp_path) == ["step-00000001"]
 
 
 class Died(BaseException):

@@ -11,7 +11,8 @@ from croc_cli.checkpoint.convert import ConvertRequest, convert
 from croc_cli.checkpoint.metadata import CheckpointMetadata
 from croc_cli.checkpoint.save import save_checkpoint
 from tests.checkpoint.originals import make_original
-from tests.tiny import make_tiny_model, make_tiny_processor
+from tests.tiny import make_tiny_model, make_tiny_parts, make_tiny_processor
+from tests.worker import harness
 
 MAPPED = {
     "model.language_model.": "language_model.model.",
@@ -50,7 +51,16 @@ def saved_by_converting(folder: Path) -> Path:
     return convert(ConvertRequest(str(source), folder / "stock"), say=lambda _: None)
 
 
-@pytest.mark.parametrize("save", [saved_by_training, saved_by_converting])
+def saved_under_zero3(folder: Path) -> Path:
+    harness.make_data(folder)
+    make_tiny_parts(folder)
+    recipe = harness.make_recipe(folder, finetune={"zero_stage": 3, "max_steps": 1})
+    checkpoint = harness.train(recipe, "finetune", folder / "run", start=None).latest_checkpoint()
+    assert checkpoint is not None
+    return checkpoint
+
+
+@pytest.mark.parametrize("save", [saved_by_training, saved_under_zero3, saved_by_converting])
 def test_names_and_config_are_those_that_vllm_loads(save, tmp_path: Path) -> None:
     folder = save(tmp_path)
     found = set()

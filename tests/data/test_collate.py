@@ -46,7 +46,7 @@ def sample(name: str, *images: ImageRef, question: str = "what?", answer: str = 
 def loader(
     samples: list[Sample], *, micro_size: int | None = None, max_length: int = 999, **changes: Any
 ) -> StepLoader:
-    settings = {"template": "vicuna_v1", "mask_ratio": 0.75, "num_ranks": 1, "rank": 0, **changes}
+    settings = {"template": "vicuna_v1", "num_masked": 3, "num_ranks": 1, "rank": 0, **changes}
     encoder = ConversationEncoder(
         TOKENIZER,
         template=settings["template"],
@@ -67,7 +67,7 @@ def loader(
         encoder,
         PROCESSOR,
         sampler,
-        mask_ratio=settings["mask_ratio"],
+        num_masked=settings["num_masked"],
         num_visual_tokens=NUM_VISUAL,
         pad_token_id=0,
         seed=5,
@@ -119,7 +119,7 @@ def test_masks_are_drawn_by_step_and_sample() -> None:
     ):
         expected = draw_masked_positions(NUM_VISUAL, 3, seed=5, step=0, sample_id=name, image_index=index)
         assert batch.masked[position].tolist() == expected.tolist()
-    assert only([sample("a", Colour(3))], mask_ratio=None).masked is None
+    assert only([sample("a", Colour(3))], num_masked=None).masked is None
 
 
 def test_text_alone_gets_one_blank_that_no_row_shows() -> None:

@@ -95,7 +95,7 @@ def test_a_wrong_row_is_named_with_its_key(tmp_path: Path, row: Any, message: st
     ("content", "message", "hint"),
     [
         ("<!DOCTYPE html>", "line 1: not JSON", "web page"),
-        ("version https://git-lfs.github.com/spec/v1", "line 1: not JSON", "Git LFS pointer"),
+        ("version https://git-lfs.github.com/spec/v1", "line 1: not JSON", "git-lfs pointer"),
         ("[\n oops]", "line 2, column 2: not JSON: expected a value", ""),
         ("", "no rows", ""),
         ("[]", "no rows", ""),
@@ -241,6 +241,6 @@ def test_a_row_of_a_mix_that_was_changed_is_named(tmp_path: Path) -> None:
     (folder / "rows.jsonl").write_bytes(b"x" + rows[1:])
     dataset = MixDataset(folder)
     first = int(np.argmin(dataset.mix.index.offset))
-    with pytest.raises(DataError, match=r"mix, row captions#0: cannot be read: line 1, column 1: not JSON") as caught:
+    with pytest.raises(DataError, match=r"mix, row captions#0: line 1, column 1: not JSON") as caught:
         dataset[first]
     assert "makes the mix again" in (caught.value.hint or "")

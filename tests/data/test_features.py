@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from croc_cli.data.features import FeatureCache, picture_key
-from croc_cli.data.image import BytesImage, PathImage
+from croc_cli.data.image import BytesImage, LazyImage, PathImage
 from croc_cli.errors import UsageError
 
 FEATURES = torch.arange(6.0).view(2, 3)
@@ -45,9 +45,15 @@ def test_a_picture_that_was_changed_is_another_one(picture: PathImage, tmp_path:
 
 
 def test_a_picture_without_a_file_cannot_be_kept(tmp_path: Path) -> None:
-    assert picture_key(BytesImage("drawn", b"")) is None
+    drawn = LazyImage("drawn", lambda: b"")
+    assert picture_key(drawn) is None
     with pytest.raises(UsageError, match="the picture drawn has no file of its own"):
-        make_cache(tmp_path).has(BytesImage("drawn", b""))
+        make_cache(tmp_path).has(drawn)
+
+
+def test_a_picture_that_lies_in_its_row_is_told_by_its_bytes() -> None:
+    assert picture_key(BytesImage("row 1", b"a")) == picture_key(BytesImage("row 2", b"a"))
+    assert picture_key(BytesImage("row 1", b"a")) != picture_key(BytesImage("row 1", b"b"))
 
 
 def test_a_damaged_file_and_one_of_another_shape_are_named(picture: PathImage, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 
-CHOICES = Choices(zero_stage=0, num_ranks=8, micro_size=4, checkpointing=True, offload="none", on_gpu=True)
+CHOICES = Choices(
+    zero_stage=0, num_ranks=8, micro_size=4, checkpointing=True, offload="none", on_gpu=True, gradient_bytes=2
+)
 
 
 def memory(stage: StageName = "finetune", *, length: int = 2048, **changes: object) -> MemoryParts:

@@ -22,6 +22,8 @@ HANG_SECONDS = 60.0
 """Wall-clock time after which a command that uses no CPU hangs; far more than a busy machine needs."""
 COMMANDS_A_WORKER = 2000
 _NOT_EXPECTED = re.compile(r"Traceback \(most recent call last\)|the full traceback is in|^Fatal Python error", re.M)
+_RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+"""What steers a terminal; rich's bars are off, as no output here is a terminal."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class Driver:
         answer = Answer(got["code"], got["out"], got["err"])
         if _NOT_EXPECTED.search(answer.err) or _NOT_EXPECTED.search(answer.out):
             return "a traceback", answer
+        if raw := _RAW.search(answer.err + answer.out):
+            return f"a raw control character {raw[0]!r}", answer
         if answer.code not in case.allowed:
             return f"exit code {answer.code}, allowed are {sorted(case.allowed)}", answer
         return None, answer

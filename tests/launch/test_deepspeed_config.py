@@ -35,6 +35,60 @@ def test_offload_goes_where_the_recipe_says_and_only_with_a_zero_stage_that_can(
         zero_config(section, key="align", on_gpu=True)
 
 
+def test_gradients_are_added_up_in_fp32_where_deepspeed_can() -> None:
+    def dtype(**changes: object) -> object:
+        made = recipe("croc-7b", **changes)
+        config = deepspeed_config(made, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)
+        return config.get("data_types", {}).get("grad_accum_dtype")
+
+    assert dtype() == dtype(reconstruct__zero_stage=1) == "fp32"
+    assert dtype(reconstruct__gradient_dtype="bf16") == "bf16"
+    assert dtype(reconstruct__zero_stage=0) is None
+    with pytest.raises(RecipeError, match=r"gradient_dtype: fp32 needs ZeRO .* zero_stage 1 or more, not 0"):
+        dtype(reconstruct__zero_stage=0, reconstruct__gradient_dtype="fp32")
+
+
+def test_a_deepspeed_block_is_laid_over_the_config_key_by_key() -> None:
+    block = {
+        "zero_optimization": {"overlap_comm": False, "reduce_bucket_size": 5e7, "stage": 3},
+        "train_batch_size": "auto",
+        "comms_logger": {"enabled": True},
+    }
+    made = recipe("croc-7b", reconstruct__deepspeed=block)
+    config = deepspeed_config(made, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)
+    assert config["zero_optimization"]["overlap_comm"] is False
+    assert config["zero_optimization"]["reduce_bucket_size"] == 5e7
+    assert config["zero_optimization"]["contiguous_gradients"] is True
+    assert config["train_batch_size"] == 128
+    assert config["comms_logger"] == {"enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            {"train_batch_size": 64},
+            "64 contradicts reconstruct.batch.global_size, which makes it 128",
+        ),
+        ({"zero_optimization": {"stage": 2}}, "stage: 2 contradicts reconstruct.zero_stage, which makes it 3"),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+            "device: 'cpu' contradicts reconstruct.offload, which makes it none",
+        ),
+        ({"fp16": {"enabled": True}}, "enabled: True contradicts reconstruct.precision, which makes it false"),
+        ({"gradient_clipping": 0.5}, "0.5 contradicts reconstruct.optimizer.clip_norm, which makes it 1.0"),
+        ({"data_types": {"grad_accum_dtype": "bf16"}}, "'bf16' contradicts reconstruct.gradient_dtype"),
+        ({"optimizer": {"type": "Adam"}}, "deepspeed.optimizer: reconstruct.optimizer is where this recipe says it"),
+        ({"gradient_accumulation_steps": 8}, "gradient_accumulation_steps: follows from reconstruct.batch"),
+        ({"wandb": {"enabled": True}}, "enabled: True contradicts monitor.wandb, which makes it false"),
+    ],
+)
+def test_a_block_that_contradicts_the_recipe_is_refused_with_both_keys(block: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe("croc-7b", reconstruct__deepspeed=block)
+    assert message in str(caught.value)
+
+
 def test_monitors_are_switched_on_by_the_recipe() -> None:
     watched = recipe(monitor__tensorboard=True, monitor__wandb={"project": "croc"})
     config = deepspeed_config(watched, "align", num_ranks=1, stage_folder="runs/nano/align", on_gpu=False)

@@ -8,12 +8,48 @@ from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from croc_cli.errors import RecipeError
-from croc_cli.model.attention_mask import build_attention_mask, mixed_attention, prefix_attention
+from croc_cli.model.attention_mask import build_attention_mask
 
 # row 0: text, two visual tokens, text, text; row 1: text, text, two visual tokens, padding
 IS_VISUAL = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]]).bool()
 IS_PADDING = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]).bool()
 PREFIX_LENGTH = torch.tensor([4, 2])
+
+
+def mixed_attention(is_visual: Tensor, is_padding: Tensor) -> Tensor:
+    """Let every token see all visual tokens; keep text causal otherwise (arXiv:2410.14332v3, section 3.3).
+
+    This dense form says what is meant; models get theirs from `build_attention_mask`.
+
+    Args:
+        is_visual: [B, T] bool, True at visual tokens.
+        is_padding: [B, T] bool, True where the sequence is filled up.
+
+    Returns:
+        [B, 1, T, T] bool; row = query, column = key, True = may attend.
+    """
+    return (_causal(is_visual) | is_visual[:, None, None, :]) & ~is_padding[:, None, None, :]
+
+
+def prefix_attention(prefix_length: Tensor, is_padding: Tensor) -> Tensor:
+    """Let every token see all tokens before the first label; keep the rest causal, as the released code does.
+
+    Args:
+        prefix_length: [B] int64, tokens before the first label.
+        is_padding: [B, T] bool, True where the sequence is filled up.
+
+    Returns:
+        [B, 1, T, T] bool; row = query, column = key, True = may attend.
+    """
+    positions = torch.arange(is_padding.shape[1], device=is_padding.device)
+    in_prefix = positions < prefix_length[:, None]
+    return (_causal(is_padding) | in_prefix[:, None, None, :]) & ~is_padding[:, None, None, :]
+
+
+def _causal(like: Tensor) -> Tensor:
+    """Return [1, 1, T, T] bool, True at and below the diagonal, for `like` of [B, T]."""
+    length = like.shape[1]
+    return torch.ones(length, length, dtype=torch.bool, device=like.device).tril()[None, None]
 
 
 def build(kernel: str, kind: str, config: Any = None) -> Any:

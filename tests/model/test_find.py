@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
             tree = [{"type": "file", "path": file, "size": len(file), "oid": COMMIT} for file in REPOSITORIES[name]]
             body = json.dumps(tree)
         elif parts[0] == "api":
-            siblings = [{"rfilename": file} for file in REPOSITORIES[name]]
+            siblings = [{"rfilename": file, "size": len(file)} for file in REPOSITORIES[name]]
             body = json.dumps({"id": name, "sha": COMMIT, "siblings": siblings})
         else:
             body = parts[-1]  # a file holds its own name
@@ -111,6 +112,20 @@ def test_the_builtin_parts_are_found_by_part(monkeypatch: pytest.MonkeyPatch, tm
 def test_only_configs_tokenizer_and_safetensors_are_fetched(hub: str) -> None:
     folder = find_model("org/both", part="llm")
     assert files_in(folder) == ["config.json", "model.safetensors", "tokenizer.model"]
+
+
+def test_how_far_a_fetch_is_can_be_measured(hub: str) -> None:
+    seen = []
+
+    @contextmanager
+    def fetching(total: int | None, measure: Callable[[], int]) -> Iterator[None]:
+        before = measure()
+        yield
+        seen.append((total, before, measure()))
+
+    find_model("org/both", part="llm", fetching=fetching)
+    size = sum(map(len, ("config.json", "model.safetensors", "tokenizer.model")))
+    assert seen == [(size, 0, size)]
 
 
 def test_where_there_are_no_safetensors_the_older_weights_are_fetched(hub: str) -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.objectives.caption import caption_loss_sum
 from croc_cli.objectives.reconstruction import reconstruction_loss_sum
+from croc_cli.objectives.settings import ObjectiveSettings
 from tests.model.golden_model import expand_images, load_golden_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,12 +38,9 @@ def test_released_code_preset_gives_the_losses_and_gradients_of_the_released_cod
         output.visual_targets,
         masked,
         batch["image_is_real"],
-        target="l2",
-        loss="smooth_l1",
-        beta=0.01,
-        scope="all",
+        ObjectiveSettings(target="l2", loss="smooth_l1", smooth_l1_beta=0.01, scope="all"),
     )
-    smooth_l1_mean = reconstruction.total / reconstruction.num_images
+    smooth_l1_mean = reconstruction.total / batch["image_is_real"].sum()
     loss = caption + 10 * smooth_l1_mean + output.zero
     loss.backward()
 

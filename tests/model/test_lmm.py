@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from croc_cli.model.lmm import MultimodalModel
+from croc_cli.model.lmm import MultimodalModel, MultimodalOutput
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool, initialise_pool
 from tests.model.batches import IMAGE, gradients, losses, make_batch, picture
@@ -31,25 +31,35 @@ def make_model(*, pool_size: int = 24, head: str = "none", attention: str = "mix
     ).eval()
 
 
-def hidden_of(model: MultimodalModel, batch: dict[str, Tensor]) -> Tensor:
+def run_with_hidden(model: MultimodalModel, batch: dict[str, Tensor]) -> tuple[MultimodalOutput, Tensor]:
+    """Return the model's output, and the LLM's last hidden states [B, T, D]."""
+    seen: list[Tensor] = []
+    handle = model.llava.model.language_model.register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.last_hidden_state)
+    )
     with torch.no_grad():
-        output: Tensor = model(**batch).hidden
-    return output
+        output = model(**batch)
+    handle.remove()
+    return output, seen[0]
+
+
+def hidden_of(model: MultimodalModel, batch: dict[str, Tensor]) -> Tensor:
+    return run_with_hidden(model, batch)[1]
 
 
 def test_without_pool_and_causal_the_logits_are_those_of_stock_llava() -> None:
     batch = make_batch([CAPTIONED, TEXT, [1, IMAGE, 20, IMAGE, 30, 210]])
     model = make_model(pool_size=0, attention="causal")
 
+    output, hidden = run_with_hidden(model, batch)
     with torch.no_grad():
-        output = model(**batch)
         stock = model.llava(**{name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}).logits
 
     trained = batch["labels"][:, 1:] != -100
     torch.testing.assert_close(output.logits, stock[:, :-1][trained], atol=1e-5, rtol=0)
     assert output.labels.tolist() == [210, 220, 230, 240, 210]
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(model.llava.lm_head(output.hidden)[real], stock[real], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.llava.lm_head(hidden)[real], stock[real], atol=1e-5, rtol=0)
 
 
 def test_images_take_the_places_of_their_row_whatever_order_the_rows_come_in() -> None:
@@ -60,13 +70,13 @@ def test_images_take_the_places_of_their_row_whatever_order_the_rows_come_in() -
         shuffled[name] = batch[name][order]
     model = make_model(pool_size=0, attention="causal")
 
-    with torch.no_grad():
-        straight, other = model(**batch), model(**shuffled)
+    straight, hidden = run_with_hidden(model, batch)
+    other, other_hidden = run_with_hidden(model, shuffled)
 
-    torch.testing.assert_close(straight.hidden, other.hidden, atol=1e-5, rtol=0)
+    torch.testing.assert_close(hidden, other_hidden, atol=1e-5, rtol=0)
     torch.testing.assert_close(straight.visual_hidden[order], other.visual_hidden, atol=1e-5, rtol=0)
     start = 1 + NUM_VISUAL_TOKENS + 1
-    torch.testing.assert_close(straight.visual_hidden[1], straight.hidden[0, start : start + NUM_VISUAL_TOKENS])
+    torch.testing.assert_close(straight.visual_hidden[1], hidden[0, start : start + NUM_VISUAL_TOKENS])
 
 
 def test_two_images_of_one_sample_are_both_masked_and_reconstructed() -> None:

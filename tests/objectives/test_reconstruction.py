@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from croc_cli.objectives.reconstruction import ReconstructionLoss, reconstruction_loss_sum
+from croc_cli.objectives.baseline import KEPT_TARGETS
+from croc_cli.objectives.reconstruction import ReconstructionLoss, mean_target_loss, reconstruction_loss_sum
+from croc_cli.objectives.settings import ObjectiveSettings
 
 LITERAL: dict[str, Any] = {"target": "raw", "per_dimension": False, "reduction": "sum"}
 TARGETS = torch.tensor([[[0.0, 0.0], [3.0, 4.0], [1.0, 1.0]], [[6.0, 8.0], [0.0, 0.0], [0.0, 0.0]]])
@@ -17,13 +19,13 @@ BOTH = torch.ones(2)
 
 
 def measure(predicted: Tensor, targets: Tensor = TARGETS, **settings: Any) -> ReconstructionLoss:
-    return reconstruction_loss_sum(predicted, targets, MASKED, settings.pop("weight", BOTH), **settings)
+    weight = settings.pop("weight", BOTH)
+    return reconstruction_loss_sum(predicted, targets, MASKED, weight, ObjectiveSettings(**settings))
 
 
 def test_literal_reading_sums_the_norms_of_masked_positions() -> None:
     loss = measure(torch.zeros(2, 3, 2), **LITERAL)
     assert loss.total.item() == pytest.approx(0 + 5 + 10)
-    assert loss.num_images.item() == 2
 
 
 def test_mean_is_taken_over_an_images_masked_positions_and_summed_over_images() -> None:
@@ -63,35 +65,53 @@ def test_l2_targets_have_unit_length() -> None:
 
 def test_smooth_l1_is_torchs_own() -> None:
     predicted = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
-    loss = measure(predicted, target="raw", loss="smooth_l1", beta=0.3, scope="all")
+    loss = measure(predicted, target="raw", loss="smooth_l1", smooth_l1_beta=0.3, scope="all")
     assert loss.total.item() / 2 == pytest.approx(F.smooth_l1_loss(predicted, TARGETS, beta=0.3).item())
     summed = measure(
-        predicted, target="raw", loss="smooth_l1", beta=0.3, scope="all", per_dimension=False, reduction="sum"
+        predicted, target="raw", loss="smooth_l1", smooth_l1_beta=0.3, scope="all", per_dimension=False, reduction="sum"
     )
     assert summed.total.item() == pytest.approx(F.smooth_l1_loss(predicted, TARGETS, beta=0.3, reduction="sum").item())
 
 
-def test_the_baseline_is_the_loss_of_predicting_the_mean_counted_target() -> None:
-    mean = (TARGETS[0, 0] + TARGETS[0, 1] + TARGETS[1, 0]) / 3
-    loss = measure(torch.zeros(2, 3, 2), target="raw")
-    at_mean = measure(mean.expand(2, 3, 2), target="raw")
-    assert loss.baseline.item() == pytest.approx(at_mean.total.item())
-    assert at_mean.total.item() == pytest.approx(at_mean.baseline.item())
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_baseline_is_the_loss_of_predicting_the_mean_counted_target(reduction: str) -> None:
+    settings = {"target": "raw", "reduction": reduction}
+    loss = measure(torch.zeros(2, 3, 2), **settings)
+    mean = loss.targets.total / loss.targets.num_counted
+    assert mean.tolist() == pytest.approx([3.0, 4.0])  # of (0, 0), (3, 4) and (6, 8)
+    at_mean = measure(mean.expand(2, 3, 2), **settings)
+    baseline = mean_target_loss(mean, loss.targets, ObjectiveSettings(**settings))
+    assert baseline.item() == pytest.approx(at_mean.total.item())
 
 
-def test_blanks_add_nothing_to_loss_baseline_and_count() -> None:
+def test_of_large_images_some_positions_stand_for_all() -> None:
+    targets = torch.randn(2, 576, 8, generator=torch.Generator().manual_seed(0))
+    masked = torch.arange(576).expand(2, 576) % 4 > 0
+    loss = reconstruction_loss_sum(targets, targets, masked, BOTH)
+    assert loss.targets.kept.shape == (2, KEPT_TARGETS, 8)
+    mean = loss.targets.total / loss.targets.num_counted
+    exact = reconstruction_loss_sum(mean.expand_as(targets), targets, masked, BOTH).total
+    assert mean_target_loss(mean, loss.targets, ObjectiveSettings()).item() == pytest.approx(exact.item(), rel=0.05)
+
+
+def test_blanks_add_nothing_to_loss_and_baseline() -> None:
     predicted = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
     with_blank = measure(predicted, weight=torch.tensor([1.0, 0.0]))
     alone = reconstruction_loss_sum(predicted[:1], TARGETS[:1], MASKED[:1], torch.ones(1))
-    assert [value.item() for value in with_blank] == pytest.approx([value.item() for value in alone])
+    for loss in (with_blank, alone):
+        assert loss.total.item() == pytest.approx(alone.total.item())
+        assert loss.targets.total.tolist() == pytest.approx(alone.targets.total.tolist())
+        assert loss.targets.num_counted.item() == 2
+        assert loss.targets.weight.sum().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_nothing_masked_gives_zero_with_a_gradient(reduction: str) -> None:
     predicted = torch.ones(2, 3, 2, requires_grad=True)
-    loss = reconstruction_loss_sum(predicted, TARGETS, torch.zeros_like(MASKED), BOTH, reduction=reduction)
+    settings = ObjectiveSettings(reduction=reduction)
+    loss = reconstruction_loss_sum(predicted, TARGETS, torch.zeros_like(MASKED), BOTH, settings)
     loss.total.backward()
-    assert [value.item() for value in loss] == [0, 0, 0]
+    assert loss.total.item() == loss.targets.num_counted.item() == loss.targets.weight.sum().item() == 0
     assert predicted.grad is not None
     assert predicted.grad.abs().max() == 0
 

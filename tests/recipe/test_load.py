@@ -244,3 +244,21 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_deepspeed_key_is_set_as_text_with_its_own_type() -> None:
+    key = "align.deepspeed.zero_optimization.reduce_bucket_size"
+    made = load_recipe("croc-7b", overrides={key: ("5e7", "--set"), "align.deepspeed.dump_state": ("true", "--set")})
+    assert made.recipe.align.deepspeed == {"zero_optimization": {"reduce_bucket_size": 5e7}, "dump_state": True}
+
+
+@pytest.mark.parametrize(("given", "kept"), [("5%", "5%"), ("0.5%", "0.5%"), ("7", 7)])
+def test_bad_images_are_limited_by_number_or_by_share(given: str, kept: object) -> None:
+    made = load_recipe("nano", overrides={"data.max_bad_images": (given, "--set")}).recipe
+    assert made.data.max_bad_images == kept
+
+
+@pytest.mark.parametrize("given", ["101%", "-1", "some", "0.5", "5 %"])
+def test_another_limit_of_bad_images_is_refused_with_examples(given: str) -> None:
+    with pytest.raises(RecipeError, match="must be a number of images such as 100, or a share of them such as 5%, not"):
+        load_recipe("nano", overrides={"data.max_bad_images": (given, "--set")})

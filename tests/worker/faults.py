@@ -165,6 +165,7 @@ def _do_at_steps(happening: dict[int, str]) -> None:
         if what == "hang":
             time.sleep(1e6)
         if what is not None and what.startswith("$ "):
+            self.saver.wait()  # so that the last checkpoint is complete when it happens
             subprocess.run(what[2:], shell=True, check=True)
         if what == "exit":
             os._exit(7)

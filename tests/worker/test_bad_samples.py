@@ -58,7 +58,6 @@ def seed_with_a_batch_of_text(num_samples: int) -> int:
 
 def means_sample_by_sample(recipe: Recipe, start: Path) -> list[tuple[float, float | None, int]]:
     """Return (caption loss, reconstruction loss, trained tokens) of every step, from passes of one sample each."""
-    from croc_cli.train.trainer import model_inputs
     from croc_cli.worker.build import build_stage
     from croc_cli.worker.training import prepare_pool_and_head
 
@@ -71,7 +70,7 @@ def means_sample_by_sample(recipe: Recipe, start: Path) -> list[tuple[float, flo
         for index in parts.loader.sampler.global_batch(step):
             batch = parts.loader.collator([parts.loader.dataset[index]], step=step)
             with torch.no_grad():
-                _, sums = parts.module(**model_inputs(batch), token_weight=one, image_weight=one)
+                _, sums = parts.module(batch, token_weight=one, image_weight=one)
             caption += float(sums.caption_sum)
             reconstruction += float(sums.reconstruction_sum)
             tokens += batch.num_trained_tokens

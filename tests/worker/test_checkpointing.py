@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from croc_cli.train.trainer import model_inputs
 from croc_cli.worker.build import StageParts, build_stage
 from tests.worker import harness
 
@@ -26,7 +25,7 @@ def calls_and_gradient(parts: StageParts) -> tuple[int, torch.Tensor]:
     mlp = parts.module.model.llava.model.language_model.layers[0].mlp
     mlp.register_forward_pre_hook(count)  # computing again stops before the end: what is kept is all there
     one = torch.tensor(1.0)
-    loss, _ = parts.module(**model_inputs(parts.loader[0][0]), token_weight=one, image_weight=one)
+    loss, _ = parts.module(parts.loader[0][0], token_weight=one, image_weight=one)
     loss.backward()
     return calls, mlp.gate_proj.weight.grad.clone()
 

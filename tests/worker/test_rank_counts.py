@@ -16,7 +16,7 @@ KILLED_BEFORE = 3
 
 
 def recipe_of(home: Path, zero_stage: int) -> Recipe:
-    changes = {"zero_stage": zero_stage, "max_steps": NUM_STEPS, "save_every": 2}
+    changes = {"zero_stage": zero_stage, "max_steps": NUM_STEPS, "save_every": 2, "log_gradient_shares_every": 1}
     # groups with rates of their own: DeepSpeed's ZeRO-3 would give all of them the first one's
     changes |= {"learning_rate": {"projector": 1e-3, "llm": 2e-3, "token_pool": 3e-3}}
     return harness.make_recipe(home, reconstruct=changes)
@@ -55,4 +55,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     expected, found = harness.metrics(unbroken), harness.metrics(stage_dir)
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], abs=1e-4)
     assert [row["learning_rate"] for row in found] == [row["learning_rate"] for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["explained_share"] == pytest.approx(theirs["explained_share"], abs=1e-3)
+        assert ours["gradient_shares"] == pytest.approx(theirs["gradient_shares"], rel=1e-2)
     assert seen(tmp_path / "broken") == seen(tmp_path / "unbroken")

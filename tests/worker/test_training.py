@@ -1,5 +1,6 @@
 """Whole stages of the worker on a tiny model, in one process."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from croc_cli.checkpoint import save
 from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
@@ -52,13 +54,66 @@ def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, 
     assert rows[0]["gradient_shares"]["reconstruction"] > 0
 
 
+def test_gradient_shares_and_explained_share_are_those_of_the_step_whatever_the_micro_batch(
+    home: Path, tmp_path: Path
+) -> None:
+    found = []
+    for micro_size, zero_stage in ((8, 0), (4, 3), (1, 0)):
+        batch = {"global_size": 8, "micro_size": micro_size}
+        changes = {"batch": batch, "zero_stage": zero_stage, "max_steps": 1, "log_gradient_shares_every": 1, "seed": 1}
+        recipe = harness.make_recipe(home, reconstruct=changes)
+        stage_dir = harness.train(recipe, "reconstruct", tmp_path / str(micro_size), start=home / "start")
+        [row] = harness.metrics(stage_dir)
+        found.append([row["explained_share"], *row["gradient_shares"].values()])
+    assert found[0][2] > found[0][1] > 0
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+    assert found[2] == pytest.approx(found[0], rel=1e-3)
+
+
+def test_gradient_shares_add_up_to_the_gradient_of_the_step(home: Path, tmp_path: Path) -> None:
+    changes = {"max_steps": 1, "log_gradient_shares_every": 1, "learning_rate": {"llm": 1e-3}}
+    alone = []
+    for weights in ({"reconstruction_weight": 0.0}, {"caption_weight": 0.0}, {}):
+        recipe = harness.make_recipe(home, reconstruct=changes | {"objectives": weights})
+        root = tmp_path / "-".join(weights or ["both"])
+        [row] = harness.metrics(harness.train(recipe, "reconstruct", root, start=home / "start"))
+        alone.append(row)
+    caption, reconstruction, both = alone
+    assert both["gradient_shares"]["caption"] == pytest.approx(caption["gradient_norm"], rel=1e-2)
+    assert both["gradient_shares"]["reconstruction"] == pytest.approx(reconstruction["gradient_norm"], rel=1e-2)
+
+
+def test_a_stopped_run_says_where_it_resumes_and_how_long_ranks_waited_for_saves(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = harness.make_recipe(home, finetune={"save_every": 1})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    assert "resuming at step 3 of 4" in harness.events(stage_dir)
+    rows = harness.metrics(stage_dir)
+    assert [row["save_seconds"] > 0 for row in rows] == [False, True, False, True]
+    summary = json.loads(stage_dir.summary_file.read_text())
+    assert summary["save_seconds"] > rows[-1]["save_seconds"]
+
+
 @pytest.mark.parametrize(
-    ("stage", "zero_stage", "steps"), [("reconstruct", 0, 1), ("reconstruct", 2, 3), ("finetune", 0, 2)]
+    ("stage", "zero_stage", "steps", "precision"),
+    [
+        ("reconstruct", 0, 1, "fp32"),
+        ("reconstruct", 2, 3, "fp32"),
+        ("finetune", 0, 2, "fp32"),
+        ("finetune", 1, 2, "bf16"),
+        ("finetune", 2, 2, "bf16"),
+        ("reconstruct", 3, 2, "bf16"),
+    ],
 )
 def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, zero_stage: int, steps: int
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, zero_stage: int, steps: int, precision: str
 ) -> None:
-    recipe = harness.make_recipe(home, **{stage: {"zero_stage": zero_stage}})
+    recipe = harness.make_recipe(home, **{stage: {"zero_stage": zero_stage, "precision": precision}})
     unbroken = harness.train(recipe, stage, tmp_path / "unbroken", start=home / "start")
     with monkeypatch.context() as patch:
         stop_after(patch, steps)
@@ -92,6 +147,60 @@ def test_too_many_bad_pictures_stop_the_run(home: Path, tmp_path: Path) -> None:
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_bad_images": 2})})
     with pytest.raises(RunError, match="images failed to open, more than data.max_bad_images = 2"):
         harness.train(recipe, "finetune", tmp_path, start=home / "start")
+
+
+def test_a_step_of_blanks_alone_stops_the_run_which_saves_nothing(home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    harness.make_data(data, num_text=0)
+    recipe = harness.make_recipe(data, data={**harness.make_recipe(data).data.model_dump(), "max_bad_images": 1000})
+    (data / "images").rename(data / "elsewhere")
+    with pytest.raises(RunError, match="none of the 4 images so far opened; the last one was .*png") as caught:
+        harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    assert "nothing was trained, so no checkpoint was saved" in (caught.value.hint or "")
+    assert not list((tmp_path / "finetune").rglob("step-*"))
+
+
+def test_bad_pictures_are_limited_by_share_too_and_the_mended_run_counts_each_once(home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    harness.make_data(data, num_text=0)
+    whole = {index: (data / "images" / f"{index}.png").read_bytes() for index in range(4)}
+    for index in whole:
+        (data / "images" / f"{index}.png").write_bytes(b"")
+    section = harness.make_recipe(data).data.model_dump() | {"max_bad_images": "20%"}
+    recipe = harness.make_recipe(data, data=section, finetune={"batch": {"global_size": 6, "micro_size": 6}})
+    with pytest.raises(RunError, match=r"of \d+ images failed to open, more than data.max_bad_images = 20%"):
+        harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    for index in whole:
+        (data / "images" / f"{index}.png").write_bytes(whole[index])
+    stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    assert harness.metrics(stage_dir)[-1]["bad_images"] <= 1
+
+
+def test_a_stage_of_which_every_sample_is_dropped_is_an_error_without_a_checkpoint(home: Path, tmp_path: Path) -> None:
+    recipe = harness.make_recipe(home, finetune={"max_length": 70, "save_every": 1})
+    with pytest.raises(RunError, match="no token was trained in 4 steps: 16 samples had nothing left to train"):
+        harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    assert not list((tmp_path / "finetune").rglob("step-*"))
+
+
+def test_a_save_that_cannot_be_completed_ends_the_run_within_a_step_and_the_last_one_stays(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = save.commit
+
+    def full_at_the_second(unfinished: Path, destination: Path) -> None:
+        if destination.name.endswith("2"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        commit(unfinished, destination)
+
+    recipe = harness.make_recipe(home, finetune={"save_every": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(save, "commit", full_at_the_second)
+        with pytest.raises(RunError, match=r"saving .*step-00000002 failed: disk full .*stays: .*step-00000001"):
+            harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
+    assert "resuming at step 2 of 4" in harness.events(stage_dir)
+    assert [row["step"] for row in harness.metrics(stage_dir)] == [1, 2, 3, 4]
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
@@ -129,7 +238,7 @@ def test_three_steps_in_a_row_that_are_not_finite_stop_the_run(
 
 
 def test_a_sample_cut_before_its_answer_is_dropped_and_counted(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home, finetune={"max_length": 70})
+    recipe = harness.make_recipe(home, finetune={"max_length": 101})
     last = harness.metrics(harness.train(recipe, "finetune", tmp_path, start=home / "start"))[-1]
     assert last["truncated_samples"] > 0
     assert last["dropped_samples"] > 0

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli import __version__
+from croc_cli.addresses import PrivateAddressError
 from croc_cli.errors import UsageError
 from croc_cli.place import check_place, is_there
 from croc_cli.progress import Task
+from croc_cli.sources.fetch.feed import Feed, TooSlowError
 from croc_cli.sources.read.content import HEAD_BYTES, FetchError, WrongContentError, check_head
 
 if TYPE_CHECKING:
     import httpx
 
 _BLOCK = 1 << 20
-_MAX_REDIRECTS = 10
+_MAX_DIGITS = 15
+_CHECK_EVERY = 64 << 20
+_RESERVE = 10**9
+"""Bytes after which the disk is looked at while an answer of unknown length comes in, and bytes that are left alone."""
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -201,14 +207,16 @@ def _one_try(remote: Remote, part: _Part, name: str, task: Task, limits: Limits)
         headers["Range"] = f"bytes={part.size}-"
         if known.get("validator"):
             headers["If-Range"] = known["validator"]
-    timeout = httpx.Timeout(limits.silence)
+    wait = max(limits.silence, limits.window)
     try:
-        with (
-            httpx.Client(follow_redirects=True, max_redirects=_MAX_REDIRECTS, timeout=timeout) as client,
-            client.stream("GET", remote.url, headers=headers) as response,
-        ):
+        with Feed(remote.url, headers, silence=limits.silence, wait=wait) as feed:
+            response = feed.response()
             total = _check_answer(response, remote, part, known)
-            _read(response, remote, part, name, total, task, limits)
+            _read(feed, response, remote, part, name, total, task, limits)
+    except TooSlowError as error:
+        raise _Again(f"{remote.shown} sent neither its headers nor a block in {wait:g} s") from error
+    except PrivateAddressError as error:
+        raise FetchError(f"{remote.shown} leads to another address: {error}") from error
     except httpx.TooManyRedirects as error:
         raise FetchError(
             f"{remote.shown} leads from address to address without end", hint="look at it in a browser"
@@ -232,11 +240,10 @@ def _check_answer(response: "httpx.Response", remote: Remote, part: _Part, known
         raise _Again(f"{remote.shown}: the part on disk does not fit the file there", afresh=True, wait=0)
     if status in (408, 425, 429) or status >= 500:
         after = response.headers.get("Retry-After", "")
-        raise _Again(f"{remote.shown} answered {status}", wait=float(after) if after.isdigit() else None)
+        raise _Again(f"{remote.shown} answered {status}", wait=_number(after))
     if status not in (200, 206):
         raise refusal(remote.shown, status, response.reason_phrase)
-    length = response.headers.get("Content-Length", "")
-    total = int(length) if length.isdigit() else None
+    total = _number(response.headers.get("Content-Length", ""))
     if status == 206:
         match = _RANGE.match(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != part.size:
@@ -257,8 +264,20 @@ def _check_answer(response: "httpx.Response", remote: Remote, part: _Part, known
     return total if total is not None else remote.size
 
 
+def _number(text: str) -> int | None:
+    """Return the whole number in a header; None where it holds none."""
+    return int(text) if len(text) <= _MAX_DIGITS and text.isascii() and text.isdigit() else None
+
+
 def _read(
-    response: "httpx.Response", remote: Remote, part: _Part, name: str, total: int | None, task: Task, limits: Limits
+    feed: Feed,
+    response: "httpx.Response",
+    remote: Remote,
+    part: _Part,
+    name: str,
+    total: int | None,
+    task: Task,
+    limits: Limits,
 ) -> None:
     """Append the body to the part, with an eye on its beginning and its pace."""
     window_start, received = time.monotonic(), 0
@@ -267,8 +286,9 @@ def _read(
     task.update(part.size, total)
     with part.path.open("ab") as file:
         held: bytes | None = b"" if part.size == 0 else None  # the beginning is looked at before any of it is written
-        for block in response.iter_bytes() if is_encoded else response.iter_raw():
+        for block in feed.blocks():
             received += len(block)
+            _check_end(part, block, remote, total)
             now = time.monotonic()
             if now - window_start >= limits.window:
                 if received < limits.window_bytes:
@@ -292,6 +312,20 @@ def _read(
     if total is not None and part.size > total:
         raise _Again(f"{remote.shown} sent more than the {total:,} bytes it announced", afresh=True)
     task.update(part.size, total)
+
+
+def _check_end(part: _Part, block: bytes, remote: Remote, total: int | None) -> None:
+    """Stop an answer that goes on beyond its length, or one without a length that fills the disk."""
+    size = part.size + len(block)
+    if total is not None and size > total:
+        raise _Again(f"{remote.shown} sent more than the {total:,} bytes it announced", afresh=True)
+    if total is None and size // _CHECK_EVERY > part.size // _CHECK_EVERY:
+        free = shutil.disk_usage(part.path.parent).free
+        if free < _RESERVE:
+            raise FetchError(
+                f"{remote.shown} does not say how long it is, and after {size:,} bytes the disk is nearly full",
+                hint="look at it in a browser; some servers send without end",
+            )
 
 
 def _append(file: Any, block: bytes, part: _Part) -> None:

@@ -16,7 +16,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from croc_cli.addresses import check_public
+
 URL_SECONDS = "CROC_IMG2DATASET_URL_SECONDS"
+ALLOW_PRIVATE = "CROC_IMG2DATASET_ALLOW_PRIVATE"
 MAX_BYTES = 64 * 2**20
 """Most bytes of a picture."""
 
@@ -50,13 +53,21 @@ class _HTTPSConnection(http.client.HTTPSConnection):
     response_class = _BoundedResponse
 
 
+def _check(req: urllib.request.Request) -> None:
+    """Refuse an address that is not public: who wrote a list of URLs is not who fetches it. Redirects come here too."""
+    if not os.environ.get(ALLOW_PRIVATE):
+        check_public(req.full_url)
+
+
 class _HTTPHandler(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> Any:
+        _check(req)
         return self.do_open(_HTTPConnection, req)
 
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> Any:
+        _check(req)
         return self.do_open(_HTTPSConnection, req)
 
 

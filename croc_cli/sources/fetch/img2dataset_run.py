@@ -15,7 +15,7 @@ from typing import Any, Literal
 import croc_cli
 from croc_cli.errors import UsageError
 from croc_cli.progress import Task
-from croc_cli.sources.fetch.img2dataset_child import URL_SECONDS
+from croc_cli.sources.fetch.img2dataset_child import ALLOW_PRIVATE, URL_SECONDS
 from croc_cli.sources.known.source import ImageDownload
 from croc_cli.sources.read.content import FetchError
 
@@ -87,6 +87,7 @@ def run_img2dataset(
     settings_file = folder / "settings.json"
     settings_file.write_text(json.dumps(_arguments(settings, url_list, folder / "out", shard_size)), encoding="utf-8")
     environment = {**os.environ, **_QUIET, URL_SECONDS: str(settings.url_seconds)}
+    environment[ALLOW_PRIVATE] = "1" if settings.allow_private else ""
     package_parent = str(Path(croc_cli.__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     log_file = folder / "log.txt"

@@ -122,8 +122,8 @@ def sources_of_recipe(
     catalogs = tuple(catalogs)
     found: dict[str, Source] = {}
     for stage in STAGES:
-        data = getattr(recipe.data, stage)
-        if not getattr(recipe, stage).enabled or not isinstance(data, MixData):
+        data = recipe.data.source(stage)
+        if not recipe.stage(stage).enabled or not isinstance(data, MixData):
             continue
         for key, entry in recipe_sources(recipe, stage).items():
             name = entry.source or (key if entry.path is None else None)

@@ -1,15 +1,19 @@
 """Reads a table of image URLs: which image, by a key of ours, is where; JSON, JSONL, CSV, TSV or Parquet."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from croc_cli.errors import UsageError
+from croc_cli.reading import read_json_file, read_json_lines
 from croc_cli.recipe.issues import did_you_mean
 from croc_cli.sources.read.content import check_file
+from croc_cli.sources.read.csv_rows import csv_rows
+from croc_cli.sources.read.json_rows import DataError
+from croc_cli.sources.read.reader import suffix_of
+from croc_cli.sources.read.rows import BadCell
+from croc_cli.sources.read.tables import parquet_rows
 
 URL_COLUMNS = ("url", "URL", "link", "image_url", "imageURL")
 OBJECT_KEY = "@key"
@@ -88,15 +92,13 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from _rows(one)
         return
     check_file(path)
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        from pyarrow import parquet
-
-        for batch in parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    elif suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8", newline="") as lines:
-            yield from csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
+    suffix = suffix_of(path)
+    if suffix in (".parquet", ".csv", ".tsv"):
+        records = csv_rows(path) if suffix != ".parquet" else parquet_rows(path)
+        for number, record in enumerate(records):
+            if isinstance(record, BadCell):
+                raise DataError(f"{path}, row {number}: {record.defect[1]}", hint="fetch it again, or mend the row")
+            yield record
     elif suffix in (".json", ".jsonl"):
         yield from json_rows(path)
     else:
@@ -107,19 +109,16 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON list, a JSON object of objects (their key as "@key"), or JSONL.
 
     Raises:
-        UsageError: It is no JSON.
+        UsageError: It is no JSON, or a row is no object; names file, line and column.
     """
-    with path.open(encoding="utf-8") as file:
-        try:
-            if path.suffix.lower() == ".jsonl":
-                for line in file:
-                    if line.strip():
-                        yield json.loads(line)
-                return
-            content = json.load(file)
-        except ValueError as error:
-            raise UsageError(f"{path} is no JSON: {error}", hint="fetch it again, or name another file") from error
+    if suffix_of(path) == ".jsonl":
+        content: Any = (row for _, row in read_json_lines(path))
+    else:
+        content = read_json_file(path, hint="fetch it again, or name another file")
     if isinstance(content, dict):
         yield from ({OBJECT_KEY: key, **row} for key, row in content.items() if isinstance(row, dict))
-    else:
-        yield from content
+        return
+    for number, row in enumerate(content):
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}, row {number}: {row!r:.40} is no object", hint="fetch it again")
+        yield row

@@ -112,6 +112,7 @@ class ImageDownload(Section):
     thread_count: PositiveInt = Field(64, description="Downloads at a time, per process")
     timeout: PositiveInt = Field(10, description="Seconds that a server may be silent")
     url_seconds: PositiveInt = Field(60, description="Seconds that one image may take as a whole")
+    allow_private: bool = Field(False, description="Fetch from addresses of your own network, too")
     retries: NonNegativeInt = Field(2, description="Further tries of one URL, at once, within one call")
     number_sample_per_shard: PositiveInt = Field(10_000, description="URLs that are taken up again together")
     distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(

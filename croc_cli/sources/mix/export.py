@@ -1,6 +1,5 @@
 """Writes a mix in forms that other programs read: LLaVA JSON, JSONL, parquet."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -8,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from croc_cli.errors import UsageError
-from croc_cli.files import open_file
+from croc_cli.files import open_file, tar_of
 from croc_cli.place import growing_file, growing_folder
+from croc_cli.reading import json_text
 from croc_cli.sources.read.index import IMAGE_RANGE, MixFolder
 from croc_cli.sources.read.rows import image_ranges
 from croc_cli.sources.read.scan import REPORT_EVERY, Progress
@@ -64,7 +64,7 @@ def exported_images(mix: MixFolder, out: Path) -> Path | None:
     sources = mix.index.source[mix.index.images > 0]
     for number in sorted(set(sources.tolist())):  # a source's images lie in tars, or none does
         first = int((mix.index.images > 0).nonzero()[0][sources == number][0])
-        if IMAGE_RANGE in json.loads(mix.read(first)):
+        if IMAGE_RANGE in mix.row(first):
             return mix.data_root / EXPORTS_FOLDER / out.stem
     return None
 
@@ -87,7 +87,7 @@ def _rows(
     for position in range(len(mix)):
         if progress is not None and position % REPORT_EVERY == 0:
             progress("writing", position, len(mix))
-        row = json.loads(mix.read(position))
+        row = mix.row(position)
         prefix = prefixes[int(mix.index.source[position])]
         image = row.get("image")
         if IMAGE_RANGE in row and images is not None and growing is not None:
@@ -119,7 +119,7 @@ def _take_out(mix: MixFolder, position: int, row: dict[str, Any], folder: Path) 
 
 def _member(name: str, offset: int, length: int) -> bytes:
     """Return the bytes of an image in a tar."""
-    tar = name[: name.index(".tar/") + 4]
+    tar = tar_of(name)
     with open_file(tar) as file:
         file.seek(offset)
         content = file.read(length)
@@ -129,11 +129,11 @@ def _member(name: str, offset: int, length: int) -> bytes:
 
 
 def _write_json(rows: Iterator[dict[str, Any]], file: Path, *, as_list: bool) -> None:
-    with file.open("w", encoding="utf-8", errors="surrogatepass") as stream:
+    with file.open("w", encoding="utf-8") as stream:
         between = ",\n" if as_list else "\n"
         stream.write("[\n" if as_list else "")
         for number, row in enumerate(rows):
-            stream.write((between if number else "") + json.dumps(row, ensure_ascii=False))
+            stream.write((between if number else "") + json_text(row))
         stream.write("\n]\n" if as_list else "\n")
 
 

@@ -75,6 +75,9 @@ def _build(spec: MixSpec, folder: Path, out: Path, progress: Progress | None) ->
         scan.dropped[NOT_DRAWN] = len(keep) - len(positions)
         scans.append(scan)
         chosen.append(positions)
+    if not sum(map(len, chosen)):
+        lost = "; ".join(_notes(spec, scans)) or "the sources have none to draw"
+        raise DataError(f"mix {spec.name}: no row is left: {lost}", hint="look at the sources with `croc data verify`")
     with RowsWriter(folder, total=sum(map(len, chosen)), progress=progress) as writer:
         for number, (source, reader, scan, positions) in enumerate(
             zip(spec.sources, readers, scans, chosen, strict=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from croc_cli.files import open_file, read_bytes, tar_of
 from croc_cli.reading import is_unicode
 from croc_cli.sources.read.index import IMAGES_FOLDER, ROWS_NAME
 from croc_cli.sources.read.json_rows import DataError, unreadable
@@ -155,8 +156,8 @@ def _content(item: SourceRow, reader: Reader, name: str) -> bytes:
     root = reader.image_root or reader.files[0].parent
     try:
         if item.image_range is None:
-            return (root / name).read_bytes()
-        with (root / name[: name.index(".tar/") + 4]).open("rb") as tar:
+            return read_bytes(root / name)
+        with open_file(tar_of(f"{root}/{name}")) as tar:
             tar.seek(item.image_range[0])
             return tar.read(item.image_range[1])
     except OSError as error:

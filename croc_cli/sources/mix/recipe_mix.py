@@ -4,7 +4,7 @@ from pathlib import Path
 
 from croc_cli.errors import RecipeError
 from croc_cli.files import own_path
-from croc_cli.names import STAGES, StageName
+from croc_cli.names import StageName
 from croc_cli.recipe.find import SUFFIXES
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import DataRecipe, MixData, Recipe, SourceRecipe
@@ -55,18 +55,6 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     if not enabled:
         raise RecipeError(f"data.{stage} has no sources", hint="give it a preset, or sources of your own")
     return enabled
-
-
-def catalog_sources(recipe: Recipe) -> dict[StageName, tuple[str, ...]]:
-    """Return the catalogue's names of the sources that each enabled stage needs."""
-    needed: dict[StageName, tuple[str, ...]] = {}
-    for stage in STAGES:
-        if not getattr(recipe, stage).enabled or not isinstance(getattr(recipe.data, stage), MixData):
-            continue
-        sources = recipe_sources(recipe, stage)
-        names = (source.source or name for name, source in sources.items() if source.path is None)
-        needed[stage] = tuple(dict.fromkeys(names))
-    return needed
 
 
 def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
@@ -120,7 +108,7 @@ def _source(name: str, source: SourceRecipe, data: DataRecipe) -> SourceSpec:
 
 
 def _mix(recipe: Recipe, stage: StageName) -> MixData:
-    data = getattr(recipe.data, stage)
+    data = recipe.data.source(stage)
     if not isinstance(data, MixData):
         kind = "nothing" if data is None else f"of kind {data.kind}"
         raise RecipeError(

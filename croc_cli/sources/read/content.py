@@ -8,9 +8,8 @@ HEAD_BYTES = 1024
 """Enough for every mark that is looked for; a tar's stands at byte 257."""
 
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
-LFS_START = b"version https://git-lfs"
-"""What a git-lfs pointer begins with."""
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_LFS_START = b"version https://git-lfs"
+WEB_PAGE, LFS_POINTER = "a web page", "a git-lfs pointer"
 _MARKS: dict[str, tuple[tuple[int, bytes], ...]] = {
     ".zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
     ".tar": ((257, b"ustar"),),
@@ -29,9 +28,12 @@ class WrongContentError(FetchError):
     """A file that is not what its name says."""
 
 
-def is_archive(name: str) -> bool:
-    """Tell whether a name is one of the archives that can be unpacked."""
-    return name.lower().endswith(_ARCHIVES)
+def in_place_of_data(head: bytes) -> str | None:
+    """Return what lies in the place of data by its first bytes, a web page or a git-lfs pointer; None for neither."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    if start.startswith(_PAGE_STARTS):
+        return WEB_PAGE
+    return LFS_POINTER if start.startswith(_LFS_START) else None
 
 
 def check_head(head: bytes, name: str, *, origin: str) -> None:
@@ -47,12 +49,13 @@ def check_head(head: bytes, name: str, *, origin: str) -> None:
     """
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     suffix = Path(name.lower()).suffix
-    if start.startswith(LFS_START):
+    found = in_place_of_data(head)
+    if found == LFS_POINTER:
         raise WrongContentError(
             f"{origin} gave a git-lfs pointer in place of {name}",
             hint="the address shows the repository's text, not its data; a hub address must have /resolve/ in it",
         )
-    if suffix not in _TEXT and start[:64].lower().startswith(_PAGE_STARTS):
+    if suffix not in _TEXT and found == WEB_PAGE:
         raise WrongContentError(
             f"{origin} gave a web page in place of {name}",
             hint="the file has moved, wants a log-in, or the address is a page about it (/blob/ for /resolve/)",

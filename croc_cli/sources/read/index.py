@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from croc_cli.sources.read.json_rows import DataError, unreadable
+from croc_cli.sources.read.json_rows import DataError, parse_row, unreadable
 from croc_cli.sources.read.manifest import Manifest, read_manifest
 from croc_cli.sources.read.rows import IMAGE_RANGE as IMAGE_RANGE
+from croc_cli.sources.read.rows import ROW_DEFECTS, row_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ ROWS_NAME = "rows.jsonl"
 INDEX_FOLDER = "index"
 IMAGES_FOLDER = "images"
 LENGTHS_FOLDER = "lengths"
-_MAKE_AGAIN = "make the mix again: croc data mix with its recipe"
+_MAKE_AGAIN = "make the mix again: croc data mix with its recipe and --force"
 
 INDEX_TYPES = {
     "offset": "<u8",
@@ -98,6 +99,22 @@ class MixFolder:
         if self._file < 0:
             self._file = os.open(self.folder / ROWS_NAME, os.O_RDONLY)
         return os.pread(self._file, self._lengths.item(position), self._offsets.item(position))
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Return a row.
+
+        Raises:
+            DataError: It was changed since the mix was made, and cannot be trained on; says which and why.
+        """
+        try:
+            row: dict[str, Any] = parse_row(self.read(position))
+            error = row_error(row)
+            reason = None if error is None else f"{ROW_DEFECTS[error[0]].text} ({error[1]})"
+        except (ValueError, OSError) as error:
+            reason = str(error)
+        if reason is not None:
+            raise DataError(f"mix {self.folder}, row {self.key(position)}: {reason}", hint=_MAKE_AGAIN)
+        return row
 
     def key(self, position: int) -> str:
         """Return a row's key: its source and its number there."""

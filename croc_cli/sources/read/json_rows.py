@@ -10,7 +10,7 @@ import orjson
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.reading import TextError, decode_text, not_utf8, parse_json
-from croc_cli.sources.read.content import LFS_START
+from croc_cli.sources.read.content import LFS_POINTER, in_place_of_data
 
 BLOCK_BYTES = 4 << 20
 LONGEST_ROW = 256 << 20
@@ -81,16 +81,11 @@ def check_file_kind(path: Path) -> None:
     except TextError as error:
         if "UTF-16" in error.reason or "UTF-32" in error.reason:
             raise unreadable(path, error) from error
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
-    if start.startswith((b"<!doctype", b"<html")):
+    if (found := in_place_of_data(head)) is not None:
+        hint = "`git lfs pull`, or download" if found == LFS_POINTER else "download"
         raise DataError(
-            f"{path}, line 1: not JSON: a web page in place of the data file",
-            hint="this is a web page; download the file itself, from /resolve/ and not /blob/ on the hub",
-        )
-    if start.startswith(LFS_START):
-        raise DataError(
-            f"{path}, line 1: not JSON: a Git LFS pointer in place of the data file",
-            hint="this is a Git LFS pointer; `git lfs pull`, or download the file itself",
+            f"{path}, line 1: not JSON: {found} in place of the data file",
+            hint=f"this is {found}; {hint} the file itself, from /resolve/ and not /blob/ on the hub",
         )
     for magic, kind in ((b"PAR1", "a parquet file"), (b"PK\x03\x04", "a zip archive"), (b"\x1f\x8b", "gzipped")):
         if head.startswith(magic):

@@ -1,14 +1,15 @@
 """What a mix holds and where it came from: the content of its manifest.json."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError
+from croc_cli.reading import read_json_file
 
 MANIFEST_NAME = "manifest.json"
+_MAKE_AGAIN = "make the mix again: croc data mix with its recipe and --force"
 FORM_VERSION = 1
 """Of the files in a mix's folder; a reader refuses any other."""
 
@@ -93,17 +94,11 @@ def read_manifest(folder: Path) -> Manifest:
         UsageError: The folder holds no mix, or one that this version cannot read.
     """
     file = folder / MANIFEST_NAME
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.exists():
         raise UsageError(
             f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="croc data mix with a recipe makes mixes"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{file} cannot be read: {error}", hint="make the mix again: croc data mix with its recipe"
-        ) from error
-    return _manifest(values, file)
+        )
+    return _manifest(read_json_file(file, hint=_MAKE_AGAIN), file)
 
 
 def mix_rows(folder: Path) -> int | None:
@@ -119,15 +114,13 @@ def _manifest(values: Any, file: Path) -> Manifest:
         form = values.get("form") if isinstance(values, Mapping) else None
         raise UsageError(
             f"{file}: form {form} of the mix is none that this croc reads ({FORM_VERSION})",
-            hint="make the mix again: croc data mix with its recipe",
+            hint=_MAKE_AGAIN,
         )
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        sources = tuple(
-            SourceRecord(**{**source, "files": tuple(tuple(file) for file in source["files"])})
-            for source in values["sources"]
-        )
-        return Manifest(**{**values, "sources": sources, "notes": tuple(values["notes"])})
-    except (KeyError, TypeError) as error:
-        raise UsageError(
-            f"{file} is incomplete: {error}", hint="make the mix again: croc data mix with its recipe"
-        ) from error
+        return TypeAdapter(Manifest).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{file} is incomplete or damaged: {place}: {first['msg']}", hint=_MAKE_AGAIN) from error

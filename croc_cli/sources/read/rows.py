@@ -146,6 +146,11 @@ def row_error(row: Any) -> Defect | None:
     return defects[-1] if defects and is_error(defects[-1][0]) else None
 
 
+def names_images(row: Any) -> bool:
+    """Tell whether a row's images can be looked at, whatever else is wrong with it."""
+    return type(row) is dict and _num_images(row)[1] is None
+
+
 def leaves_folder(name: str) -> bool:
     """Tell whether an image's name is not a plain relative path."""
     is_absolute = name[0] == "/" or name[1:2] == ":"
@@ -219,7 +224,7 @@ def image_ranges(row: dict[str, Any]) -> list[tuple[int, int]] | None:
     found = []
     for name, place in zip(names, ranges, strict=True):
         is_pair = type(place) in (list, tuple) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place)
-        if not is_pair or type(name) is not str or ".tar/" not in name:
+        if not is_pair or type(name) is not str or ".tar/" not in name.lower():
             return None
         found.append((place[0], place[1]))
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.reading import printable
 from croc_cli.sources.read.reader import Reader
 from croc_cli.sources.read.rows import row_error
 from croc_cli.sources.read.spec import RowFilter
@@ -55,7 +56,7 @@ class Scan:
         self.dropped[code] += 1
         shown = self.examples.setdefault(code, [])
         if len(shown) < _SHOWN:
-            shown.append(f"row {index}: {detail}")
+            shown.append(f"row {index}: {printable(detail)}")
 
     @property
     def num_defective(self) -> int:

@@ -80,12 +80,26 @@ class TableReader(Reader):
                 yield file, number, record
 
     def _arrow_records(self, batches: Iterator[Any]) -> Iterator[dict[str, Any] | BadCell]:
+        wanted = {*self.columns.names(), "id"}
         for batch in batches:
-            wanted = batch.select([name for name in batch.schema.names if name in {*self.columns.names(), "id"}])
-            try:
-                yield from wanted.to_pylist()
-            except Exception:  # one cell spoils the batch: bytes that are no text, a date out of range
-                yield from (_arrow_record(wanted.slice(row, 1)) for row in range(wanted.num_rows))
+            yield from _batch_rows(batch.select([name for name in batch.schema.names if name in wanted]))
+
+
+def parquet_rows(file: Path) -> Iterator[dict[str, Any] | BadCell]:
+    """Yield each row of a parquet file by column; one that cannot be read is a BadCell.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    for batch in _parquet_batches(file):
+        yield from _batch_rows(batch)
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | BadCell]:
+    try:
+        yield from batch.to_pylist()
+    except Exception:  # one cell spoils the batch: bytes that are no text, a date out of range
+        yield from (_arrow_record(batch.slice(row, 1)) for row in range(batch.num_rows))
 
 
 def _arrow_record(row: Any) -> dict[str, Any] | BadCell:

@@ -89,10 +89,16 @@ class Findings:
             return None
         self._list.close()
         written = Path(self._list.name)
-        if written.parent != self.list_file.parent:
+        if written.parent != Path(os.path.abspath(self.list_file.parent)):
             return written
         put_file(written, self.list_file)
         return self.list_file
+
+    def discard(self) -> None:
+        """Forget the list: the check was not finished."""
+        if self._list is not None:
+            self._list.close()
+            Path(self._list.name).unlink(missing_ok=True)
 
     def sorted(self) -> tuple[Finding, ...]:
         """Return all findings, errors first."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from croc_cli.errors import first_line
-from croc_cli.files import open_file, read_bytes
+from croc_cli.files import open_file, read_bytes, tar_of
 from croc_cli.pictures import (
     MAX_PIXELS,
     PICTURE_FORMATS,
@@ -82,7 +82,7 @@ class ImagePlace:
     @property
     def file(self) -> str:
         """The file to open."""
-        return self.name if self.offset < 0 else self.name[: self.name.index(".tar/") + 4]
+        return self.name if self.offset < 0 else tar_of(self.name)
 
     def read(self) -> bytes:
         """Return the image's bytes.

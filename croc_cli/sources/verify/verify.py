@@ -12,7 +12,7 @@ from typing import Any
 from croc_cli.place import check_place
 from croc_cli.sources.known.catalog import all_sources
 from croc_cli.sources.read.index import MixFolder, order_hash
-from croc_cli.sources.read.rows import row_defects
+from croc_cli.sources.read.rows import names_images, row_defects
 from croc_cli.sources.read.scan import Progress
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS, Finding, Findings
@@ -138,6 +138,7 @@ def verify_mix(
                 progress("checking rows", number, data.num_rows)
     except BaseException:
         images.stop()
+        findings.discard()
         raise
     images.finish()
     rows.finish()
@@ -187,7 +188,7 @@ class RowPass:
         for code, detail in row_defects(row.row):
             if DEFECTS[code].level == "error":
                 self._bad(row, code, detail)
-                return code not in ("image-null", "image-not-text", "image-outside", "row-not-object")
+                return names_images(row.row)
             self.findings.add(code, row.key, detail)
         self._note_identity(row)
         if self.stage is not None:

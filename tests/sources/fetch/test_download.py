@@ -1,7 +1,10 @@
 import hashlib
 import os
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,3 +184,53 @@ def test_a_signature_in_an_address_is_not_shown(web: Web, tmp_path: Path) -> Non
     with pytest.raises(FetchError) as raised:
         get(web, tmp_path / "a.bin", path="/a.bin?token=secret")
     assert "secret" not in raised.value.message
+
+
+@pytest.mark.parametrize("first", ["headers", "chunk"])
+def test_headers_and_chunk_lengths_that_trickle_in_end_at_the_limit(web: Web, tmp_path: Path, first: str) -> None:
+    def drip(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        handler.wfile.write(b"A: " if first == "headers" else b"Transfer-Encoding: chunked\r\n\r\n")
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"0")
+                time.sleep(0.05)
+
+    web.site.answers["/a.bin"] = [drip] * 9
+    quick = Limits(tries=1, wait=0.01, silence=0.5, window=0.5, window_bytes=1000)
+    with pytest.raises(FetchError, match=r"a\.bin sent neither its headers nor a block in 0.5 s"):
+        download(lambda: Remote(f"{web.url}/a.bin"), tmp_path / "a.bin", limits=quick)
+
+
+def test_an_answer_that_goes_on_beyond_what_is_expected_is_left(web: Web, tmp_path: Path) -> None:
+    def endless(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"x" * 4096)
+
+    web.site.answers["/a.bin"] = [endless] * 9
+    with pytest.raises(FetchError, match=r"sent more than the 5,000 bytes it announced"):
+        download(lambda: Remote(f"{web.url}/a.bin", size=5000), tmp_path / "a.bin", limits=QUICK)
+
+
+def test_lengths_that_are_no_numbers_are_not_believed(web: Web, tmp_path: Path) -> None:
+    web.site.answers["/a.bin"] = [503, 503]
+    web.site.headers["/a.bin"] = {"Retry-After": "\xb2"}
+    web.site.files["/a.bin"] = BODY
+    assert get(web, tmp_path / "a.bin") == hashlib.sha256(BODY).hexdigest()
+
+
+def test_a_redirect_from_a_public_server_into_a_private_network_is_refused(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.site.files["/a.bin"] = BODY
+    web.site.answers["/to.bin"] = [redirect(f"{web.url}/a.bin")]
+    assert get(web, tmp_path / "b.bin", path="/to.bin") == hashlib.sha256(BODY).hexdigest()  # from one of its own
+    web.site.answers["/to.bin"] = [redirect(f"{web.url}/a.bin"), redirect("http://169.254.169.254/latest")]
+    with monkeypatch.context() as patched:
+        patched.setattr("croc_cli.sources.fetch.feed.is_private", lambda _url: False)
+        with pytest.raises(FetchError, match="leads to another address: 127.0.0.1 is a private address"):
+            get(web, tmp_path / "c.bin", path="/to.bin")
+    with pytest.raises(FetchError, match=r"169\.254\.169\.254 is a link-local address"):
+        get(web, tmp_path / "d.bin", path="/to.bin")

@@ -75,8 +75,20 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
     assert raised.value.hint == "did you mean url?"
     with pytest.raises(UsageError, match="row 0: no column 'name'"):
         read(tmp_path / "b.json", key_column="name")
-    with pytest.raises(UsageError, match="c.json is no JSON: Expecting"):
-        read(write(tmp_path / "c.json", '[{"url": '))
+    for content, message in (
+        ('[{"url": ', "c.json, line 1, column 10: not JSON: Expecting"),
+        ('[{"url": "http://h"}]\n[]', "c.json, line 2, column 1: not JSON: Extra data"),
+        ('[{"url": "http://h"}, 3]', "c.json, row 1: 3 is no object"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read(write(tmp_path / "c.json", content))
+    with pytest.raises(UsageError, match="f.csv, row 0: line 2: 3 cells, 2 columns"):
+        read(write(tmp_path / "f.csv", "url,name\nhttp://h,a,b\n"))
+    (tmp_path / "g.csv").write_bytes("url,name\nhttp://h,é\n".encode("cp1252"))
+    with pytest.raises(UsageError, match="g.csv, line 2: not UTF-8 text"):
+        read(tmp_path / "g.csv")
+    with pytest.raises(UsageError, match="h.parquet: cannot be read"):
+        read(write(tmp_path / "h.parquet", "PAR1 broken"))
     with pytest.raises(UsageError, match="d.txt is no table of URLs"):
         read(write(tmp_path / "d.txt", "http://h"))
     with pytest.raises(WrongContentError, match="gave a web page in place of e.json"):

@@ -213,6 +213,11 @@ def test_a_source_with_other_rows_than_are_known_of_it_is_noted(tmp_path: Path) 
     assert manifest.notes == ("source it has 1 rows; 558,128 are known of it, so it may be another file or revision",)
 
 
+def change_manifest(mix: Path, **changes: Any) -> None:
+    file = mix / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -229,6 +234,12 @@ def test_a_source_with_other_rows_than_are_known_of_it_is_noted(tmp_path: Path) 
         (lambda mix: np.save(mix / "index" / "offset.npy", np.full(30, 9999999, "<u8")), "rows behind the end of"),
         (lambda mix: (mix / "manifest.json").unlink(), "is no mix: it has no manifest.json"),
         (lambda mix: (mix / "manifest.json").write_text('{"form": 99}'), "form 99 of the mix"),
+        (
+            lambda mix: change_manifest(mix, rows="many"),
+            r"incomplete or damaged: rows: .*valid integer",
+        ),
+        (lambda mix: change_manifest(mix, sources=[3]), r"manifest\.json is incomplete or damaged: sources\.0: "),
+        (lambda mix: (mix / "manifest.json").write_text('{"form": 1}{}'), "manifest.json, line 1, column 12: not JSON"),
         (lambda mix: (mix / "manifest.json").write_text('{"form": 1}'), "is incomplete"),
     ],
 )

@@ -11,7 +11,7 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.sources.known.catalog import find_source
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.mix.presets import preset_names, read_preset
-from croc_cli.sources.mix.recipe_mix import catalog_sources, mix_folder, mix_name, mix_spec, recipe_sources
+from croc_cli.sources.mix.recipe_mix import mix_folder, mix_name, mix_spec, recipe_sources
 from tests.sources.data import text_row, write_jsonl
 
 
@@ -64,7 +64,6 @@ def test_without_sam_no_image_of_sam_is_drawn() -> None:
     spec = mix_spec(recipe(data__reconstruct__preset="croc1.5m-nosam"), "reconstruct")
     assert spec.sources[0].filter.not_image_prefixes == ("sam/",)
     assert len(spec.sources) == 9
-    assert catalog_sources(recipe())["reconstruct"][:2] == ("sharegpt4v-pt", "mathinstruct")
 
 
 def test_a_recipes_own_sources_are_laid_over_the_presets() -> None:

@@ -71,7 +71,7 @@ def test_a_broken_line_does_not_keep_the_others_from_being_read(tmp_path: Path) 
     [
         (b"", "no rows: the file is empty", "download it again"),
         (b"\n <!DOCTYPE html><html>", "a web page in place of the data file", "/resolve/ and not /blob/"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer", "git lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a git-lfs pointer", "git lfs pull"),
         (b"PAR1....", "a parquet file, not JSON", ""),
         (b"PK\x03\x04....", "a zip archive, not JSON", ""),
         (b"\x1f\x8b....", "gzipped, not JSON", ""),

@@ -1,0 +1,29 @@
+"""The table of the stages: what trains and what is added (paper, section 3.4). Every room reads it here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from croc_cli.names import StageName
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One row of the table.
+
+    Args:
+        trains: Parameter groups that the stage may train; a learning rate of 0 freezes one all the same.
+        has_pool: Whether masked visual tokens are replaced from a token pool and reconstructed, under an attention of
+            the recipe's choice.
+        text: What its samples say of a picture.
+    """
+
+    trains: tuple[str, ...]
+    has_pool: bool
+    text: str
+
+
+STAGE_TABLE: Mapping[StageName, StageSpec] = {
+    "align": StageSpec(trains=("projector",), has_pool=False, text="captions"),
+    "reconstruct": StageSpec(trains=("projector", "llm", "token_pool", "head"), has_pool=True, text="captions"),
+    "finetune": StageSpec(trains=("projector", "llm"), has_pool=False, text="answers"),
+}

@@ -1,0 +1,68 @@
+"""What the training loop is told of a stage, and what it keeps so that a later process can resume it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+HEALTH_KEYS = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What the loop needs to know of a stage.
+
+    Args:
+        num_steps: Optimizer steps of the stage.
+        learning_rates: Peak rate of each parameter group.
+        save_every: Steps between checkpoints; None saves the last step only.
+        max_bad_images: Images that may fail to open before the run stops: a number, or a share of those seen such as
+            `5%`.
+        gradient_shares_every: Steps between measurements of the objectives' gradients; None for never.
+        seed: Seed of the run; step seeds derive from it.
+    """
+
+    num_steps: int
+    learning_rates: Mapping[str, float]
+    save_every: int | None
+    max_bad_images: int | str
+    gradient_shares_every: int | None
+    seed: int
+
+
+@dataclass
+class TrainerState:
+    """What a resumed run needs besides weights and optimizer state; plain values, kept as JSON.
+
+    Args:
+        step: Steps that are done.
+        images: Images that steps were to show, bad ones included.
+        bad_images: Those of them that did not open.
+        trained: Tokens and images that a loss was computed of.
+        truncated, dropped: Samples that were cut, and samples of which nothing to train was left.
+        skipped, skipped_in_a_row: Steps that were not finite.
+        seconds: Time in steps.
+        save_seconds: Time that the ranks stood still for saves.
+        health: State of the health figures.
+    """
+
+    step: int = 0
+    images: int = 0
+    bad_images: int = 0
+    trained: int = 0
+    truncated: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+    save_seconds: float = 0.0
+    health: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether there is something to keep: some loss was computed, and not with blanks in place of all images."""
+        return self.trained > 0 and not 0 < self.images == self.bad_images
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainerState":
+        """Return the state that a checkpoint kept; one of an older croc counts as having trained something."""
+        return cls(**{"trained": 1} | values)
