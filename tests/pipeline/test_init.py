@@ -52,9 +52,8 @@ def test_a_folder_of_pictures_with_a_table_becomes_a_mix(project: Path) -> None:
     recipe = load_recipe("photos.yaml", environ={}).recipe
     assert recipe.launch.num_ranks == 2
     assert recipe.align.batch.micro_size == 8
-    mixed = croc("data", "mix", "photos.yaml")
+    mixed = croc("data", "mix", "photos.yaml", "--dry-run")
     assert mixed.code == 0, mixed.err
-    assert "next: `croc data verify photos.yaml`" in mixed.err
 
 
 @pytest.mark.parametrize(
