@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.reading import is_unicode
+from croc_cli.redact import redact
 
 PREFLIGHT_NAME = "preflight.json"
 STEP_DIGITS = 8
@@ -230,10 +231,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    """Write a text file so that a reader sees the old one or the new one, never half of it; secrets are hidden."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     with unfinished.open("x", encoding="utf-8") as file:  # a new file, never one that a link leads to
-        file.write(text)
+        file.write(redact(text))
     unfinished.replace(path)

@@ -190,7 +190,7 @@ def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir
         return file
     file = folder / f"{benchmark.name}.json"
     content: Any = rows[0] if benchmark.name == "mmvet" else rows
-    file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    write_whole(file, json.dumps(content, ensure_ascii=False))
     return file
 
 

@@ -22,6 +22,7 @@ from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.errors import UsageError
 from croc_cli.files import own_path
 from croc_cli.model.stock_names import names_to_write
+from croc_cli.redact import redact
 from croc_cli.run_dir import sha256_of
 
 FormName = Literal["stock", "llava", "gguf"]
@@ -123,7 +124,7 @@ def write_stock(opened: OpenedModel, folder: Path) -> None:
     if opened.tokenizer_model is not None:
         shutil.copyfile(opened.tokenizer_model, folder / TOKENIZER_MODEL)
     if opened.recipe_yaml is not None:
-        (folder / RECIPE_FILE).write_text(opened.recipe_yaml, encoding="utf-8")
+        (folder / RECIPE_FILE).write_text(redact(opened.recipe_yaml), encoding="utf-8")
 
 
 def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say: Callable[[str], None]) -> None:

@@ -15,6 +15,7 @@ from croc_cli.errors import UsageError, first_line
 from croc_cli.names import STAGES, StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.schema import AspectName, TemplateName
+from croc_cli.redact import redact
 
 METADATA_FILE = "croc.json"
 RECIPE_FILE = "recipe.yaml"
@@ -72,7 +73,7 @@ class CheckpointMetadata:
         """Write croc.json into `folder`."""
         values = asdict(self)
         values.update(values.pop("extra"))
-        (folder / METADATA_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (folder / METADATA_FILE).write_text(redact(json.dumps(values, indent=2)) + "\n", encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> CheckpointMetadata:

@@ -68,7 +68,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
     from croc_cli.pipeline.lengths import count_lengths
     from croc_cli.progress import work_line
     from croc_cli.sources.mix.mix import build_mix, is_current
-    from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
+    from croc_cli.sources.mix.recipe_mix import keep_recipe, mix_folder, mix_spec
     from croc_cli.sources.read.manifest import read_manifest
 
     spec, folder = mix_spec(recipe, stage), mix_folder(recipe, stage)
@@ -87,6 +87,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
         return folder
     with work_line("rows") as line:
         manifest = build_mix(spec, folder, progress=line)
+    keep_recipe(recipe, folder)
     for note in manifest.notes:
         say(f"note: {note}")
     count_lengths(recipe, stage, folder)

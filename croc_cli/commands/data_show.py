@@ -1,6 +1,5 @@
 """`croc data show`."""
 
-import html
 import os
 import shutil
 import sys
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands import complete
-from croc_cli.commands.data_stats import ImageFolderOption, StageOption, check_stage
+from croc_cli.commands.data_stats import ImageFolderOption, check_stage
 from croc_cli.commands.options import MOST
+from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
 from croc_cli.words import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from croc_cli.data.conversation import ConversationEncoder
     from croc_cli.recipe.schema import Recipe
     from croc_cli.sources.verify.checked_rows import CheckedRow
@@ -25,7 +27,6 @@ FALLBACK_LLM = "builtin:nano"
 TRAINED, CONTEXT, VISUAL = "trained", "context", "visual"
 _ANSI = {TRAINED: "\033[32m", CONTEXT: "\033[2m", VISUAL: "\033[36m"}
 _MARKS = {TRAINED: ("[[", "]]"), CONTEXT: ("", ""), VISUAL: ("<", ">")}
-_CSS = {TRAINED: "background:#bfe8c8", CONTEXT: "color:#667", VISUAL: "background:#bfe3ee"}
 _PICTURE_COLUMNS = 64
 
 Piece = tuple[str, str]
@@ -33,51 +34,91 @@ Piece = tuple[str, str]
 
 
 def show(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A mix's folder, or a data file or folder")],
+    target: Annotated[
+        str, typer.Argument(metavar="PATH|RECIPE", help="A mix's folder, a data file or folder, or a recipe's data")
+    ],
     row: Annotated[
         int, typer.Option("--row", min=0, max=MOST, metavar="N", help="Which row, from 0; of a mix in its order")
     ] = 0,
     image_folder: ImageFolderOption = None,
     recipe: Annotated[
-        str,
-        typer.Option("--recipe", metavar="RECIPE", autocompletion=complete.recipes, help="Whose tokenizer is taken"),
-    ] = DEFAULT_RECIPE,
-    stage: StageOption = "finetune",
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            autocompletion=complete.recipes,
+            help=f"Whose tokenizer is taken; left out: the mix's own, or {DEFAULT_RECIPE}",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", metavar="STAGE", help="Of the recipe; left out: the mix's own, or finetune"),
+    ] = None,
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
-    from croc_cli.console import result, with_warnings
+    from croc_cli.console import result
     from croc_cli.place import check_place, put_text
-    from croc_cli.recipe.load import load_recipe
+    from croc_cli.report.sample_page import sample_page
     from croc_cli.sources.read.rows import is_error, row_defects
 
-    check_stage(stage)
     if page is not None:
         check_place(page)
+    path, image_folder, settings, stage = _what_to_show(target, recipe, stage, image_folder)
     checked = find_row(path, row, image_folder)
-    head = [f"{path}, row {row}: {checked.key}"]
+    title = f"{path}, row {row}: {checked.key}"
     defects = [checked.defect] if checked.defect is not None else row_defects(checked.row)
-    head += [f"{'error' if is_error(code) else 'note'}: {code}: {detail}" for code, detail in defects]
+    wrong = [f"{'error' if is_error(code) else 'note'}: {code}: {detail}" for code, detail in defects]
     pieces: list[Piece] = []
+    told = []
+    counts: dict[str, int] = {}
     if not any(is_error(code) for code, _ in defects):
-        loaded = with_warnings(load_recipe(recipe)).recipe
-        pieces, counts = token_pieces(checked.row, loaded, stage)
-        head.append(counts)
-    pictures = [_open(place) for _, place in checked.images()]
-    head += [
-        f"image {name}: {_described(picture)}" for (name, _), picture in zip(checked.images(), pictures, strict=True)
-    ]
+        pieces, counts, about = token_pieces(checked.row, settings(), stage)
+        told.append(about)
+    pictures = {name: _open(place) for name, place in checked.images()}
+    lines = [f"image {name}: {_described(picture)}" for name, picture in pictures.items()]
+    opened = {name: picture for name, picture in pictures.items() if not isinstance(picture, str)}
     if page is not None:
-        put_text(page, _page(head, pictures, pieces or [(CONTEXT, str(checked.row))]))
+        lost = [line for line, picture in zip(lines, pictures.values(), strict=True) if isinstance(picture, str)]
+        kinds = pieces or [(CONTEXT, str(checked.row))]
+        lead = ". ".join([*told, *(line for line in lines if line not in lost)])
+        put_text(page, sample_page(title, lead, counts=counts, warnings=[*wrong, *lost], pictures=opened, pieces=kinds))
         result(str(page))
         return
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    parts = [shown("\n".join(head))]
+    parts = [shown("\n".join([title, *wrong, *told, *lines]))]
     if in_colour:
-        parts += [blocks(picture) for picture in pictures if not isinstance(picture, str)]
+        parts += [blocks(picture) for picture in opened.values()]
     parts.append(_written(pieces, in_colour=in_colour) if pieces else shown(str(checked.row)))
     parts.append(_legend(in_colour) if pieces else "")
     result("\n\n".join(part for part in parts if part), is_styled=True)
+
+
+def _what_to_show(
+    target: str, recipe: str | None, stage: str | None, image_folder: Path | None
+) -> "tuple[Path, Path | None, Callable[[], Recipe], str]":
+    """Return the data, its image folder, what gives the recipe whose tokens are shown, and the stage.
+
+    Raises:
+        UsageError: There is no such data, recipe or stage.
+    """
+    from croc_cli.console import with_warnings
+    from croc_cli.recipe.load import load_recipe
+    from croc_cli.sources.mix.recipe_mix import recipe_of_mix
+
+    check_stage(stage or "finetune")
+    path = own_path(target)
+    if not path.exists() or path.suffix in (".yaml", ".yml"):
+        from croc_cli.commands.data_verify import recipe_data
+
+        loaded, path, found_folder, stage = recipe_data(target, stage)
+        folder = image_folder or found_folder
+        return path, folder, lambda: loaded if recipe is None else with_warnings(load_recipe(recipe)).recipe, stage
+    own = recipe_of_mix(path) if recipe is None else None
+    if own is not None:
+        return path, image_folder, lambda: own[0], stage or own[1] or "finetune"
+    name = recipe or DEFAULT_RECIPE
+    return path, image_folder, lambda: with_warnings(load_recipe(name)).recipe, stage or "finetune"
 
 
 def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow":
@@ -108,8 +149,8 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
     raise UsageError(f"{path} has no row {number}", hint=f"it has {rows:,} rows, counted from 0")
 
 
-def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[list[Piece], str]:
-    """Return a row's tokens in pieces of one kind, and how many there are of each."""
+def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[list[Piece], dict[str, int], str]:
+    """Return a row's tokens in pieces of one kind, how many there are of each, and that in a line."""
     from croc_cli.console import say
     from croc_cli.data.conversation import SampleError
     from croc_cli.pipeline.tokens import count_images, row_turns, stage_encoder
@@ -123,7 +164,7 @@ def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[lis
     try:
         encoded = encoder.encode(row_turns(row), num_images=count_images(row))
     except SampleError as error:
-        return [], f"{stage} cannot train on it: {error}"
+        return [], {}, f"{stage} cannot train on it: {error}"
     pieces: list[tuple[str, list[int]]] = []
     for token_id, label in zip(encoded.input_ids, encoded.labels, strict=True):
         kind = VISUAL if token_id == encoder.image_token_id else CONTEXT if label == IGNORE_INDEX else TRAINED
@@ -134,7 +175,7 @@ def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[lis
     counts = ", ".join(f"{number:,} {kind}" for kind, number in numbers.items())
     cut = f", cut to {encoder.max_length:,}" if encoded.truncated else ""
     told = f"{len(encoded.input_ids):,} tokens as {stage} sees them ({recipe.stage(stage).template}): {counts}{cut}"
-    return [(kind, _decoded(encoder, kind, ids)) for kind, ids in pieces], told
+    return [(kind, _decoded(encoder, kind, ids)) for kind, ids in pieces], numbers, told
 
 
 def _decoded(encoder: "ConversationEncoder", kind: str, ids: list[int]) -> str:
@@ -182,27 +223,4 @@ def _written(pieces: list[Piece], *, in_colour: bool) -> str:
 def _legend(in_colour: bool) -> str:
     return _written([(kind, kind) for kind in (TRAINED, CONTEXT, VISUAL)], in_colour=in_colour).replace(
         "]]context<", "]] context <"
-    )
-
-
-def _page(head: list[str], pictures: list[Any], pieces: list[Piece]) -> str:
-    """Return the sample as an HTML page that needs nothing else."""
-    import base64
-    import io
-
-    images = []
-    for picture in pictures:
-        if isinstance(picture, str):
-            continue
-        stream = io.BytesIO()
-        picture.save(stream, "PNG")
-        data = base64.b64encode(stream.getvalue()).decode()
-        images.append(f'<img src="data:image/png;base64,{data}" style="max-width:100%" alt="the sample\'s picture">')
-    text = "".join(f'<span style="{_CSS[kind]}" title="{kind}">{html.escape(words)}</span>' for kind, words in pieces)
-    legend = " · ".join(f'<span style="{_CSS[kind]}">{kind}</span>' for kind in _CSS)
-    return (
-        '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>croc data show'
-        '</title><body style="font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem">'
-        f"<p>{'<br>'.join(map(html.escape, head))}</p>{''.join(images)}<p>{legend}</p>"
-        f'<pre style="white-space:pre-wrap;font:14px/1.6 monospace">{text}</pre></body>\n'
     )

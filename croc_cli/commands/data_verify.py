@@ -129,6 +129,32 @@ def targets(
     return found
 
 
+def recipe_data(target: str, stage: str | None) -> "tuple[Recipe, Path, Path | None, StageName]":
+    """Return a recipe, one stage's data and its image folder, and the stage: the given one, else the last with files.
+
+    Raises:
+        UsageError: There is no such recipe, or its data is not there.
+    """
+    from croc_cli.errors import RecipeError, UsageError
+    from croc_cli.recipe.load import load_recipe
+    from croc_cli.recipe.schema import ScenesData
+
+    try:
+        recipe = load_recipe(target).recipe
+    except RecipeError as error:
+        if "/" in target and Path(target).suffix not in (".yaml", ".yml"):
+            raise UsageError(f"{target} does not exist", hint="name a mix, a data file or a recipe") from error
+        raise
+    stages = [name for name in _stages(recipe, stage) if not isinstance(recipe.data.source(name), ScenesData)]
+    if not stages:
+        raise UsageError(
+            f"recipe {recipe.name} draws its data as it trains; there are no files to show",
+            hint="name a mix or a data file",
+        )
+    path, folder, _ = stage_target(recipe, stages[-1], deep=False)
+    return recipe, path, folder, stages[-1]
+
+
 def _stages(recipe: "Recipe", stage: str | None) -> "list[StageName]":
     from croc_cli.errors import UsageError
     from croc_cli.names import STAGES

@@ -9,7 +9,8 @@ from croc_cli.commands import complete
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import MOST, DryRunOption, RanksOption, SetOption
 from croc_cli.files import own_path
-from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.names import DEFAULT_RECIPE, JUDGE_KEY_VARIABLE
+from croc_cli.redact import read_key
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
@@ -180,15 +181,22 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
     """List the benchmarks: split, size, metric, and whether their files are here."""
     from croc_cli.benchmarks.compare import format_rows
     from croc_cli.benchmarks.registry import benchmarks
-    from croc_cli.console import result
+    from croc_cli.console import result, say
     from croc_cli.pipeline.benchmarks import DATA_ROOTS
 
     table = _checked_form(form)
     root = data or next((folder for folder in DATA_ROOTS if folder.is_dir()), DATA_ROOTS[0])
+    notes: list[str] = []
     rows = [["name", "benchmark", "split", "questions", "metric", "scored by", "variants", "files"]]
     for one in benchmarks().values():
         by = "a judge model" if one.needs_judge else "its server" if one.hidden_labels else "croc"
-        folder = root / one.folder
+        lacking = one.lacks(root)
+        lacking_files = [name for name in lacking if not name.endswith("/")]
+        is_here = not lacking_files and (root / one.folder).is_dir() and (not lacking or len(lacking) < len(one.layout))
+        if is_here and lacking:
+            notes.append(f"{one.name}: no pictures in {root / one.folder / lacking[0].split('|')[0]}")
+        elif not is_here:
+            notes.append(f"{one.name}: {root / one.folder} lacks {', '.join(lacking).replace('|', ' or ')}")
         rows.append(
             [
                 one.name,
@@ -198,10 +206,12 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
                 one.metric,
                 by,
                 ", ".join(one.variants) or "–",
-                "here" if folder.is_dir() else f"croc data fetch eval:{one.name}",
+                "here" if is_here else f"croc data fetch eval:{one.name}",
             ]
         )
     result(format_rows(rows, table))
+    for note in notes:
+        say(note)
 
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
@@ -299,8 +309,10 @@ def _judge(settings: "JudgeRecipe", folder: Path) -> "Judge | None":
             "a judge needs --judge-url and --judge-model, or judge.base_url and judge.model in the recipe",
             hint="such as https://api.openai.com/v1 and gpt-4-0613",
         )
-    from croc_cli.benchmarks.judge import Judge
+    from croc_cli.benchmarks.judge import Judge, check_judge_url
 
+    check_judge_url(settings.base_url)
+    read_key(JUDGE_KEY_VARIABLE)
     return Judge(
         settings.base_url,
         settings.model,

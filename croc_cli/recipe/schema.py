@@ -5,16 +5,7 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_serializer,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator
 
 from croc_cli.names import StageName
 from croc_cli.pictures import ImageReading
@@ -380,7 +371,7 @@ class LaunchRecipe(Section):
 class Recipe(Section):
     """One pipeline: model, data, the stages, evaluation, chat, launch."""
 
-    _argument: str = PrivateAttr("")
+    _argument: str = ""  # what a command is given to load it again
     name: str = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -398,16 +389,6 @@ class Recipe(Section):
     launch: LaunchRecipe = LaunchRecipe()
     monitor: MonitorRecipe = MonitorRecipe()
     runs_folder: PathText = Field("runs", description="Run folders are made in it, one a recipe")
-
-    @property
-    def argument(self) -> str:
-        """What a command is given to load this recipe again: its file or its name, as it was typed."""
-        return self._argument or self.name
-
-    def typed_as(self, argument: str) -> "Recipe":
-        """Return the recipe, which remembers how a command names it."""
-        self._argument = argument
-        return self
 
     def stage(self, name: str) -> StageRecipe:
         """Return the section of a stage."""

@@ -14,6 +14,7 @@ from croc_cli.report.svg import ROLES, Figure
 from croc_cli.sources.verify.stats import DataStats, quantiles
 
 OVERVIEW_FILE = "overview.png"
+_HEADER = ["", "number", "share"]
 _MOST = 12
 _EDGES = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _PIXEL_EDGES = (0, 112, 224, 336, 448, 640, 1024, 2048)
@@ -24,7 +25,7 @@ def write_data_page(stats: DataStats, table: list[list[str]], folder: Path) -> P
 
     Args:
         stats: What was counted.
-        table: The table that the terminal shows, a header and rows.
+        table: The table that the terminal shows: what, how many, and what part of the rows that is.
         folder: Where; made where it is not there.
 
     Raises:
@@ -46,7 +47,9 @@ def write_data_page(stats: DataStats, table: list[list[str]], folder: Path) -> P
         ],
         warnings=[f"{stats.bad:,} rows have errors and are in none of the figures."] if stats.bad else [],
         sections=[
-            PageSection("Rows", tables=[PageTable("rows", "What it holds", table)]),
+            PageSection(
+                "Rows", tables=[PageTable("rows", "What it holds", [["", "number", "share"], *table], words_last=True)]
+            ),
             PageSection("Composition and lengths", figures=figures),
         ],
         made_from=[str(stats.path)],

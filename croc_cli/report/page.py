@@ -9,6 +9,7 @@ from typing import Any, Literal
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
 from croc_cli.place import check_place, put_bytes
+from croc_cli.redact import redact
 from croc_cli.report.svg import Figure, standalone, to_csv, variables
 
 PAGE_FILE = "index.html"
@@ -98,12 +99,14 @@ class Strip:
         panels: The pictures, in order.
         words: (label, text) pairs under them.
         scale: What colours of the last picture mean; None where they are those of a photograph.
+        large: Show them as large as the page allows, smoothly, as photographs.
     """
 
     name: str
     panels: Sequence[Panel]
     words: Sequence[tuple[str, str]] = ()
     scale: ColourScale | None = None
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class PageSection:
         text: A paragraph under it.
         figures, tables, strips: What it holds.
         lines: Plain sentences, one paragraph each.
+        pieces: (kind, text) of a text whose parts are coloured by kind: trained, context, visual.
         folded: Show it only when it is opened.
     """
 
@@ -148,21 +152,22 @@ class PageSection:
     tables: Sequence[PageTable] = ()
     strips: Sequence[Strip] = ()
     lines: Sequence[str] = ()
+    pieces: Sequence[tuple[str, str]] = ()
     folded: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.figures or self.tables or self.strips or self.lines)
+        return not (self.figures or self.tables or self.strips or self.lines or self.pieces)
 
     @property
     def cards(self) -> list[Card]:
         """What it holds, in order: tables, then what takes the page's width, then narrow cards."""
         narrow: list[tuple[Literal["figure", "strip"], Figure | Strip]] = []
-        narrow += [("strip", strip) for strip in self.strips if len(strip.panels) == 1]
+        narrow += [("strip", strip) for strip in self.strips if len(strip.panels) == 1 and not strip.large]
         narrow += [("figure", figure) for figure in self.figures if not figure.wide]
         cards = [Card("table", table, "wide") for table in self.tables]
-        wide = [Card("strip", strip, "wide") for strip in self.strips if len(strip.panels) != 1]
+        wide = [Card("strip", strip, "wide") for strip in self.strips if len(strip.panels) != 1 or strip.large]
         wide += [Card("figure", figure, "wide") for figure in self.figures if figure.wide]
         if len(narrow) == 1 and cards:
             cards[-1] = replace(cards[-1], place="two-thirds")
@@ -187,6 +192,7 @@ class Page:
         warnings: What a reader must know before the rest.
         sections: The parts, in order.
         made_from: Folders that it was made from.
+        is_alone: One file, beside which no figures and tables lie.
     """
 
     title: str
@@ -195,6 +201,7 @@ class Page:
     warnings: list[str] = field(default_factory=list)
     sections: list[PageSection] = field(default_factory=list)
     made_from: list[str] = field(default_factory=list)
+    is_alone: bool = False
 
 
 def write_page(page: Page, folder: Path) -> Path:
@@ -214,7 +221,7 @@ def write_page(page: Page, folder: Path) -> Path:
     shown = [section for section in page.sections if not section.empty]
     text = render(page, shown)
     files = {name: content for section in shown for name, content in _files(section)}
-    files[PAGE_FILE] = text.encode()
+    files[PAGE_FILE] = redact(text).encode()
     for name in files:  # all of them first: half a page must not lie among a user's files
         check_place(folder / name)
     try:
@@ -230,10 +237,10 @@ def write_page(page: Page, folder: Path) -> Path:
 def _files(section: PageSection) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the files that lie beside the page."""
     for figure in section.figures:
-        yield f"{figure.name}.svg", standalone(figure.svg).encode()
-        yield f"{figure.name}.csv", to_csv(figure.rows).encode()
+        yield f"{figure.name}.svg", redact(standalone(figure.svg)).encode()
+        yield f"{figure.name}.csv", redact(to_csv(figure.rows)).encode()
     for table in section.tables:
-        yield f"{table.name}.csv", to_csv(table.for_csv()).encode()
+        yield f"{table.name}.csv", redact(to_csv(table.for_csv())).encode()
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
             yield f"{strip.name}-{number}.png", panel.png

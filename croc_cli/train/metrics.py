@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from croc_cli.redact import redact
+
 HEALTH_WINDOW = 50
 """Steps over which pool use, explained share and rates are reported as "the last window"."""
 
@@ -107,7 +109,8 @@ class JsonLines:
         """Append one object; figures that are not finite are written as null, which JSON can hold."""
         if not self.enabled:
             return
-        self.held_back.append(json.dumps({key: _finite(value) for key, value in fields.items()}, ensure_ascii=False))
+        line = json.dumps({key: _finite(value) for key, value in fields.items()}, ensure_ascii=False)
+        self.held_back.append(redact(line))
         if self._append("".join(f"{line}\n" for line in self.held_back).encode()):
             self.held_back.clear()
         if self.echo is not None:

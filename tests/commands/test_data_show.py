@@ -6,7 +6,7 @@ from PIL import Image
 from croc_cli.commands.data_show import blocks
 from croc_cli.sources.mix.mix import build_mix
 from tests.commands.croc import croc
-from tests.sources.data import image_row, small_spec, write_json
+from tests.sources.data import image_row, small_spec, write_json, write_pictures
 
 
 @pytest.fixture
@@ -77,3 +77,41 @@ def test_a_mix_is_exported(mix: Path, tmp_path: Path) -> None:
     answer = croc("data", "export", str(mix), str(tmp_path / "out.json"))
     assert answer.out == f"{tmp_path / 'out.json'}: 30 rows; image paths start from {tmp_path}\n"
     assert croc("data", "export", str(mix), str(tmp_path / "out.xml")).code == 2
+
+
+def test_a_mix_is_shown_as_its_own_recipe_trains_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "images", 3)
+    write_json(tmp_path / "rows.json", [image_row(number) for number in range(3)])
+    source = "{kind: mix, sources: {mine: {path: rows.json, image_root: images}}}"
+    (tmp_path / "own.yaml").write_text(
+        f"extends: nano\nreconstruct: {{max_length: 82}}\ndata: {{reconstruct: {source}}}\n"
+    )
+    assert croc("data", "mix", "own.yaml", "--stage", "reconstruct").code == 0
+    for target in ("data/mixes/own-reconstruct", "own.yaml"):
+        answer = croc("data", "show", target)
+        assert answer.code == 0, answer.err
+        assert "82 tokens as reconstruct sees them (vicuna_v1)" in answer.out
+        assert "cut to 82" in answer.out
+        assert answer.err == ""
+    assert "as align sees them (plain)" in croc("data", "show", "data/mixes/own-reconstruct", "--stage", "align").out
+    (tmp_path / "images" / "00001.jpg").write_bytes(b"")
+    assert croc("data", "verify", "own.yaml", "--fix", "--stage", "reconstruct").code == 0
+    assert "as reconstruct sees them" in croc("data", "show", "data/mixes/own-reconstruct-clean").out
+    assert croc("data", "mix", "own.yaml", "--stage", "reconstruct", "--force").code == 0
+    drawn = croc("data", "show", "nano")
+    assert (drawn.code, "draws its data as it trains" in drawn.err) == (2, True)
+
+
+def test_pages_are_in_the_house_style_for_dark_pages_and_narrow_ones_too(mix: Path, tmp_path: Path) -> None:
+    croc("data", "show", str(mix), "--row", "2", "--recipe", "nano", "--html", str(tmp_path / "row.html"))
+    croc("data", "stats", str(mix), "--out", str(tmp_path / "stats"))
+    for page in (tmp_path / "row.html", tmp_path / "stats" / "index.html"):
+        text = page.read_text()
+        assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+        assert "@media (prefers-color-scheme: dark)" in text
+        assert "{{" not in text
+        assert 'style="' not in text.partition("<body>")[2].partition("<svg")[0]
+    assert "<b>36</b><span>visual tokens</span>" in (tmp_path / "row.html").read_text()
+    assert "<th></th><th>number</th><th>share</th>" in (tmp_path / "stats" / "index.html").read_text()

@@ -72,3 +72,38 @@ def test_what_is_not_there_is_one_line_and_a_hint() -> None:
         assert answer.code == 2
         assert message in answer.err
         assert "hint:" in answer.err
+
+
+def test_a_clean_copy_comes_with_the_recipe_lines_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "images", 2)
+    rows = [image_row(0), image_row(1), image_row(2, image=None)]
+    write_json(tmp_path / "rows.json", rows)
+    source = "{kind: llava_json, path: rows.json, image_folder: images}"
+    (tmp_path / "own.yaml").write_text(f"extends: nano\ndata: {{align: {source}}}\n")
+    fixed = croc("data", "verify", "own.yaml", "--stage", "align", "--fix")
+    assert fixed.code == 0
+    lines = fixed.out.partition("to train on it, write into the recipe:\n")[2]
+    assert "kind: llava_json" in lines
+    (tmp_path / "new.yaml").write_text("extends: nano\n" + lines.replace("\n  ", "\n")[2:])
+    again = croc("data", "verify", "new.yaml", "--stage", "align", "--fix")
+    assert again.code == 0, again.err
+    assert "rows.clean.jsonl: 2 rows\n" in again.out
+    assert "no row has an error, so there is nothing to leave out and no copy" in again.out
+    assert not list(tmp_path.glob("rows.clean.clean*"))
+    alone = croc("data", "verify", "rows.json", "--image-folder", "images", "--fix")
+    assert "  finetune:  # or another stage\n" in alone.out
+
+
+def test_a_clean_mix_comes_with_the_recipe_lines_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pictures(tmp_path / "images", 2)
+    write_json(tmp_path / "rows.json", [image_row(number) for number in range(3)])
+    source = "{kind: mix, sources: {mine: {path: rows.json, image_root: images}}}"
+    (tmp_path / "own.yaml").write_text(f"extends: nano\ndata: {{align: {source}}}\n")
+    assert croc("data", "mix", "own.yaml", "--stage", "align").code == 0
+    fixed = croc("data", "verify", "own.yaml", "--stage", "align", "--fix")
+    assert "  align:\n      path: data/mixes/own-align-clean" in fixed.out
+    settled = ("--set", "data.align.path=data/mixes/own-align-clean")
+    assert "own-align-clean: 2 rows" in croc("data", "verify", "own.yaml", "--stage", "align", *settled).out

@@ -15,8 +15,7 @@ from tests.report.runs import make_run
 
 VALUES = {
     "recipe": "mine.yaml",
-    "recipe.argument": "mine.yaml",
-    "shlex.quote(recipe.argument)": "mine.yaml",
+    "argument_of(recipe)": "mine.yaml",
     "recipe_argument": "mine.yaml",
     "name": "mine.yaml",
     "before": "align",

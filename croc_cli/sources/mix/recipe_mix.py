@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from croc_cli.errors import RecipeError
+from croc_cli.errors import RecipeError, UsageError
 from croc_cli.files import own_path
-from croc_cli.names import StageName
+from croc_cli.names import STAGES, StageName
+from croc_cli.place import put_text
 from croc_cli.recipe.find import SUFFIXES
+from croc_cli.recipe.load import dump_recipe, load_resolved
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import DataRecipe, MixData, Recipe, SourceRecipe
 from croc_cli.sources.known.catalog import find_source
@@ -13,6 +15,9 @@ from croc_cli.sources.known.forms import source_columns
 from croc_cli.sources.known.record import fetched_commit
 from croc_cli.sources.mix.presets import lay_over, read_preset
 from croc_cli.sources.read.spec import MIX_FOLDER, MixSpec, RowFilter, SourceSpec
+
+RECIPE_NAME = "recipe.yaml"
+"""File in a mix's folder with the recipe that it was made for."""
 
 
 def mix_name(recipe: Recipe, stage: StageName) -> str:
@@ -105,6 +110,24 @@ def _source(name: str, source: SourceRecipe, data: DataRecipe) -> SourceSpec:
         licence=known.licence if known is not None else None,
         expected_rows=known.rows if known is not None and not known.unverified else None,
     )
+
+
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Keep the recipe that a mix was made for in the mix's folder."""
+    put_text(folder / RECIPE_NAME, dump_recipe(recipe))
+
+
+def recipe_of_mix(folder: Path) -> tuple[Recipe, StageName | None] | None:
+    """Return the recipe that a mix was made for, and the stage where it is plain; None where that is not known."""
+    try:
+        recipe = load_resolved(folder / RECIPE_NAME)
+        name = folder.resolve().name.removesuffix("-clean")
+        mixed = [stage for stage in STAGES if isinstance(recipe.data.source(stage), MixData)]
+        named = [stage for stage in mixed if mix_folder(recipe, stage).name == name]
+    except UsageError:
+        return None
+    stages = named or mixed
+    return recipe, stages[0] if len(stages) == 1 else None
 
 
 def _mix(recipe: Recipe, stage: StageName) -> MixData:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from croc_cli.place import check_place, growing_file, growing_folder
 from croc_cli.reading import json_text
 from croc_cli.run_dir import write_json
 from croc_cli.sources.mix.lengths import keep_lengths
+from croc_cli.sources.mix.recipe_mix import RECIPE_NAME
 from croc_cli.sources.read.index import (
     IMAGES_FOLDER,
     INDEX_TYPES,
@@ -121,6 +123,8 @@ def _fill_clean_mix(
     write_index(folder, arrays)
     _write_manifest(folder, clean, mix, arrays, reasons, written)
     keep_lengths(mix.folder, folder, keep)
+    if (mix.folder / RECIPE_NAME).is_file():
+        shutil.copyfile(mix.folder / RECIPE_NAME, folder / RECIPE_NAME)
 
 
 def _write_manifest(
