@@ -10,7 +10,7 @@ from croc_cli.names import STAGES
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.report.metrics_reader import Metrics, read_metrics
 from croc_cli.report.terminal import stage_seconds
-from croc_cli.run_dir import RunDir, StageDir, read_json
+from croc_cli.run_dir import RunDir, StageDir, damage_of, read_json
 
 BENCHMARKS = "benchmarks"
 """The folder of a run in which `croc eval` leaves answers and scores."""
@@ -123,7 +123,7 @@ def read_run(root: Path, *, label: str | None = None) -> RunData:
         if not _is_stage(stage_dir):
             continue
         stage = run.stages[name] = _read_stage(name, stage_dir)
-        run.notes += [f"{name}: {note}" for note in stage.metrics.notes()]
+        run.notes += [f"{name}: {note}" for note in (*_damage(stage_dir), *stage.metrics.notes())]
         if not stage.finished and name in STAGES:
             run.notes.append(f"{name} is not finished: {_how_far(stage)}")
     if not run.stages:
@@ -174,6 +174,18 @@ def _read_stage(name: str, stage_dir: StageDir) -> StageData:
         seconds=seconds,
         croc_version=str(version) if version else None,
     )
+
+
+def _damage(stage_dir: StageDir) -> list[str]:
+    """Return which of a stage's files cannot be read, or not whole."""
+    files = (
+        stage_dir.launch_file,
+        stage_dir.summary_file,
+        stage_dir.results_file,
+        stage_dir.events_file,
+        stage_dir.metrics_file,
+    )
+    return [damage for file in files if (damage := damage_of(file)) is not None]
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:
