@@ -84,7 +84,8 @@ def read_prompt(request: ChatRequest) -> str | None:
         if sys.stdout.isatty():
             return None
         raise UsageError(
-            "stdout is no terminal, so there is no conversation", hint='give a prompt: croc chat IMAGE "…"'
+            "stdout is no terminal, so there is no conversation",
+            hint="write the question after the picture, in quotation marks",
         )
     else:
         try:
@@ -92,7 +93,9 @@ def read_prompt(request: ChatRequest) -> str | None:
         except UnicodeDecodeError as error:
             raise UsageError(f"the prompt on stdin is no text: {error}") from error
     if not prompt.strip():
-        raise UsageError("the prompt is empty", hint='croc chat IMAGE "What is this?", or the question on stdin')
+        raise UsageError(
+            "the prompt is empty", hint='write it after the picture, such as "What is this?", or send it to stdin'
+        )
     return prompt.strip()
 
 

@@ -142,7 +142,7 @@ def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say
     if not allow_loss:
         raise UsageError(
             f"{source} was not written: {what}",
-            hint="`croc chat` and `croc eval` open it as it is, with the norm; --allow-loss writes a folder that "
+            hint="croc chat and croc eval open it as it is, with the norm; --allow-loss writes a folder that "
             "is exact in croc, which reads the norm from croc.json, and wrong elsewhere",
         )
     say(f"warning: {what}. croc reads the norm from croc.json and is exact; transformers and vLLM leave it out")

@@ -151,7 +151,11 @@ def check_checkpoint(folder: Path) -> None:
         raise UsageError(f"{folder} has no processor: processor_config.json is missing", hint=hint)
     if not (files := saved_files(folder)):
         other = next((file.name for kind in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(kind))), None)
-        found = f"; {other} is not read here: `croc convert {folder} DST` writes it as safetensors" if other else ""
+        found = (
+            f"; {other} is not read here: `croc convert {folder} {folder.name}-stock` writes it as safetensors"
+            if other
+            else ""
+        )
         raise UsageError(f"{folder} has no weights: model.safetensors is missing{found}", hint=hint)
     for file in files:
         read_header(file)

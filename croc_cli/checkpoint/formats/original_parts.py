@@ -91,7 +91,7 @@ def find_tower(
         except ModelNotFound as error:
             raise UsageError(
                 f"{checkpoint} names the vision tower {name!r}, which is not here: {error.message}",
-                hint="`croc convert SRC DST --vision-tower DIR` takes it from a folder",
+                hint="--vision-tower DIR of croc convert takes it from a folder",
             ) from error
     try:
         config = AutoConfig.from_pretrained(found, trust_remote_code=False)
@@ -138,7 +138,7 @@ def find_base(name: str, *, needed_by: Path) -> Path:
     except ModelNotFound as error:
         raise UsageError(
             f"{needed_by} was trained on {name!r}, which is not here: {error.message}",
-            hint="`croc convert SRC DST --base DIR` takes it from a folder",
+            hint="--base DIR of croc convert takes it from a folder",
         ) from error
 
 
