@@ -371,6 +371,7 @@ class LaunchRecipe(Section):
 class Recipe(Section):
     """One pipeline: model, data, the stages, evaluation, chat, launch."""
 
+    _argument: str = ""  # what a command is given to load it again
     name: str = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",

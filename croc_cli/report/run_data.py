@@ -132,6 +132,24 @@ def read_run(root: Path, *, label: str | None = None) -> RunData:
     return run
 
 
+def find_runs(folder: Path, *, depth: int = 3) -> list[Path]:
+    """Return the run folders at or below a folder, in the order of their names; a run holds no other run.
+
+    Args:
+        folder: Where to look.
+        depth: Levels below it that are looked into.
+    """
+    if any(_is_stage(StageDir(folder / name)) for name in FOLDERS):
+        return [folder]
+    if depth == 0:
+        return []
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+    return [run for path in inside for run in find_runs(path, depth=depth - 1)]
+
+
 def _is_stage(stage_dir: StageDir) -> bool:
     return any(file.is_file() for file in (stage_dir.recipe_file, stage_dir.metrics_file, stage_dir.results_file))
 
@@ -198,10 +216,10 @@ def _guess(root: Path) -> str:
 
 def _hint(root: Path) -> str:
     if _is_stage(StageDir(root)):
-        return f"this is one stage of a run; croc report {root.parent} shows the run"
+        return f"this is one stage of a run; `croc report {root.parent}` shows the run"
     inside = sorted(path for path in root.iterdir() if path.is_dir() and any((path / name).is_dir() for name in STAGES))
     if inside:
-        return f"it holds run folders: croc report {' '.join(str(path) for path in inside[:3])}"
+        return f"it holds run folders: `croc report {' '.join(str(path) for path in inside[:3])}`"
     return "a run folder holds align/, reconstruct/, finetune/ or eval/, as `croc run` makes them"
 
 

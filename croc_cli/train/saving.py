@@ -27,6 +27,7 @@ from croc_cli.errors import RunError, first_line
 from croc_cli.run_dir import parse_object
 from croc_cli.train.collectives import gather_from_ranks, rank
 from croc_cli.train.position import POSITION
+from croc_cli.train.resume_files import naming_damage
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerState
 from croc_cli.train.universal import load_universal, universal_tag
@@ -46,6 +47,7 @@ def checkpoint_to_resume(checkpoints: Path) -> Path | None:
     return resumable[-1] if resumable else None
 
 
+@naming_damage
 def load_resume(engine: Any, checkpoint: Path) -> TrainerState:
     """Give the engine its optimizer state back, and return the loop's; the weights were loaded with the model.
 
