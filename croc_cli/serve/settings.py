@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from croc_cli.errors import UsageError
+from croc_cli.names import SERVE_KEY_VARIABLE
 
-KEY_VARIABLE = "CROC_SERVE_API_KEY"
 MEBIBYTE = 2**20
 
 
@@ -73,7 +73,7 @@ def read_key(environ: Mapping[str, str], *, host: str, no_key: bool) -> str | No
     Raises:
         UsageError: The host is reached from other machines and there is no key, or the key cannot be sent in a header.
     """
-    key = environ.get(KEY_VARIABLE, "").strip()
+    key = environ.get(SERVE_KEY_VARIABLE, "").strip()
     if no_key:
         return None
     if not key:
@@ -81,11 +81,11 @@ def read_key(environ: Mapping[str, str], *, host: str, no_key: bool) -> str | No
             return None
         raise UsageError(
             f"--host {host} can be reached from other machines, and there is no key",
-            hint=f"set {KEY_VARIABLE}, or add --no-key to let everybody in",
+            hint=f"set {SERVE_KEY_VARIABLE}, or add --no-key to let everybody in",
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(
-            f"{KEY_VARIABLE} has characters that a header cannot carry",
+            f"{SERVE_KEY_VARIABLE} has characters that a header cannot carry",
             hint="use letters, digits and punctuation of ASCII, without spaces",
         )
     return key
