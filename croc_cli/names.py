@@ -33,6 +33,8 @@ EVAL_KEY_VARIABLE: Final = "CROC_EVAL_API_KEY"
 """Environment variable that holds the key of the server that `croc eval --url` scores."""
 SERVE_KEY_VARIABLE: Final = "CROC_SERVE_API_KEY"
 """Environment variable that holds the key that clients of `croc serve` send."""
+EVALUATION_PROMPT: Final = ("X-Croc-Prompt", "evaluation")
+"""Header and value that ask `croc serve` for the prompts of `croc eval` where those of conversations differ."""
 PARENT_VARIABLE: Final = "CROC_PARENT"
 """Environment variable that tells ranks which process launched them, as JSON."""
 HOLDS_LOCK_VARIABLE: Final = "CROC_HOLDS_LOCK"

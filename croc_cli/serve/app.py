@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from croc_cli.names import EVALUATION_PROMPT
 from croc_cli.serve.engine import Engine, Job, QueueFullError
 from croc_cli.serve.look import look
 from croc_cli.serve.prompt import Prompt, PromptMaker
@@ -143,7 +144,10 @@ class Service:
         """Answer `POST /v1/chat/completions`."""
         request = parse_request(await self._body(http))
         model = self._model(request.model)
-        prompt = await run_in_threadpool(model.prompts.make, request.messages)
+        name, value = EVALUATION_PROMPT
+        prompt = await run_in_threadpool(
+            model.prompts.make, request.messages, evaluation=http.headers.get(name) == value
+        )
         answer = _Answer(request, model, prompt, self.settings)
         if request.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -15,6 +15,7 @@ from croc_cli.data.image import BadImageError, BytesImage, open_image, process_i
 from croc_cli.data.sample import Turn
 from croc_cli.errors import CrocError
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.pictures import ImageReading
 from croc_cli.serve.protocol import ApiError, ImagePart, Message
 
 _PICTURE_KINDS = ("image/", "application/octet-stream")
@@ -38,10 +39,12 @@ class PromptMaker:
 
     Args:
         build: The model's own way to be spoken to.
+        build_evaluation: How `croc eval` asks it, which differs for models of others.
         image_processor: Its picture preparation.
         max_positions: Longest sequence of the LLM, where it has a limit.
         max_pictures: Most pictures of a request.
         allow_private: Fetch pictures from addresses of your own network, too.
+        reading: How pictures become RGB, as in the model's training.
     """
 
     def __init__(
@@ -49,18 +52,26 @@ class PromptMaker:
         build: PromptBuilder,
         image_processor: object,
         *,
+        build_evaluation: PromptBuilder | None = None,
         max_positions: int | None,
         max_pictures: int,
         allow_private: bool = False,
+        reading: ImageReading = "upright",
     ) -> None:
         self._build = build
+        self._build_evaluation = build_evaluation or build
+        self._reading: ImageReading = reading
         self._image_processor = image_processor
         self._max_positions = max_positions
         self._max_pictures = max_pictures
         self._allow_private = allow_private
 
-    def make(self, messages: list[Message]) -> Prompt:
+    def make(self, messages: list[Message], *, evaluation: bool = False) -> Prompt:
         """Return the prompt of a conversation; opens and fetches its pictures.
+
+        Args:
+            messages: The conversation.
+            evaluation: Ask as `croc eval` does.
 
         Raises:
             ApiError: 400 or 422, with the message at fault.
@@ -69,7 +80,8 @@ class PromptMaker:
         if len(urls) > self._max_pictures:
             raise ApiError(400, f"{len(urls)} pictures, at most {self._max_pictures} in one request", param="messages")
         try:
-            ids = self._build(turns_of(messages), num_images=len(urls))
+            build = self._build_evaluation if evaluation else self._build
+            ids = build(turns_of(messages), num_images=len(urls))
         except (SampleError, CrocError) as error:
             raise ApiError(400, f"this model cannot take that: {error}", param="messages") from error
         if self._max_positions is not None and len(ids) >= self._max_positions:
@@ -90,7 +102,7 @@ class PromptMaker:
         """Return the prepared pixels of one picture."""
         data = picture_bytes(url, number, allow_private=self._allow_private)
         try:
-            picture = open_image(BytesImage(f"picture {number + 1}", data))
+            picture = open_image(BytesImage(f"picture {number + 1}", data, reading=self._reading))
         except BadImageError as error:
             raise ApiError(422, f"picture {number + 1}: {error.reason}", code="invalid_image") from error
         with torch.inference_mode():

@@ -14,8 +14,9 @@ import uvicorn
 
 from croc_cli.chat.session import prompt_builder
 from croc_cli.chat.start import ChatRequest, chosen_device, find_model
-from croc_cli.checkpoint.load import load_for_inference
+from croc_cli.checkpoint.load import load_for_inference, quiet_transformers
 from croc_cli.errors import UsageError
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.serve.app import ServedModel, Service
 from croc_cli.serve.engine import Engine
 from croc_cli.serve.prompt import PromptMaker
@@ -64,14 +65,17 @@ def serve(names: Sequence[str], settings: ServeSettings, *, served_names: Sequen
 def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -> ServedModel:
     """Load one model and start its engine."""
     say(f"loading {folder}")
+    quiet_transformers()
     model = load_for_inference(folder, device=chosen_device(device))
     limits = settings.limits
     prompts = PromptMaker(
         prompt_builder(model),
         model.processor.image_processor,
+        build_evaluation=evaluation_encoder(model).encode_prompt,
         max_positions=getattr(model.llava.config.text_config, "max_position_embeddings", None),
         max_pictures=limits.pictures,
         allow_private=settings.allow_private,
+        reading=model.metadata.image_reading,
     )
     return ServedModel(label, Engine(model, max_batch=limits.batch, max_queue=limits.queue), prompts)
 
