@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from croc_cli.errors import EXIT_INTERRUPTED, UsageError
+from croc_cli.errors import EXIT_INTERRUPTED, CrocError, UsageError
 from croc_cli.launch.live import format_seconds
 from croc_cli.launch.process import ProcessIdentity
 from croc_cli.launch.run_lock import SILENCE_SECONDS
@@ -60,6 +60,14 @@ class RunState:
     command: str | None
 
 
+def _recipe(file: Path) -> dict[str, Any]:
+    """Return a recipe's values, none where it is half-written or of another version."""
+    try:
+        return read_recipe(file)
+    except CrocError:
+        return {}
+
+
 def list_runs(folders: Sequence[Path]) -> list[RunState]:
     """Return the runs at and below folders, the one that changed last first.
 
@@ -80,14 +88,14 @@ def list_runs(folders: Sequence[Path]) -> list[RunState]:
 def run_state(folder: Path) -> RunState:
     """Return what a run's files say of it."""
     run = RunDir(folder)
-    recipe = read_recipe(run.recipe_file)
+    recipe = _recipe(run.recipe_file)
     stage = current_stage(run)
     rows = last_rows(stage.metrics_file) if stage is not None else []
     last: Mapping[str, Any] = rows[-1] if rows else {}
     state, where = _state(run, stage, recipe)
     return RunState(
         folder=str(folder),
-        recipe=str(recipe.get("name") or (read_recipe(stage.recipe_file).get("name") if stage else "") or ""),
+        recipe=str(recipe.get("name") or (_recipe(stage.recipe_file).get("name") if stage else "") or ""),
         stage=stage.name if stage is not None else None,
         step=_whole(last.get("step")),
         total_steps=_whole(last.get("total_steps")),
