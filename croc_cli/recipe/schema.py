@@ -12,7 +12,6 @@ from croc_cli.pictures import ImageReading
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.values import (
     NonNegativeFloat,
-    NonNegativeInt,
     PathText,
     Pattern,
     PositiveFloat,
