@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from croc_cli.redact import redact
 from croc_cli.words import shown, wrapped
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def say(message: str) -> None:
 
 
 def _say(message: str) -> None:
+    message = redact(message)
     if sys.stderr.isatty():
         message = wrapped(message, width=shutil.get_terminal_size().columns)
     print(message, file=sys.stderr, flush=True)
@@ -51,6 +53,7 @@ def result(text: str, *, is_styled: bool = False) -> None:
         text: One line or several.
         is_styled: It has colours of croc's own, and its parts went through `shown`.
     """
+    text = redact(text)
     print(text if is_styled else shown(text), flush=True)
 
 
@@ -67,6 +70,5 @@ def write_traceback(error: BaseException) -> Path:
     """Write the traceback of an unexpected error to a file of its own and return the file."""
     descriptor, name = tempfile.mkstemp(prefix="croc-traceback-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(" ".join(sys.argv) + "\n")
-        file.write("".join(traceback.format_exception(error)))
+        file.write(redact("\n".join([" ".join(sys.argv), *traceback.format_exception(error)])))
     return Path(name)

@@ -22,6 +22,7 @@ from typing import Any
 from croc_cli import __version__
 from croc_cli.errors import UsageError
 from croc_cli.names import STAGES
+from croc_cli.redact import redact
 from croc_cli.run_dir import RunDir, read_json, write_json
 
 LIST_NAME = ".croc.json"
@@ -199,7 +200,7 @@ def put_file(growing: Path, destination: Path) -> None:
 
 def put_text(destination: Path, text: str) -> None:
     """Write a text file that appears whole or not at all; see `growing_file`."""
-    put_bytes(destination, text.encode("utf-8"))
+    put_bytes(destination, redact(text).encode("utf-8"))
 
 
 def put_bytes(destination: Path, content: bytes) -> None:

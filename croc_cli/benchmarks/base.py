@@ -54,6 +54,8 @@ class Benchmark(ABC):
         max_new_tokens: Of an answer (LLaVA's scripts; lmms-eval's settings where LLaVA has none).
         needs_judge: Whether a judge model scores the answers.
         hidden_labels: Whether the split's labels are at a server only.
+        layout: Its files below `folder`, alternatives with | between; a name that ends with / is a folder of pictures.
+            The parquet files of the hub's data set serve instead.
         variants: What else can be asked for by name: other scorers' rules, other prompts, other splits.
         variant: The one that is asked for; None is the primary one, which reproduces the paper's LLaVA-1.5 row.
     """
@@ -67,6 +69,7 @@ class Benchmark(ABC):
     max_new_tokens: ClassVar[int] = 128
     needs_judge: ClassVar[bool] = False
     hidden_labels: ClassVar[bool] = False
+    layout: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[Mapping[str, str]] = {}
     variant: str | None = None
 
@@ -138,11 +141,23 @@ class Benchmark(ABC):
         """Return whether one of the files exists in the benchmark's folder."""
         return any((root / self.folder / name).exists() for name in names)
 
+    def lacks(self, root: Path) -> list[str]:
+        """Return which files of the layout are not below a data root; an empty folder does not count as one."""
+        folder = root / self.folder
+        if any(next(folder.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet")):
+            return []
+        wanted = self.layout or ("*.parquet",)
+        return [entry for entry in wanted if not any(_is_there(folder / name) for name in entry.split("|"))]
+
     def missing(self, folder: Path, *names: str) -> BenchmarkDataError:
         """Return the error of files that are not there."""
         looked = " or ".join(names)
         return BenchmarkDataError(
             f"{self.name}: {folder} holds no {looked}",
-            hint=f"croc data fetch eval:{self.name} puts {self.title}'s files below data/eval; "
+            hint=f"`croc data fetch eval:{self.name}` puts {self.title}'s files below data/eval; "
             "--data ROOT names another place",
         )
+
+
+def _is_there(path: Path) -> bool:
+    return next(path.iterdir(), None) is not None if path.is_dir() else path.is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -38,7 +37,9 @@ def read_scores(run_dir: Path) -> dict[str, dict[str, Any]]:
     for file in (run_dir / "benchmarks" / "results.json", run_dir / "results.json"):
         if file.is_file() and (entries := read_entries(file)):
             return entries
-    raise UsageError(f"{run_dir} holds no benchmark scores", hint=f"croc eval score {run_dir} makes them")
+    raise UsageError(
+        f"{run_dir} holds no benchmark scores", hint=f"`croc eval score {run_dir}` makes them, from saved answers"
+    )
 
 
 def read_entries(file: Path) -> dict[str, dict[str, Any]]:
@@ -57,6 +58,8 @@ def read_entries(file: Path) -> dict[str, dict[str, Any]]:
 
 
 _FIGURES = ("value", "num_questions", "num_answered", "num_unparsable", "limit")
+
+_MOST = 1e15  # beyond every figure here; what is not finite is not below it either
 
 
 def _checked(entry: dict[str, Any], where: str) -> dict[str, Any]:
@@ -78,13 +81,22 @@ def _checked(entry: dict[str, Any], where: str) -> dict[str, Any]:
     if wrong:
         shown = json.dumps(entry.get(wrong[0]))[:60]
         raise BenchmarkDataError(
-            f"{where}: {wrong[0]} is {shown}", hint="croc eval score RUN_DIR writes the scores again from the answers"
+            f"{where}: {wrong[0]} is {shown}", hint="croc eval score writes the scores again, from saved answers"
         )
     return entry
 
 
+def is_whole(entry: dict[str, Any]) -> bool:
+    """Tell whether an entry's figures are figures."""
+    try:
+        _checked(entry, "")
+    except BenchmarkDataError:
+        return False
+    return True
+
+
 def _is_figure(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST)
 
 
 def comparison_rows(
@@ -139,7 +151,7 @@ def format_score(entry: Mapping[str, Any] | None, *, of: int | None = None) -> s
     notes = [f"--limit {entry['limit']}"] if entry.get("limit") else []
     if of is not None and answered is not None:
         notes.append(f"{answered:,} of {of:,} questions" if answered != of else f"{answered:,} questions")
-    elif answered != asked:
+    elif answered is not None and asked is not None and answered != asked:
         notes.append(f"{answered:,} of {asked:,}")
     if unread := entry.get("num_unparsable"):
         notes.append(f"{unread:,} of {answered:,} answers unreadable" if answered else f"{unread:,} answers unreadable")

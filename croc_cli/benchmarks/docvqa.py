@@ -25,6 +25,7 @@ class DocVqa(Benchmark):
     split = "val"
     size = 5_349
     metric = "ANLS"
+    layout = ("|".join(_FILES), "documents/")
     max_new_tokens = 32
     variants: ClassVar[Mapping[str, str]] = {
         "binarised": "every answer above the threshold is fully right, as lmms-eval counted until November 2024"

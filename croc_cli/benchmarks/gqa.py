@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take, take_object, take_text
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take, take_list, take_object, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
@@ -29,6 +29,7 @@ class Gqa(Benchmark):
     split = "testdev balanced"
     size = 12_578
     metric = "exact match"
+    layout = ("|".join(_FILES), "data/images/")
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
@@ -56,10 +57,17 @@ class Gqa(Benchmark):
 
     def _record(self, question_id: str, row: Mapping[str, Any], where: str, picture: Picture | None) -> Record:
         where += question_id
-        extra = {name: take(row, name, where) for name in ("types", "groups", "semantic", "question")}
+        types, groups = (take_object(take(row, name, where), f"{where}, {name}") for name in ("types", "groups"))
+        for name in ("structural", "semantic"):
+            take_text(types, name, f"{where}, types")
+        steps = take_list(row, "semantic", where)
+        for step in steps:
+            take(step, "operation", f"{where}, semantic"), take(step, "argument", f"{where}, semantic")
+        question = take_text(row, "question", where)
+        extra = {"types": types, "groups": groups, "semantic": steps, "question": question}
         if picture is None:
             raise BenchmarkDataError(f"{where}: no picture {row.get('imageId')}", hint=f"fetch {_HUB_IMAGES} too")
-        prompt = take_text(row, "question", where) + SHORT_ANSWER
+        prompt = question + SHORT_ANSWER
         return Record(question_id, question_id, prompt, picture, take_text(row, "answer", where), extra)
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:

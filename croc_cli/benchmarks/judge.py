@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from croc_cli.benchmarks.base import Record
 from croc_cli.benchmarks.judged import JudgedBenchmark, JudgeRequest
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, first_line
 from croc_cli.names import JUDGE_KEY_VARIABLE
+from croc_cli.redact import HIDDEN, read_key, redact
 from croc_cli.run_dir import read_json, write_json
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 _REFUSED = (401, 403)
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
+_LONGEST_REPLY = 4_000_000  # bytes; a reply of 1,024 tokens has a few thousand
+_LONGEST_WAIT = 300.0  # seconds, however long the endpoint asks for
+_REASON_LENGTH = 300
 _CHARACTERS_PER_TOKEN = 4  # of English text, for estimates
 
 
@@ -67,13 +72,15 @@ class Judge:
         """Return the replies about each answer, none where judging failed, and what the result says of the judge.
 
         Raises:
+            UsageError: The URL or the key cannot be right; nothing was sent.
             JudgeRefused: The key or the model is not accepted.
         """
         import httpx
 
+        check_judge_url(self.base_url)
         self.cache.mkdir(parents=True, exist_ok=True)
         self.failures.clear()
-        headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(JUDGE_KEY_VARIABLE)) else {}
+        headers = {"Authorization": f"Bearer {key}"} if (key := read_key(JUDGE_KEY_VARIABLE)) else {}
         with (
             httpx.Client(base_url=self.base_url.rstrip("/") + "/", headers=headers, timeout=self.timeout) as client,
             ThreadPoolExecutor(self.num_workers) as pool,
@@ -83,7 +90,7 @@ class Judge:
         first = benchmark.next_request(records[0], answers[0], []) if records else None
         about = {
             "model": self.model,
-            "base_url": self.base_url,
+            "base_url": redact(self.base_url),
             "published_with": benchmark.judge_model,
             "example_messages": list(first.messages) if first else [],
             "num_judged": sum(bool(said) for said in replies),
@@ -114,10 +121,10 @@ class Judge:
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
         }
-        asked = json.dumps([self.base_url, body, attempt], sort_keys=True, ensure_ascii=False)
-        kept = self.cache / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
-        if "reply" in (before := read_json(kept)):
-            return str(before["reply"])
+        asked = json.dumps([redact(self.base_url), body, attempt], sort_keys=True, ensure_ascii=False)
+        kept = self.cache / f"{hashlib.sha256(asked.encode('utf-8', 'replace')).hexdigest()}.json"
+        if isinstance(reply := read_json(kept).get("reply"), str):
+            return reply
         reply = self._send(client, body)
         write_json(kept, {"model": self.model, "reply": reply})
         return reply
@@ -129,18 +136,20 @@ class Judge:
         for attempt in range(self.num_retries + 1):
             wait = min(60.0, 2.0**attempt) * (0.5 + random.random() / 2)
             try:
-                response = client.post("chat/completions", json=body)
-            except httpx.TransportError as error:
-                reason = f"{type(error).__name__}: {error}"
+                response = self._post(client, body)
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, RecursionError) as error:
+                reason = redact(f"{type(error).__name__}: {first_line(error)}"[:_REASON_LENGTH])
+                if not isinstance(error, httpx.TransportError):
+                    break
             else:
                 if response.status_code in _REFUSED:
                     raise JudgeRefused(
-                        f"the judge at {self.base_url} refuses the key (status {response.status_code})",
+                        f"the judge at {redact(self.base_url)} refuses the key (status {response.status_code})",
                         hint=f"put a key that it takes into the environment as {JUDGE_KEY_VARIABLE}",
                     )
                 if response.status_code == 404:
                     raise JudgeRefused(
-                        f"the judge at {self.base_url} knows no model {self.model!r}, or has no chat/completions there",
+                        f"the judge at {redact(self.base_url)} has no model {self.model!r} or no chat/completions",
                         hint="look at --judge-url (it ends in /v1 for most servers) and --judge-model",
                     )
                 if response.is_success:
@@ -157,6 +166,26 @@ class Judge:
                 self.sleep(wait)
         raise _JudgementFailed(reason)
 
+    def _post(self, client: httpx.Client, body: dict[str, Any]) -> httpx.Response:
+        """Send a request, and read its reply as long as it comes in time and is no longer than a reply is.
+
+        Raises:
+            httpx.HTTPError: It does not come, or does not end.
+        """
+        import httpx
+
+        deadline = time.monotonic() + self.timeout
+        with client.stream("POST", "chat/completions", json=body) as response:
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _LONGEST_REPLY:
+                    raise httpx.DecodingError(f"a reply of more than {_LONGEST_REPLY:,} bytes")
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"a reply of more than {self.timeout:g} s")
+            headers = {name: value for name, value in response.headers.items() if name == "retry-after"}
+            return httpx.Response(response.status_code, content=bytes(content), headers=headers)
+
 
 def estimate(benchmark: JudgedBenchmark, records: Sequence[Record], answers: Sequence[str]) -> dict[str, int]:
     """Return how many requests and about how many tokens judging takes, each request needing one reply."""
@@ -170,16 +199,42 @@ def estimate(benchmark: JudgedBenchmark, records: Sequence[Record], answers: Seq
     }
 
 
+def check_judge_url(url: str) -> None:
+    """Check an endpoint's URL before anything is sent.
+
+    Raises:
+        UsageError: It is no http(s) URL with a host, or its credentials were taken out when it was saved.
+    """
+    hint = "--judge-url names an OpenAI-compatible endpoint, such as https://api.openai.com/v1"
+    if HIDDEN in url:
+        raise UsageError(f"the judge's URL {url} was saved without its credentials", hint="give --judge-url URL again")
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_right = False
+    if not is_right or any(character.isspace() or not character.isprintable() for character in url):
+        raise UsageError(f"the judge's URL {redact(url)!r} is no http(s) URL with a host", hint=hint)
+    if parts.query or parts.fragment:
+        raise UsageError(
+            f"the judge's URL {redact(url)} has a part behind {'?' if parts.query else '#'}",
+            hint=f"it ends in /v1 for most servers; the key goes into {JUDGE_KEY_VARIABLE}",
+        )
+
+
 def _reply_text(response: httpx.Response) -> str | None:
+    """Return the text of a reply, or None where it is of any other kind."""
     try:
         text = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return text if isinstance(text, str) else None
+    # Half a surrogate pair, which JSON can write, is no text that a file could hold.
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else None
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return min(300.0, max(0.0, float(response.headers.get("retry-after", ""))))
+        seconds = float(response.headers.get("retry-after", ""))
     except ValueError:
         return None
+    return min(_LONGEST_WAIT, max(0.0, seconds)) if math.isfinite(seconds) else None

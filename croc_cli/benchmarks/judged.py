@@ -90,6 +90,7 @@ class LlavaBench(JudgedBenchmark):
     split = "all"
     size = 60
     metric = "relative score"
+    layout = ("questions.jsonl", "context.jsonl", "answers_gpt4.jsonl", "images/")
     judge_model = "gpt-4-0314"
 
     def read(self, root: Path) -> list[Record]:
@@ -160,6 +161,7 @@ class MmVet(JudgedBenchmark):
     split = "v1"
     size = 218
     metric = "GPT-4 score"
+    layout = ("mm-vet.json", "images/")
     judge_model = "gpt-4-0613"
 
     _TEMPERATURES = (0.0, 0.0, 0.5, 1.0, 1.5, 2.0)

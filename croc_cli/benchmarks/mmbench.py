@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_text
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_text, take, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import CHINESE_LETTER_ANSWER, LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
@@ -46,6 +48,7 @@ class MmBench(Benchmark):
     metric = "circular accuracy"
     max_new_tokens = 1024
     files: ClassVar[tuple[str, ...]] = ("mmbench_dev_20230712.tsv",)
+    layout = ("mmbench_dev_20230712.tsv",)
     hub_folder: ClassVar[str] = "en"
     test_files: ClassVar[tuple[str, ...]] = ("mmbench_test_20230712.tsv",)
     suffix: ClassVar[str] = LETTER_ANSWER
@@ -66,16 +69,16 @@ class MmBench(Benchmark):
                 return [self._record(row, f"{where}{number}") for number, row in enumerate(named)]
         file = self.find(root, *files)
         csv.field_size_limit(2**31 - 1)  # a cell holds a whole picture
-        with file.open(encoding="utf-8", newline="") as lines:
-            return [
-                self._record(row, f"{file}, row {number}")
-                for number, row in enumerate(csv.DictReader(lines, delimiter="\t"), start=1)
-            ]
+        table = csv.DictReader(io.StringIO(read_text(file), newline=""), delimiter="\t")
+        try:
+            return [self._record(row, f"{file}, row {number}") for number, row in enumerate(table, start=1)]
+        except csv.Error as error:
+            raise BenchmarkDataError(f"{file}, line {table.line_num}: {error}", hint="fetch it again") from error
 
     def _record(self, row: dict[str, Any], where: str) -> Record:
         index = take(row, "index", where)
-        if not str(index).isdigit():
-            raise BenchmarkDataError(f"{where}: index {index!r} is not a number")
+        if not re.fullmatch(r"[0-9]{1,12}", str(index)):
+            raise BenchmarkDataError(f"{where}: index {str(index)[:60]!r} is not a number")
         options = {letter: row[letter] for letter in _OPTIONS if not _is_missing(row.get(letter))}
         shown = dict(takewhile(lambda option: not _is_unsaid(option[1]), ((name, row.get(name)) for name in _OPTIONS)))
         hint, question = row.get("hint"), take_text(row, "question", where)
@@ -143,6 +146,7 @@ class MmBenchCn(MmBench):
     size = 4_329
     hub_folder = "cn"
     files = ("mmbench_dev_cn_20231003.tsv",)
+    layout = ("mmbench_dev_cn_20231003.tsv",)
     test_files = ("mmbench_test_cn_20231003.tsv",)
     suffix = CHINESE_LETTER_ANSWER
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_text
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_text, take, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import SHORT_ANSWER, YES_OR_NO
 from croc_cli.benchmarks.score import Headline, Score
@@ -43,6 +43,7 @@ class Mme(Benchmark):
     split = "all"
     size = 2_374
     metric = "perception"
+    layout = (f"{_RELEASE}/",)
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
@@ -105,7 +106,7 @@ def _read_pair(file: Path, subtask: str) -> list[Record]:
     image = image or folder / f"{file.stem}{_IMAGE_SUFFIXES[0]}"
     question_id = f"{subtask}/{image.name}" if folder.name != "images" else f"{subtask}/images/{image.name}"
     records = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         fields = line.split("\t")

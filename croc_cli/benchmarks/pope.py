@@ -32,6 +32,7 @@ class Pope(Benchmark):
     split = "random, popular, adversarial"
     size = 8_910
     metric = "mean F1"
+    layout = (*(f"coco/coco_pope_{subset}.json" for subset in SUBSETS), "val2014/")
     variants: ClassVar[Mapping[str, str]] = {
         "by-id": "answers pair with labels by question id; the reference pairs them by order",
         "pooled": "lmms-eval's F1: all three subsets together, answers that are not exactly yes or no left out",

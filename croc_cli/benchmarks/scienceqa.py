@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import read_json, take, take_number, take_text, take_texts
+from croc_cli.benchmarks.decode import read_json, take, take_list, take_number, take_text, take_texts
 from croc_cli.benchmarks.files import Picture, read_parquet, text_of
 from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
@@ -24,6 +24,7 @@ class ScienceQa(Benchmark):
     split = "test, with image"
     size = 4_241
     metric = "accuracy with image"
+    layout = ("problems.json", "pid_splits.json", "images/test/")
     max_new_tokens = 1024
 
     def read(self, root: Path) -> list[Record]:
@@ -42,7 +43,7 @@ class ScienceQa(Benchmark):
         splits = self.find(root, "pid_splits.json")
         problems = read_json(problems_file)
         records = []
-        for problem_id in take(read_json(splits), "test", str(splits)):
+        for problem_id in take_list(read_json(splits), "test", str(splits)):
             where = f"{problems_file}, problem {problem_id}"
             row = take(problems, str(problem_id), str(problems_file))
             image = take(row, "image", where)

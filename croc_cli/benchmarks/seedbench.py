@@ -28,6 +28,7 @@ class SeedBench(Benchmark):
     split = "image and video"
     size = 19_242
     metric = "accuracy"
+    layout = (_RECORDS, "SEED-Bench-image/", "SEED-Bench-video-image/")
     variants: ClassVar[Mapping[str, str]] = {
         "image-only": "the questions about pictures",
         "video-only": "the questions about videos",

@@ -27,6 +27,7 @@ class TextVqa(Benchmark):
     split = "val"
     size = 5_000
     metric = "VQA accuracy"
+    layout = (_RECORDS, _PROMPTS, "train_images/")
     variants: ClassVar[Mapping[str, str]] = {"no-ocr": "prompts without the line of OCR tokens, as lmms-eval asks"}
 
     def read(self, root: Path) -> list[Record]:

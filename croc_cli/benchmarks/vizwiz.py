@@ -24,6 +24,7 @@ class VizWiz(Benchmark):
     split = "test"
     size = 8_000
     metric = "VQA accuracy"
+    layout = ("llava_test.jsonl|test.json|val.json", "test/|val/")
     hidden_labels = True
     variants: ClassVar[Mapping[str, str]] = {"val": "the val split, whose labels are public"}
 

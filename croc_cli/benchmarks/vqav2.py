@@ -30,6 +30,7 @@ class Vqav2(Benchmark):
     split = "test-dev"
     size = 107_394
     metric = "VQA accuracy"
+    layout = (f"{_TEST_QUESTIONS}|{_OFFICIAL_TEST_QUESTIONS}|{_VAL_QUESTIONS}", "test2015/|val2014/")
     hidden_labels = True
     variants: ClassVar[Mapping[str, str]] = {
         "val": "the val split, whose labels are public",

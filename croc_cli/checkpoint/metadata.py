@@ -5,6 +5,7 @@ Imports nothing heavy, so that a folder can be chosen and checked before torch i
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from croc_cli.errors import UsageError, first_line
 from croc_cli.names import STAGES, StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.schema import AspectName, TemplateName
+from croc_cli.redact import redact
 
 METADATA_FILE = "croc.json"
 RECIPE_FILE = "recipe.yaml"
@@ -69,10 +71,13 @@ class CheckpointMetadata:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write croc.json into `folder`."""
+        """Write croc.json into `folder`, whose weights get the mode of its other files; safetensors hides its own."""
+        for file in folder.glob("*.safetensors"):
+            if (config := folder / "config.json").is_file():
+                shutil.copymode(config, file)
         values = asdict(self)
         values.update(values.pop("extra"))
-        (folder / METADATA_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (folder / METADATA_FILE).write_text(redact(json.dumps(values, indent=2)) + "\n", encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> CheckpointMetadata:

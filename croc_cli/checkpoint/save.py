@@ -31,6 +31,7 @@ from croc_cli.checkpoint.metadata import (
 from croc_cli.errors import RunError
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.place import LIST_NAME, is_made, mark_folder
+from croc_cli.redact import redact
 from croc_cli.run_dir import STEP_DIGITS, sha256_of, step_of
 
 Gather = Callable[[str | None], Sequence[str | None]]
@@ -73,8 +74,8 @@ def remove_leftovers(folder: Path) -> None:
         complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
         if path.suffix == _REPLACED and not complete.exists():
             path.rename(complete)
-        elif is_made(path) or (path.is_dir() and not any(path.iterdir())):  # killed before it was marked
-            shutil.rmtree(path)
+        elif is_made(path) or (path.is_dir() and all(part.name.startswith(".") for part in path.iterdir())):
+            shutil.rmtree(path)  # where nothing but the start of a mark is in it, the save was killed as it made it
 
 
 def begin(destination: Path, *, needed_bytes: int = 0) -> Path:
@@ -119,7 +120,7 @@ def write_main(
     if training_state:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in training_state.items()}
         safetensors.torch.save_file(tensors, unfinished / TRAINING_STATE_FILE, metadata={"format": "pt"})
-    (unfinished / RECIPE_FILE).write_text(recipe_yaml, encoding="utf-8")
+    (unfinished / RECIPE_FILE).write_text(redact(recipe_yaml), encoding="utf-8")
 
 
 def write_metadata(unfinished: Path, metadata: CheckpointMetadata) -> None:

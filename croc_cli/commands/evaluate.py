@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import MOST, DryRunOption, RanksOption, SetOption
 from croc_cli.files import own_path
-from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.names import DEFAULT_RECIPE, JUDGE_KEY_VARIABLE
+from croc_cli.redact import read_key
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
@@ -23,7 +25,13 @@ eval_app = typer.Typer(
 
 BenchmarkOption = Annotated[
     str,
-    typer.Option("--benchmark", "-b", metavar="NAMES", help="Names with commas between, or all; see croc eval list"),
+    typer.Option(
+        "--benchmark",
+        "-b",
+        metavar="NAMES",
+        autocompletion=complete.benchmarks,
+        help="Names with commas between, or all; see croc eval list",
+    ),
 ]
 DataOption = Annotated[
     Path | None,
@@ -50,11 +58,21 @@ FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 @eval_app.command(DEFAULT_COMMAND, hidden=True)
 def predict(
-    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Whose model and launch settings"),
+    ] = None,
     benchmark: BenchmarkOption = "all",
     variant: VariantOption = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint; left out: the recipe's")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
+            help="A LLaVA checkpoint; left out: the recipe's",
+        ),
     ] = None,
     data: DataOption = None,
     run_dir: Annotated[
@@ -100,10 +118,21 @@ def predict(
 def score(
     path: Annotated[
         Path,
-        typer.Argument(metavar="RUN_DIR|FILE", help="A run folder, or an answer file of LLaVA, lmms-eval or yours"),
+        typer.Argument(
+            metavar="RUN_DIR|FILE",
+            autocompletion=complete.runs,
+            help="A run folder, or an answer file of LLaVA, lmms-eval or yours",
+        ),
     ],
     benchmark: Annotated[
-        str | None, typer.Option("--benchmark", "-b", metavar="NAMES", help="Left out: all that are answered")
+        str | None,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            metavar="NAMES",
+            autocompletion=complete.benchmarks,
+            help="Left out: all that are answered",
+        ),
     ] = None,
     variant: VariantOption = None,
     data: DataOption = None,
@@ -135,7 +164,7 @@ def score(
     stage_dir = RunDir(path).stage(STAGE)
     answered = [name for name in NAMES if any(stage_dir.predictions.glob(f"{name}.*jsonl"))]
     if not answered:
-        raise UsageError(f"{path} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
+        raise UsageError(f"{path} holds no answers", hint="croc eval with --model and --benchmark makes them")
     chosen = choose(benchmark or ",".join(answered), _saved_variants(stage_dir.root) | _variants(variant))
     model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
     settings = _saved_judge(stage_dir.recipe_file)
@@ -152,15 +181,22 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
     """List the benchmarks: split, size, metric, and whether their files are here."""
     from croc_cli.benchmarks.compare import format_rows
     from croc_cli.benchmarks.registry import benchmarks
-    from croc_cli.console import result
+    from croc_cli.console import result, say
     from croc_cli.pipeline.benchmarks import DATA_ROOTS
 
     table = _checked_form(form)
     root = data or next((folder for folder in DATA_ROOTS if folder.is_dir()), DATA_ROOTS[0])
+    notes: list[str] = []
     rows = [["name", "benchmark", "split", "questions", "metric", "scored by", "variants", "files"]]
     for one in benchmarks().values():
         by = "a judge model" if one.needs_judge else "its server" if one.hidden_labels else "croc"
-        folder = root / one.folder
+        lacking = one.lacks(root)
+        lacking_files = [name for name in lacking if not name.endswith("/")]
+        is_here = not lacking_files and (root / one.folder).is_dir() and (not lacking or len(lacking) < len(one.layout))
+        if is_here and lacking:
+            notes.append(f"{one.name}: no pictures in {root / one.folder / lacking[0].split('|')[0]}")
+        elif not is_here:
+            notes.append(f"{one.name}: {root / one.folder} lacks {', '.join(lacking).replace('|', ' or ')}")
         rows.append(
             [
                 one.name,
@@ -170,15 +206,19 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
                 one.metric,
                 by,
                 ", ".join(one.variants) or "–",
-                "here" if folder.is_dir() else f"croc data fetch eval:{one.name}",
+                "here" if is_here else f"croc data fetch eval:{one.name}",
             ]
         )
     result(format_rows(rows, table))
+    for note in notes:
+        say(note)
 
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders with scores")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders with scores")
+    ],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
     form: FormatOption = "text",
 ) -> None:
@@ -244,7 +284,7 @@ def _score_file(
     from croc_cli.recipe.schema import JudgeRecipe
 
     if names is None:
-        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="croc eval list names them")
+        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="`croc eval list` names them")
     chosen = choose(names, _variants(variant))
     if len(chosen) != 1:
         raise UsageError(f"--benchmark {names}: a file holds answers to one benchmark", hint="such as --benchmark pope")
@@ -269,8 +309,10 @@ def _judge(settings: "JudgeRecipe", folder: Path) -> "Judge | None":
             "a judge needs --judge-url and --judge-model, or judge.base_url and judge.model in the recipe",
             hint="such as https://api.openai.com/v1 and gpt-4-0613",
         )
-    from croc_cli.benchmarks.judge import Judge
+    from croc_cli.benchmarks.judge import Judge, check_judge_url
 
+    check_judge_url(settings.base_url)
+    read_key(JUDGE_KEY_VARIABLE)
     return Judge(
         settings.base_url,
         settings.model,

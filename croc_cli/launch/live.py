@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
 from croc_cli.progress import PLAIN_SECONDS, SHORT_SECONDS, Measure, amount, bar, clock, draw, is_live
+from croc_cli.redact import redact
 from croc_cli.words import shown, wrapped
 
 STEP, LOSS, TIME, SPEED, DETAIL = range(5)
@@ -118,7 +119,7 @@ class PlainLines:
 
     def message(self, text: str) -> None:
         """Print a line."""
-        print(shown(text), file=self.stream, flush=True)
+        print(shown(redact(text)), file=self.stream, flush=True)
 
     def tick(self) -> None:
         """Do nothing: lines come with the figures."""
@@ -165,7 +166,7 @@ class LiveLine:
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
-        self.console.print(wrapped(shown(text), width=self.console.width), markup=False, soft_wrap=True)
+        self.console.print(wrapped(shown(redact(text)), width=self.console.width), markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Do nothing: rich draws in a thread of its own."""

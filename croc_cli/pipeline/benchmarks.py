@@ -121,7 +121,7 @@ def evaluate(
     }
     settled = recipe.model_copy(update={"launch": launch_settings})
     # The lock is the benchmarks' own: a checkpoint of a run that still trains can be scored.
-    with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say) as lock:
+    with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say, claims=False) as lock:
         if waiting := _claim(chosen, records, stage_dir, task):
             try:
                 _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), lock=lock)

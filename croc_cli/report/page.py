@@ -9,6 +9,7 @@ from typing import Any, Literal
 from croc_cli import __version__
 from croc_cli.errors import RunError, UsageError
 from croc_cli.place import check_place, put_bytes
+from croc_cli.redact import redact
 from croc_cli.report.svg import Figure, standalone, to_csv, variables
 
 PAGE_FILE = "index.html"
@@ -220,7 +221,7 @@ def write_page(page: Page, folder: Path) -> Path:
     shown = [section for section in page.sections if not section.empty]
     text = render(page, shown)
     files = {name: content for section in shown for name, content in _files(section)}
-    files[PAGE_FILE] = text.encode()
+    files[PAGE_FILE] = redact(text).encode()
     for name in files:  # all of them first: half a page must not lie among a user's files
         check_place(folder / name)
     try:
@@ -236,10 +237,10 @@ def write_page(page: Page, folder: Path) -> Path:
 def _files(section: PageSection) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the files that lie beside the page."""
     for figure in section.figures:
-        yield f"{figure.name}.svg", standalone(figure.svg).encode()
-        yield f"{figure.name}.csv", to_csv(figure.rows).encode()
+        yield f"{figure.name}.svg", redact(standalone(figure.svg)).encode()
+        yield f"{figure.name}.csv", redact(to_csv(figure.rows)).encode()
     for table in section.tables:
-        yield f"{table.name}.csv", to_csv(table.for_csv()).encode()
+        yield f"{table.name}.csv", redact(to_csv(table.for_csv())).encode()
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
             yield f"{strip.name}-{number}.png", panel.png

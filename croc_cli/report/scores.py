@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from croc_cli.benchmarks.compare import format_score, published
-from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.benchmarks.compare import comparison_rows, is_whole
 from croc_cli.report.charts import Bars, bar_chart
 from croc_cli.report.run_data import RunData
 from croc_cli.report.svg import Figure
@@ -80,28 +79,17 @@ def benchmark_rows(runs: Sequence[RunData]) -> Table:
     scored = [run for run in runs if run.benchmarks]
     if not scored:
         return []
-    models = [name for name in ("LLaVA-1.5-7B", "Croc-7B") if name in published()["models"]]
-    rows = [["benchmark", "metric", *(run.label for run in scored), *(f"{model}, published" for model in models)]]
-    for name in NAMES:
-        if not any(name in run.benchmarks for run in scored):
-            continue
-        one = benchmarks()[name]
-        numbers = [_number(published()["models"][model].get(name)) for model in models]
-        rows.append([one.title, one.metric, *(_score(run.benchmarks.get(name)) for run in scored), *numbers])
-    return rows
+    entries = {run.label: _readable(run) for run in scored}
+    head, *rows = comparison_rows(entries, paper=True, models=("LLaVA-1.5-7B", "Croc-7B"))
+    columns = slice(2, 2 + len(entries))
+    return [head, *(row for row in rows if any(cell != "–" for cell in row[columns]))]
 
 
-def _score(entry: Mapping[str, Any] | None) -> str:
-    try:
-        return format_score(entry)
-    except (KeyError, TypeError, ValueError, IndexError):
-        return "unreadable"
+def _readable(run: RunData) -> dict[str, Mapping[str, Any]]:
+    """Return the entries of a run whose figures are figures."""
+    return {name: entry for name, entry in run.benchmarks.items() if is_whole(entry)}
 
 
 def percent(value: object) -> str:
     """Return a share in percent, such as `91.6`, or a dash."""
     return f"{100 * value:.1f}" if isinstance(value, float | int) else "–"
-
-
-def _number(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float | int) else "–"

@@ -15,6 +15,7 @@ from croc_cli.errors import EXIT_RUN_FAILED, CrocError, Interrupted, UsageError,
 from croc_cli.launch.process import descendants
 from croc_cli.names import STAGES
 from croc_cli.output import guard_output
+from croc_cli.redact import guard_streams, redact
 from croc_cli.run_dir import StageDir
 
 ROOM_BYTES = 64 * 1024
@@ -61,7 +62,7 @@ def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> 
         room.unlink(missing_ok=True)
     with suppress(OSError):  # a folder that is full, read-only or away must not hide the exit code
         stage_dir.failures.mkdir(exist_ok=True)
-        stage_dir.failure_file(rank).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        stage_dir.failure_file(rank).write_text(redact(json.dumps(record, indent=1)), encoding="utf-8")
     if not isinstance(error, Interrupted):
         known = f"error: {message}" + (f"\nhint: {hint}" if hint else "")
         print(known if isinstance(error, CrocError) else whole, file=sys.stderr, flush=True)
@@ -103,6 +104,7 @@ def main() -> int:
     arguments = parse_arguments()
     stage_dir = StageDir(arguments.stage_dir)
     guard_output()
+    guard_streams()
     room = keep_room(stage_dir)
     # torch tells DeepSpeed of renamed collectives at every call, which would bury what matters in the logs.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")

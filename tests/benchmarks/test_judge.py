@@ -183,3 +183,29 @@ def test_the_estimate_counts_requests_and_tokens() -> None:
     assert costs["requests"] == 3
     assert costs["reply_tokens_at_most"] == 3 * 1024
     assert 700 < costs["prompt_tokens"] < 1200
+
+
+@pytest.mark.parametrize(
+    "reply", [[], 3, None, {"choices": 3}, {"choices": [{"message": {"content": None}}]}, [[[["x"]]]], {"choices": []}]
+)
+def test_replies_of_any_kind_are_survived(reply: Any, tmp_path: Path) -> None:
+    with served(Stub({"choices": reply})) as url:
+        ask, _ = judge(url, tmp_path, num_retries=0)
+        replies, about = ask(VET, RECORDS[:1], ANSWERS[:1])
+    assert replies == [[]]
+    assert about["num_failed"] == 1
+
+
+def test_half_a_surrogate_pair_and_an_odd_wait_are_survived(tmp_path: Path) -> None:
+    with served(Stub(429, "0.5 \ud83d", headers={"Retry-After": "nan"})) as url:
+        ask, waits = judge(url, tmp_path)
+        replies, _ = ask(VET, RECORDS[:1], ANSWERS[:1])
+    assert replies == [["0.5 ?"]]
+    assert 0 < waits[0] < 10
+
+
+def test_an_endless_reply_is_given_up(tmp_path: Path) -> None:
+    with served(Stub("x" * 5_000_000)) as url:
+        ask, _ = judge(url, tmp_path, num_retries=0)
+        _, about = ask(VET, RECORDS[:1], ANSWERS[:1])
+    assert "more than 4,000,000 bytes" in about["failures"]["0"]

@@ -1,10 +1,13 @@
 """`croc eval` as users type it: what it lists, refuses, answers, scores, goes on with and compares."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from croc_cli.launch.process import ProcessIdentity, started_at, this_process
 from tests.benchmarks.golden_files import draw_pictures, load, write_files
 from tests.commands.croc import croc, croc_process
 from tests.tiny import make_tiny_llava
@@ -20,6 +23,39 @@ def test_list_names_all_sixteen_and_what_is_here(tmp_path: Path) -> None:
     here = {row["name"]: row["files"] for row in rows}
     assert here["pope"] == "here"
     assert here["gqa"] == "croc data fetch eval:gqa"
+
+
+def test_list_says_what_is_missing_and_where_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "gqa").mkdir()
+    write_files("pope", tmp_path)
+    (tmp_path / "pope" / "coco" / "coco_pope_random.json").unlink()
+    write_files("scienceqa", tmp_path)
+    answer = croc("eval", "list", "--data", str(tmp_path), "--format", "json")
+    files = {row["name"]: row["files"] for row in json.loads(answer.out)}
+    assert files["gqa"] == "croc data fetch eval:gqa"  # an empty folder is not here
+    assert files["pope"] == "croc data fetch eval:pope"
+    assert files["scienceqa"] == "here"
+    assert f"pope: {tmp_path / 'pope'} lacks coco/coco_pope_random.json, val2014/" in answer.err
+    assert f"scienceqa: no pictures in {tmp_path / 'scienceqa' / 'images' / 'test'}" in answer.err
+
+
+def test_two_evaluations_in_one_folder_are_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    make_tiny_llava(model)
+    data = tmp_path / "data"
+    draw_pictures("pope", write_files("pope", data))
+    folder = tmp_path / "run" / "benchmarks"
+    folder.mkdir(parents=True)
+    holder = {"process": parent_process_of_this().as_json(), "doing": "croc eval", "since": "today"}
+    (folder / "lock.json").write_text(json.dumps(holder))
+    answer = croc("eval", "--model", str(model), "--data", str(data), "--run-dir", str(folder.parent), "-b", "pope")
+    assert answer.code == 2
+    assert "is in use: croc eval runs there" in answer.err
+    assert not (folder / "predictions").exists()
+
+
+def parent_process_of_this() -> ProcessIdentity:
+    return replace(this_process(), pid=os.getppid(), started=started_at(os.getppid()))
 
 
 def test_help_shows_the_commands_and_starts_without_torch() -> None:

@@ -135,7 +135,7 @@ def writes(path: str) -> tuple[str, ...]:
     stem = path.rpartition(".")[0] or path
     return (
         *(f"{path}.problems.txt", f"{stem}.clean.jsonl", f"{stem}.dropped.jsonl", "mixes", ".croc.json"),
-        *("out.json", "out.jsonl", "out.parquet", "out_images", "out.images"),
+        *("out.json", "out.jsonl", "out.parquet", "exports"),
     )
 
 

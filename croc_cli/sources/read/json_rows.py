@@ -107,7 +107,7 @@ def json_rows(path: Path) -> Iterator[JsonRow]:
     check_file_kind(path)
     with path.open("rb") as file:
         try:
-            yield from _list_rows(path, file) if is_json_list(path) else _line_rows(file)
+            yield from _list_rows(path, file) if is_json_list(path) else _line_rows(path, file)
         except OSError as error:
             raise unreadable(path, error) from error
 
@@ -124,12 +124,17 @@ def parse_row(content: bytes) -> Any:
         return parse_json(content)
 
 
-def _line_rows(file: BinaryIO) -> Iterator[JsonRow]:
+def _line_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
     end = index = number = 0
     for line in file:
         start, end, number = end, end + len(line), number + 1
         if number == 1 and line.startswith(codecs.BOM_UTF8):
             line, start = line[3:], 3
+        if number == 1 and line.strip() == b"{":
+            raise DataError(
+                f"{path}, line 1: an object that spans lines; expected a list, or one object a line",
+                hint=f"`jq -c . {path} > NEW` writes one object a line; `jq -c '.KEY[]'` the rows under a key",
+            )
         value: Any
         try:
             value = parse_row(line)

@@ -72,6 +72,11 @@ def test_a_broken_line_does_not_keep_the_others_from_being_read(tmp_path: Path) 
         (b"", "no rows: the file is empty", "download it again"),
         (b"\n <!DOCTYPE html><html>", "a web page in place of the data file", "/resolve/ and not /blob/"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a git-lfs pointer", "git lfs pull"),
+        (
+            b'{\n "data": [\n {"id": 1}\n ]\n}\n',
+            "a\\.json, line 1: an object that spans lines; expected a list",
+            "jq -c",
+        ),
         (b"PAR1....", "a parquet file, not JSON", ""),
         (b"PK\x03\x04....", "a zip archive, not JSON", ""),
         (b"\x1f\x8b....", "gzipped, not JSON", ""),
