@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from croc_cli.files import read_bytes
 from croc_cli.reading import is_unicode
 from croc_cli.redact import redact
 
@@ -200,27 +202,68 @@ def step_of(checkpoint: Path) -> int | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or an empty one where the file is missing or half-written."""
+    """Return the object in a JSON file, or an empty one where the file is missing or damaged; see `damage_of`."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return _parse(read_bytes(path))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file; a missing file has none, and a half-written last line is left out."""
+    """Yield the objects of a JSONL file; a missing file has none, and lines that are damaged are left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = read_bytes(path).split(b"\n")
+    except (OSError, ValueError):
         return
     for line in lines:
+        with suppress(ValueError):
+            yield _parse(line)
+
+
+def damage_of(path: Path) -> str | None:
+    """Return what is wrong with a JSON or JSONL file of a run, with its line; None where it is whole or missing.
+
+    The last line of a JSONL may be half-written: a run that was killed leaves it so.
+    """
+    try:
+        content = read_bytes(path)
+        if path.suffix == ".json":
+            _parse(content)
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return f"{path.name} is damaged and left out: {error}"
+    wrong = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+            _parse(line)
+        except ValueError as error:
+            wrong.append(f"line {number}: {error}")
+    more = f", and {len(wrong) - 1:,} more lines" if len(wrong) > 1 else ""
+    return f"{path.name}, {wrong[0]}{more}; left out" if wrong else None
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """Return a JSON object; raises ValueError with the reason in one line."""
+    try:
+        value = json.loads(content.decode("utf-8"), parse_int=_number)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def _number(digits: str) -> int | float:
+    """Return a whole number, as a float where it has more digits than arithmetic takes."""
+    return int(digits) if len(digits) <= 19 else float(digits)
 
 
 def sha256_of(file: Path) -> str:

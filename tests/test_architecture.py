@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub_clone": ("errors",),
     "reading": ("errors", "files"),
     "pictures": (),
-    "run_dir": ("words", "errors", "redact", "names", "reading"),
+    "run_dir": ("words", "errors", "redact", "names", "reading", "files"),
     "place": ("words", "errors", "redact", "names", "run_dir"),
     "console": ("words", "errors", "redact", "names"),
     "progress": ("words",),

@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, step_of, write_json
+import pytest
+
+from croc_cli.run_dir import RunDir, StageDir, damage_of, read_json, read_jsonl, step_of, write_json
 
 
 def test_the_latest_checkpoint_is_that_of_the_highest_step_and_never_an_unfinished_one(tmp_path: Path) -> None:
@@ -41,3 +43,32 @@ def test_writing_json_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
     write_json(tmp_path / "new" / "a.json", {"α": 10})
     assert read_json(tmp_path / "new" / "a.json") == {"α": 10}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": 1', "a.json is damaged and left out: not JSON: Expecting ',' delimiter"),
+        (b"7", "a.json is damaged and left out: no JSON object"),
+        (b"[" * 100_000, "a.json is damaged and left out: nested too deeply"),
+        ('{"a": "é"}'.encode("latin-1"), "a.json is damaged and left out: not UTF-8 text (byte 7)"),
+    ],
+    ids=range(4),
+)
+def test_a_damaged_file_is_empty_and_its_damage_is_told(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") == {}
+    assert damage_of(tmp_path / "a.json") == reason
+
+
+def test_damaged_lines_are_left_out_and_told_with_their_number(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes('{"step": 1, "says": "a\u2028b"}\n7\n{"step": 2}\n[[\n{"step": 3}\n{"st'.encode())
+    assert [row["step"] for row in read_jsonl(file)] == [1, 2, 3]
+    assert damage_of(file) == "metrics.jsonl, line 2: no JSON object, and 1 more lines; left out"
+    assert damage_of(tmp_path / "missing.json") is None
+
+
+def test_numbers_of_many_digits_are_floats(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1' + "0" * 400 + ', "b": 1' + "0" * 5000 + ', "c": 12}')
+    assert read_json(tmp_path / "a.json") == {"a": float("inf"), "b": float("inf"), "c": 12}

@@ -42,6 +42,7 @@ AutoProcessor.from_pretrained(sys.argv[1])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_nano_under_zero_3_on_two_ranks_of_a_slow_machine_goes_from_assembly_to_stock_transformers(
     tmp_path: Path,
 ) -> None:

@@ -154,7 +154,7 @@ class Benchmark(ABC):
         looked = " or ".join(names)
         return BenchmarkDataError(
             f"{self.name}: {folder} holds no {looked}",
-            hint=f"croc data fetch eval:{self.name} puts {self.title}'s files below data/eval; "
+            hint=f"`croc data fetch eval:{self.name}` puts {self.title}'s files below data/eval; "
             "--data ROOT names another place",
         )
 

@@ -37,7 +37,9 @@ def read_scores(run_dir: Path) -> dict[str, dict[str, Any]]:
     for file in (run_dir / "benchmarks" / "results.json", run_dir / "results.json"):
         if file.is_file() and (entries := read_entries(file)):
             return entries
-    raise UsageError(f"{run_dir} holds no benchmark scores", hint=f"croc eval score {run_dir} makes them")
+    raise UsageError(
+        f"{run_dir} holds no benchmark scores", hint=f"`croc eval score {run_dir}` makes them, from saved answers"
+    )
 
 
 def read_entries(file: Path) -> dict[str, dict[str, Any]]:
@@ -79,7 +81,7 @@ def _checked(entry: dict[str, Any], where: str) -> dict[str, Any]:
     if wrong:
         shown = json.dumps(entry.get(wrong[0]))[:60]
         raise BenchmarkDataError(
-            f"{where}: {wrong[0]} is {shown}", hint="croc eval score RUN_DIR writes the scores again from the answers"
+            f"{where}: {wrong[0]} is {shown}", hint="croc eval score writes the scores again, from saved answers"
         )
     return entry
 

@@ -53,7 +53,7 @@ def score_benchmark(
     if not rows:
         raise UsageError(
             f"{benchmark.name}: no answers in {answers_file(stage_dir.predictions, benchmark.name)}",
-            hint=f"croc eval --benchmark {benchmark.name} makes them",
+            hint=f"`croc eval --benchmark {benchmark.name}` makes them",
         )
     made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
     entry = score_rows(benchmark, records, rows, stage_dir, made_by=made_by, partial=partial, limit=limit, judge=judge)

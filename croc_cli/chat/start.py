@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.chat.images import ChatImage, load_image
-from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
+from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoints
 from croc_cli.checkpoint.metadata import RECIPE_FILE
-from croc_cli.errors import CrocError, UsageError
+from croc_cli.errors import UsageError
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.words import shown
 
@@ -54,8 +54,7 @@ def run_chat(request: ChatRequest) -> None:
     if request.image is not None:
         image = load_image(request.image, allow_private=request.allow_private)
     prompt = read_prompt(request)
-    folder = find_model(request)
-    session = open_session(request, folder)
+    session = open_session(request, find_model(request))
     if request.image is not None and (reading := session.model.metadata.image_reading) != "upright":
         image = load_image(request.image, allow_private=request.allow_private, reading=reading)
     if prompt is None:
@@ -85,7 +84,8 @@ def read_prompt(request: ChatRequest) -> str | None:
         if sys.stdout.isatty():
             return None
         raise UsageError(
-            "stdout is no terminal, so there is no conversation", hint='give a prompt: croc chat IMAGE "…"'
+            "stdout is no terminal, so there is no conversation",
+            hint="write the question after the picture, in quotation marks",
         )
     else:
         try:
@@ -93,21 +93,43 @@ def read_prompt(request: ChatRequest) -> str | None:
         except UnicodeDecodeError as error:
             raise UsageError(f"the prompt on stdin is no text: {error}") from error
     if not prompt.strip():
-        raise UsageError("the prompt is empty", hint='croc chat IMAGE "What is this?", or the question on stdin')
+        raise UsageError(
+            "the prompt is empty", hint='write it after the picture, such as "What is this?", or send it to stdin'
+        )
     return prompt.strip()
 
 
 def find_model(request: ChatRequest) -> Path:
-    """Return the checkpoint's folder; without --model the newest finetuned one, named on stderr.
+    """Return the checkpoint's folder; without --model the newest finetuned one that is sound, named on stderr.
 
     Raises:
         UsageError: There is none, or it is not whole.
     """
     if request.model is not None:
         return locate_checkpoint(request.model)
-    folder = newest_checkpoint("finetune")
-    print(f"model: {shown(str(folder))}", file=sys.stderr, flush=True)
-    return locate_checkpoint(folder)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    failure: UsageError | None = None
+    for folder in newest_checkpoints("finetune", say=say):
+        try:
+            locate_checkpoint(folder)
+            _validate(folder)
+        except UsageError as error:
+            failure = error
+            say(f"skipped: {shown(error.message)}")
+            continue
+        say(f"model: {shown(str(folder))}")
+        return folder
+    assert failure is not None, "newest_checkpoints returns at least one"
+    raise failure
+
+
+def _validate(folder: Path) -> None:
+    from croc_cli.checkpoint.validate import validate_checkpoint
+
+    validate_checkpoint(folder)
 
 
 def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
@@ -155,14 +177,19 @@ def recipe_defaults(folder: Path) -> dict[str, Any]:
     """Return the `chat` section of the recipe that lies in a checkpoint; empty where there is none.
 
     Raises:
-        UsageError: The recipe file cannot be read.
+        UsageError: The recipe file cannot be read, or a value of the section is none.
     """
     file = folder / RECIPE_FILE
     if not file.is_file():
         return {}
-    try:
-        recipe = read_yaml(file, label=str(file)).values
-    except CrocError as error:
-        raise UsageError(error.message) from error
-    section = recipe.get("chat")
-    return section if isinstance(section, dict) else {}
+    section = read_yaml(file, label=str(file)).values.get("chat")
+    if not isinstance(section, dict):
+        return {}
+    for key, kinds, least in (("max_tokens", int, 1), ("temperature", (int, float), 0)):
+        value = section.get(key, least)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1e9:
+            raise UsageError(
+                f"{file}: chat.{key} is {value!r}, expected a number from {least}",
+                hint="give --max-tokens and --temperature, or mend the file",
+            )
+    return section

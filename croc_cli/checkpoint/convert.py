@@ -14,7 +14,8 @@ from croc_cli import __version__
 from croc_cli.checkpoint.formats.gguf import GgufOptions, write_gguf
 from croc_cli.checkpoint.formats.original import is_original
 from croc_cli.checkpoint.formats.original_load import OriginalOptions, open_original
-from croc_cli.checkpoint.formats.original_write import write_original
+from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER
+from croc_cli.checkpoint.formats.original_write import write_original, write_tower
 from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, weights_files
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
@@ -23,7 +24,7 @@ from croc_cli.errors import UsageError
 from croc_cli.files import own_path
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.redact import redact
-from croc_cli.run_dir import sha256_of
+from croc_cli.run_dir import sha256_of, write_json
 
 FormName = Literal["stock", "llava", "gguf"]
 FORMS: tuple[FormName, ...] = ("stock", "llava", "gguf")
@@ -85,6 +86,7 @@ def convert(request: ConvertRequest, *, say: Callable[[str], None]) -> Path:
         elif request.to == "llava":
             tower = request.original.vision_tower
             write_original(opened, growing, vision_tower=tower, final=destination, say=say)
+            _check_opens_again(opened, growing, final=destination, say=say)
         else:
             write_gguf(opened, growing, final=destination, options=request.gguf, say=say)
         if destination.exists():
@@ -140,10 +142,33 @@ def _say_what_is_lost(opened: OpenedModel, *, allow_loss: bool, source: str, say
     if not allow_loss:
         raise UsageError(
             f"{source} was not written: {what}",
-            hint="`croc chat` and `croc eval` open it as it is, with the norm; --allow-loss writes a folder that "
+            hint="croc chat and croc eval open it as it is, with the norm; --allow-loss writes a folder that "
             "is exact in croc, which reads the norm from croc.json, and wrong elsewhere",
         )
     say(f"warning: {what}. croc reads the norm from croc.json and is exact; transformers and vLLM leave it out")
+
+
+def _check_opens_again(opened: OpenedModel, growing: Path, *, final: Path, say: Callable[[str], None]) -> None:
+    """Open what was written in the original layout; the tower that it names may lie where nobody has it.
+
+    Raises:
+        UsageError: It does not open, or as another model.
+    """
+    tower = growing / TOWER_FOLDER
+    try:
+        again = open_original(growing)
+    except UsageError as error:
+        if tower.exists():
+            raise UsageError(f"the original layout cannot hold this model: {error.message}", hint=error.hint) from error
+        write_tower(opened, tower)
+        config = read_config(growing)
+        named = str(config["mm_vision_tower"])
+        if Path(named).name != TOWER_FOLDER:  # else it is found beside config.json
+            write_json(growing / "config.json", config | {"mm_vision_tower": str(final / TOWER_FOLDER)})
+        again = open_original(growing)
+        say(f"note: the vision tower {named} is not here; it is written too, to {final / TOWER_FOLDER}")
+    if again.processor.chat_template != opened.processor.chat_template or again.all_end_ids() != opened.all_end_ids():
+        raise UsageError("the original layout cannot hold this model's chat template and end tokens")
 
 
 def _source_folder(source: str) -> Path:

@@ -95,7 +95,7 @@ def checked_weights(
     if problems and not allow_partial:
         raise UsageError(
             f"{folder}: {'; '.join(problems)}",
-            hint="`croc convert SRC DST --allow-partial` leaves out unexpected ones and draws missing ones at random",
+            hint="croc convert with --allow-partial leaves out unexpected ones and draws missing ones at random",
         )
     for problem in problems:
         say(f"warning: {problem}, and --allow-partial lets that pass")

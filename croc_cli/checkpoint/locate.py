@@ -1,7 +1,7 @@
 """Finds a checkpoint by folder or hub id, and checks its files without loading torch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
@@ -55,22 +55,32 @@ def find_folder(name: str | Path) -> Path:
     return folder
 
 
-def newest_checkpoint(stage: StageName, runs: Path = Path(RUNS_FOLDER)) -> Path:
-    """Return the checkpoint of `stage` under `runs` whose croc.json was written last.
+def newest_checkpoints(
+    stage: StageName, runs: Path = Path(RUNS_FOLDER), *, say: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """Return the checkpoints of `stage` under `runs`, the one whose croc.json was written last first.
+
+    Args:
+        stage: The stage.
+        runs: Folder of runs.
+        say: Told of those whose croc.json is damaged, one line each.
 
     Raises:
         UsageError: There is none.
     """
     found: list[tuple[int, Path]] = []
     for file in runs.glob(f"*/*/checkpoints/step-*/{METADATA_FILE}"):
-        if read_metadata(file.parent).stage == stage:
-            found.append((file.stat().st_mtime_ns, file.parent))
+        try:
+            if read_metadata(file.parent).stage == stage:
+                found.append((file.stat().st_mtime_ns, file.parent))
+        except (UsageError, OSError) as error:
+            say(f"skipped: {error.message if isinstance(error, UsageError) else error}")
     if not found:
         raise UsageError(
             f"no {stage} checkpoint under {runs.absolute()}",
             hint="`croc demo` trains a small model in minutes; --model takes any checkpoint folder or hub id",
         )
-    return max(found)[1]
+    return [folder for _, folder in sorted(found, reverse=True)]
 
 
 def _fetch(hub_id: str) -> Path:
@@ -141,7 +151,11 @@ def check_checkpoint(folder: Path) -> None:
         raise UsageError(f"{folder} has no processor: processor_config.json is missing", hint=hint)
     if not (files := saved_files(folder)):
         other = next((file.name for kind in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(kind))), None)
-        found = f"; {other} is not read here: `croc convert {folder} DST` writes it as safetensors" if other else ""
+        found = (
+            f"; {other} is not read here: `croc convert {folder} {folder.name}-stock` writes it as safetensors"
+            if other
+            else ""
+        )
         raise UsageError(f"{folder} has no weights: model.safetensors is missing{found}", hint=hint)
     for file in files:
         read_header(file)

@@ -5,6 +5,7 @@ Imports nothing heavy, so that a folder can be chosen and checked before torch i
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -70,7 +71,10 @@ class CheckpointMetadata:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write croc.json into `folder`."""
+        """Write croc.json into `folder`, whose weights get the mode of its other files; safetensors hides its own."""
+        for file in folder.glob("*.safetensors"):
+            if (config := folder / "config.json").is_file():
+                shutil.copymode(config, file)
         values = asdict(self)
         values.update(values.pop("extra"))
         (folder / METADATA_FILE).write_text(redact(json.dumps(values, indent=2)) + "\n", encoding="utf-8")

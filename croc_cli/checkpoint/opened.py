@@ -23,8 +23,8 @@ from croc_cli.checkpoint.validate import open_small_parts
 from croc_cli.checkpoint.weights import first_file, read_file, read_model
 from croc_cli.data.conversation import answer_end_ids
 from croc_cli.data.processor_template import chat_template_for, with_pictures
-from croc_cli.errors import UsageError
-from croc_cli.model.build import generation_config
+from croc_cli.errors import UsageError, first_line
+from croc_cli.model.build import end_token_ids, generation_config
 
 TOKENIZER_MODEL = "tokenizer.model"
 
@@ -63,10 +63,14 @@ class OpenedModel:
             output_loading_info=True,
         )
         assert not found["missing_keys"], f"weights were checked before: {found}"
-        llava.generation_config = generation_config(
-            self.processor.tokenizer, self.end_ids, trained=trained_end_ids(self.processor, self.metadata)
-        )
+        trained = trained_end_ids(self.processor, self.metadata)
+        llava.generation_config = generation_config(self.processor.tokenizer, self.end_ids, trained=trained)
         return llava
+
+    def all_end_ids(self) -> list[int]:
+        """Return every token that ends an answer: configured, the tokenizer's own, and trained."""
+        trained = trained_end_ids(self.processor, self.metadata)
+        return end_token_ids(self.processor.tokenizer, self.end_ids, trained=trained)
 
 
 def trained_end_ids(processor: LlavaProcessor, metadata: CheckpointMetadata) -> tuple[int, ...]:
@@ -96,7 +100,6 @@ def open_stock(
     weights = {repaired_name(name): tensor for name, tensor in saved.items()}
     if len(weights) < len(saved):
         raise UsageError(f"{folder} holds two weights that are one to a LLaVA", hint=DAMAGED)
-    recipe = folder / RECIPE_FILE
     set_chat_template(parts.processor, parts.metadata)
     return OpenedModel(
         config=parts.config,
@@ -105,7 +108,7 @@ def open_stock(
         training_state=load_training_state(folder),
         metadata=parts.metadata,
         end_ids=parts.end_ids,
-        recipe_yaml=recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
+        recipe_yaml=read_recipe(folder),
         tokenizer_model=first_file(folder, [TOKENIZER_MODEL]),
     )
 
@@ -120,6 +123,19 @@ def set_chat_template(processor: LlavaProcessor, metadata: CheckpointMetadata) -
         processor.chat_template = template
         if metadata.template == "chat_template":
             processor.tokenizer.chat_template = template
+
+
+def read_recipe(folder: Path) -> str | None:
+    """Return the recipe that lies in a checkpoint, as text, or None.
+
+    Raises:
+        UsageError: It is no text.
+    """
+    file = folder / RECIPE_FILE
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
 
 
 def load_training_state(folder: Path) -> dict[str, Tensor]:

@@ -2,11 +2,19 @@
 
 import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
-from croc_cli.checkpoint.locate import check_checkpoint
-from croc_cli.checkpoint.metadata import METADATA_FILE, RECIPE_FILE, RESUME_FOLDER, read_metadata, verify_hashes
+from croc_cli.checkpoint.locate import check_checkpoint, saved_files
+from croc_cli.checkpoint.metadata import (
+    METADATA_FILE,
+    RECIPE_FILE,
+    RESUME_FOLDER,
+    TRAINING_STATE_FILE,
+    read_metadata,
+    verify_hashes,
+)
 from croc_cli.errors import RunError, UsageError, first_line
 from croc_cli.report.model_card import model_card, without_local_paths
 
@@ -16,15 +24,36 @@ _SCRUBBED = (METADATA_FILE, RECIPE_FILE)
 """Texts in which paths of this machine are cut to their last part."""
 
 
-def files_to_push(folder: Path) -> list[Path]:
-    """Return a checkpoint's files that go to the hub: all but DeepSpeed's own state and hidden ones."""
-    found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    inside = [(file, file.relative_to(folder).parts) for file in found]
-    return [
-        file
-        for file, parts in inside
-        if parts[0] != RESUME_FOLDER and parts != (CARD,) and not any(part.startswith(".") for part in parts)
-    ]
+_PUSHED = (
+    *("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),
+    *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.*", METADATA_FILE, RECIPE_FILE, TRAINING_STATE_FILE),
+    "model.safetensors.index.json",
+)
+"""Files of a checkpoint beside its weights, as patterns of names."""
+
+
+def files_to_push(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return a checkpoint's files that go to the hub, and the names of what else lies there and stays.
+
+    A checkpoint is flat: folders, hidden files and whatever croc and transformers do not save stay at home.
+
+    Raises:
+        UsageError: A file of the checkpoint is a link to somewhere else.
+    """
+    weights = set(saved_files(folder))
+    pushed, left = [], []
+    for file in sorted(folder.iterdir()):
+        if (file not in weights and not any(fnmatch(file.name, pattern) for pattern in _PUSHED)) or file.is_dir():
+            left.append(file.name + ("/" if file.is_dir() else ""))
+        elif file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{file} is a link to {file.resolve()}, outside the checkpoint, and is not followed",
+                hint="put the file itself there, or take the link away",
+            )
+        elif file.is_file():
+            pushed.append(file)
+    return pushed, [name for name in left if name not in (CARD, f"{RESUME_FOLDER}/") and not name.startswith(".")]
 
 
 def push(
@@ -57,9 +86,13 @@ def push(
     check_checkpoint(folder)
     verify_hashes(folder)
     card = model_card(folder, repository, licence=licence)
-    files = files_to_push(folder)
+    files, left = files_to_push(folder)
     size = sum(file.stat().st_size for file in files)
     say(f"{len(files)} files, {size / 2**20:,.1f} MiB, and a model card: {folder} → {repository}")
+    for file in files if dry_run else ():
+        say(f"  {file.name}  {file.stat().st_size:,} bytes")
+    if left:
+        say(f"left here, as no part of the checkpoint: {', '.join(left)}")
     if read_metadata(folder).visual_norm != "none":
         say("warning: its visual tokens are L2-normalised; transformers and vLLM leave that out, and the card says so")
     if dry_run:

@@ -74,8 +74,8 @@ def remove_leftovers(folder: Path) -> None:
         complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
         if path.suffix == _REPLACED and not complete.exists():
             path.rename(complete)
-        elif is_made(path) or (path.is_dir() and not any(path.iterdir())):  # killed before it was marked
-            shutil.rmtree(path)
+        elif is_made(path) or (path.is_dir() and all(part.name.startswith(".") for part in path.iterdir())):
+            shutil.rmtree(path)  # where nothing but the start of a mark is in it, the save was killed as it made it
 
 
 def begin(destination: Path, *, needed_bytes: int = 0) -> Path:

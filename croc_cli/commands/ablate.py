@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.options import DryRunOption, SetOption
 
 EPILOG = "Example: croc ablate matching --seeds 2 --dry-run"
@@ -18,7 +19,10 @@ def ablate(
             help="pool-size, mask-ratio, matching, attention, captions, alignment, objectives, or all",
         ),
     ],
-    base: Annotated[str, typer.Option("--base", metavar="RECIPE", help="Recipe that the rows change")] = "nano",
+    base: Annotated[
+        str,
+        typer.Option("--base", metavar="RECIPE", autocompletion=complete.recipes, help="Recipe that the rows change"),
+    ] = "nano",
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, max=1000, metavar="N", help="Seeds of each row: 0 to N - 1")
     ] = 3,
@@ -28,7 +32,12 @@ def ablate(
     ] = None,
     reuse: Annotated[
         list[Path] | None,
-        typer.Option("--reuse", metavar="RUN_DIR", help="Take finished stages of this run where they fit. Repeatable"),
+        typer.Option(
+            "--reuse",
+            metavar="RUN_DIR",
+            autocompletion=complete.runs,
+            help="Take finished stages of this run where they fit. Repeatable",
+        ),
     ] = None,
     dry_run: DryRunOption = False,
 ) -> None:

@@ -30,7 +30,6 @@ from croc_cli.output import guard_output
 app = typer.Typer(
     cls=CrocGroup,
     name="croc",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

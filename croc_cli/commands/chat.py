@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.options import MOST, MOST_SEED
 
 EPILOG = 'Example: croc chat image.jpg "What is this?"'
@@ -20,7 +21,11 @@ def chat(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", metavar="DIR|ID", help="Checkpoint folder or hub id; left out: newest finetuned in runs/"
+            "--model",
+            "-m",
+            metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
+            help="Checkpoint folder or hub id; left out: newest finetuned in runs/",
         ),
     ] = None,
     temperature: Annotated[

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from croc_cli.commands import complete
+
 EPILOG = 'Example: croc compare-answers image.jpg "What is this?" --model runs/a --model runs/b'
 
 
@@ -11,7 +13,14 @@ def compare_answers(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A picture: a path or an http(s) URL")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The question")],
     model: Annotated[
-        list[str], typer.Option("--model", "-m", metavar="DIR|ID", help="Checkpoint folder or hub id; once per model")
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
+            help="Checkpoint folder or hub id; once per model",
+        ),
     ],
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", min=0.0, max=100.0, metavar="T", help="0 = greedy")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.data_sources import CatalogOption
 from croc_cli.commands.options import SetOption
 from croc_cli.files import own_path
@@ -43,7 +44,10 @@ def fetch(
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names, as croc data sources lists them")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="RECIPE", help="All sources that a recipe needs")
+        str | None,
+        typer.Option(
+            "--recipe", metavar="RECIPE", autocompletion=complete.recipes, help="All sources that a recipe needs"
+        ),
     ] = None,
     root: RootOption = None,
     catalog: CatalogOption = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.data_stats import ImageFolderOption, check_stage
 from croc_cli.commands.options import MOST
 from croc_cli.files import own_path
@@ -45,6 +46,7 @@ def show(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
+            autocompletion=complete.recipes,
             help=f"Whose tokenizer is taken; left out: the mix's own, or {DEFAULT_RECIPE}",
         ),
     ] = None,

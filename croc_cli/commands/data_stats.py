@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ ImageFolderOption = Annotated[
     Path | None, typer.Option("--image-folder", metavar="DIR", help="Where image paths start; a mix knows it")
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", metavar="RECIPE", help="Whose tokenizer and template count tokens")
+    str | None,
+    typer.Option(
+        "--recipe", metavar="RECIPE", autocompletion=complete.recipes, help="Whose tokenizer and template count tokens"
+    ),
 ]
 StageOption = Annotated[
     str, typer.Option("--stage", metavar="STAGE", help="Of the recipe: align, reconstruct, finetune")
@@ -78,7 +82,7 @@ def stats_table(found: "DataStats") -> list[list[str]]:
     good = max(found.rows - found.bad, 1)
     rows = [["rows", f"{found.rows:,}", ""]]
     if found.bad:
-        rows.append(["  with errors, not counted below", f"{found.bad:,}", "`croc data verify` names them"])
+        rows.append(["  with errors, not counted below", f"{found.bad:,}", "croc data verify names them"])
     for title, counts in (
         ("source", found.sources),
         ("folder", {name or "text alone": number for name, number in found.folders.items()}),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.options import MOST_PROCESSES, SetOption
 from croc_cli.files import own_path
 from croc_cli.names import looks_like_path
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 EPILOG = "Example: croc data verify data/mixes/croc1.5m --deep"
 NUM_SHOWN = 20
 TargetArgument = Annotated[
-    str, typer.Argument(metavar="PATH|RECIPE", help="A mix's folder, a data file, or a recipe whose data is meant")
+    str,
+    typer.Argument(
+        metavar="PATH|RECIPE",
+        autocompletion=complete.recipes_or_files,
+        help="A mix's folder, a data file, or a recipe whose data is meant",
+    ),
 ]
 
 

@@ -28,4 +28,6 @@ def demo(
         return
     result(summarise(folder.root))
     name_report(folder)
-    say(f"\nit is all in {folder.root}; next: `croc chat PICTURE`, or `croc demo --fresh` for another run")
+    picture = folder.stage("eval").root / "example.png"
+    question = f"`croc chat {picture}`" if picture.is_file() else "`croc chat`"
+    say(f"\nit is all in {folder.root}; next: {question}, or `croc demo --fresh` for another run")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import MOST, DryRunOption, RanksOption, SetOption
 from croc_cli.files import own_path
@@ -24,7 +25,13 @@ eval_app = typer.Typer(
 
 BenchmarkOption = Annotated[
     str,
-    typer.Option("--benchmark", "-b", metavar="NAMES", help="Names with commas between, or all; see croc eval list"),
+    typer.Option(
+        "--benchmark",
+        "-b",
+        metavar="NAMES",
+        autocompletion=complete.benchmarks,
+        help="Names with commas between, or all; see croc eval list",
+    ),
 ]
 DataOption = Annotated[
     Path | None,
@@ -51,11 +58,21 @@ FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 @eval_app.command(DEFAULT_COMMAND, hidden=True)
 def predict(
-    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Whose model and launch settings")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Whose model and launch settings"),
+    ] = None,
     benchmark: BenchmarkOption = "all",
     variant: VariantOption = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint; left out: the recipe's")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
+            help="A LLaVA checkpoint; left out: the recipe's",
+        ),
     ] = None,
     data: DataOption = None,
     run_dir: Annotated[
@@ -101,10 +118,21 @@ def predict(
 def score(
     path: Annotated[
         Path,
-        typer.Argument(metavar="RUN_DIR|FILE", help="A run folder, or an answer file of LLaVA, lmms-eval or yours"),
+        typer.Argument(
+            metavar="RUN_DIR|FILE",
+            autocompletion=complete.runs,
+            help="A run folder, or an answer file of LLaVA, lmms-eval or yours",
+        ),
     ],
     benchmark: Annotated[
-        str | None, typer.Option("--benchmark", "-b", metavar="NAMES", help="Left out: all that are answered")
+        str | None,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            metavar="NAMES",
+            autocompletion=complete.benchmarks,
+            help="Left out: all that are answered",
+        ),
     ] = None,
     variant: VariantOption = None,
     data: DataOption = None,
@@ -136,7 +164,7 @@ def score(
     stage_dir = RunDir(path).stage(STAGE)
     answered = [name for name in NAMES if any(stage_dir.predictions.glob(f"{name}.*jsonl"))]
     if not answered:
-        raise UsageError(f"{path} holds no answers", hint="croc eval --model DIR --benchmark NAMES makes them")
+        raise UsageError(f"{path} holds no answers", hint="croc eval with --model and --benchmark makes them")
     chosen = choose(benchmark or ",".join(answered), _saved_variants(stage_dir.root) | _variants(variant))
     model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
     settings = _saved_judge(stage_dir.recipe_file)
@@ -188,7 +216,9 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
 
 @eval_app.command(epilog="Example: croc eval compare runs/croc-7b runs/llava-1.5-7b --paper --format md")
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders with scores")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders with scores")
+    ],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
     form: FormatOption = "text",
 ) -> None:
@@ -254,7 +284,7 @@ def _score_file(
     from croc_cli.recipe.schema import JudgeRecipe
 
     if names is None:
-        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="croc eval list names them")
+        raise UsageError(f"{file}: say what these are answers to: --benchmark NAME", hint="`croc eval list` names them")
     chosen = choose(names, _variants(variant))
     if len(chosen) != 1:
         raise UsageError(f"--benchmark {names}: a file holds answers to one benchmark", hint="such as --benchmark pope")

@@ -102,7 +102,7 @@ class DefaultGroup(CrocGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command's name before arguments that name no command."""
         is_named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
-        if not is_named and (args or not self.no_args_is_help) and not ctx.resilient_parsing:
+        if not is_named and (args or not (self.no_args_is_help or ctx.resilient_parsing)):
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 

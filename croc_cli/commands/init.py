@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.options import RanksOption
 from croc_cli.names import RECIPE_FILE
 
@@ -22,7 +23,12 @@ def init(
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="RECIPE", help="Recipe to extend; left out: croc-7b on GPUs, else smol"),
+        typer.Option(
+            "--like",
+            metavar="RECIPE",
+            autocompletion=complete.recipes,
+            help="Recipe to extend; left out: croc-7b on GPUs, else smol",
+        ),
     ] = None,
     vision_tower: Annotated[
         str | None, typer.Option("--vision-tower", metavar="DIR|ID", help="Another tower than that recipe's")
@@ -36,7 +42,7 @@ def init(
     from croc_cli.console import result, say
     from croc_cli.errors import UsageError
     from croc_cli.launch.devices import inspect_machine
-    from croc_cli.pipeline.init import InitRequest, look_at_data, next_commands, write_recipe
+    from croc_cli.pipeline.init import InitRequest, check_file, look_at_data, next_commands, write_recipe
     from croc_cli.recipe.issues import nearest
 
     if device not in ("auto", "cpu", "cuda"):
@@ -45,6 +51,7 @@ def init(
             f"--device {device}: there is no such device",
             hint=f"did you mean {match}?" if match else "one of auto, cpu, cuda",
         )
+    check_file(file, force=force, data=data)
     machine = inspect_machine()
     if data is None:
         data = ask_for_path("Data file, or folder of pictures with a table")
@@ -52,7 +59,7 @@ def init(
     say(f"{data}: {facts.describe()}")
     if facts.images is not None and images is None:
         say(f"images lie in {facts.images}")
-    request = InitRequest(file, data, images, like, vision_tower, llm, ranks, device, force)
+    request = InitRequest(file, data, images, like, vision_tower, llm, ranks, device)
     written = write_recipe(request, facts, machine)
     say(f"wrote {written}; to type next:")
     result("\n".join(next_commands(request, facts)))

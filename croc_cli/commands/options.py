@@ -5,21 +5,37 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
+
 MOST = 10**9
 MOST_SEED = 2**63 - 1
 MOST_PROCESSES = 4096
 """The bounds of the recipe's schema, which commands do not import for a help page."""
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="A recipe's name, or a YAML file")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe, such as align.batch.micro_size=8"),
 ]
 FromOption = Annotated[
-    Path | None, typer.Option("--from", metavar="DIR", help="Checkpoint to start from, instead of the stage before")
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="DIR",
+        autocompletion=complete.checkpoints,
+        help="Checkpoint to start from, instead of the stage before",
+    ),
 ]
 RunDirOption = Annotated[
-    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder; left out: runs/ and the recipe's name")
+    Path | None,
+    typer.Option(
+        "--run-dir",
+        metavar="DIR",
+        autocompletion=complete.runs,
+        help="Run folder; left out: runs/ and the recipe's name",
+    ),
 ]
 RanksOption = Annotated[
     int | None,

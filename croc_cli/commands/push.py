@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.options import DryRunOption
 
 EPILOG = "Example: croc push runs/croc-7b/finetune/checkpoints/step-00005198 me/my-croc-7b --dry-run"
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A checkpoint that croc saved")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", autocompletion=complete.checkpoints, help="A checkpoint that croc saved")
+    ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub; made if it is not there")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private")] = False,
     licence: Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
 from croc_cli.commands.groups import DEFAULT_COMMAND, DefaultGroup
 from croc_cli.commands.options import MOST
 
@@ -23,7 +24,9 @@ OutOption = Annotated[
 
 @report_app.command(DEFAULT_COMMAND, hidden=True)
 def report_runs(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run folders, side by side")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders, side by side")
+    ],
     out: OutOption = None,
     open_page: OpenOption = False,
     with_model: Annotated[
@@ -33,9 +36,11 @@ def report_runs(
     """Write the page of one run, or of several side by side, and name it."""
     from croc_cli.console import result
     from croc_cli.pipeline.figures import compute_model_figures
+    from croc_cli.report.run_data import find_runs
     from croc_cli.report.run_page import write_report
     from croc_cli.run_dir import RunDir
 
+    run_dirs = [run for folder in run_dirs for run in (find_runs(folder) or [folder])]
     if with_model and len(run_dirs) == 1:
         compute_model_figures(RunDir(run_dirs[0]))
     page = write_report(run_dirs, out=out)
@@ -48,7 +53,14 @@ def report_runs(
 def attention(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to ask about")],
     model: Annotated[
-        list[str], typer.Option("--model", "-m", metavar="DIR|ID", help="A LLaVA checkpoint. Repeatable: side by side")
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
+            help="A LLaVA checkpoint. Repeatable: side by side",
+        ),
     ],
     question: Annotated[
         str, typer.Option("--question", "-q", metavar="TEXT", help="What every picture is asked")

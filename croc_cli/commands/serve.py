@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from croc_cli.commands import complete
+
 EPILOG = "Example: croc serve --model runs/nano/finetune/checkpoints/step-00000240 --port 8000"
 
 
@@ -15,6 +17,7 @@ def serve(
             "--model",
             "-m",
             metavar="DIR|ID",
+            autocompletion=complete.checkpoints,
             help="Checkpoint folder or hub id, once per model; default: newest in runs/",
         ),
     ] = None,

@@ -48,8 +48,8 @@ def value_message(error: TyperException) -> str | None:
         "int_parsing": "must be a whole number",
         "int_from_float": "must be a whole number",
         "float_parsing": "must be a number",
-        "less_than_equal": f"must be at most {bounds.get('le', 0)}",
-        "greater_than_equal": f"must be at least {bounds.get('ge', 0)}",
+        "less_than_equal": f"must be at most {bounds.get('le', 0):.15g}",
+        "greater_than_equal": f"must be at least {bounds.get('ge', 0):.15g}",
     }.get(kind)
     if wanted is None:
         return None

@@ -6,6 +6,7 @@ from croc_cli.errors import CrocError
 from croc_cli.estimate.resources import Hardware, StageResources, recipe_resources
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
+from croc_cli.recipe.load import argument_of
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ReconstructStage, ScenesData
 from croc_cli.words import counted
 
@@ -92,7 +93,7 @@ def _costs(recipe: Recipe, stage: StageName, hardware: Hardware) -> Iterator[tup
     yield "memory", _memory(found, hardware)
     source = "as measured on this machine" if hardware.speeds else f"at {hardware.utilisation:.0%} of the peak"
     hours = f"{found.hours:,.1f} hours" if found.hours >= 1 else counted(max(1, round(found.hours * 60)), "minute")
-    yield "time", f"{hours}, {source}; `croc plan` says more"
+    yield "time", f"{hours}, {source}; `croc plan {argument_of(recipe)}` says more"
 
 
 def _memory(found: StageResources, hardware: Hardware) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from croc_cli.errors import UsageError
 from croc_cli.files import open_file
 from croc_cli.names import StageName
+from croc_cli.recipe.load import argument_of
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder
@@ -142,7 +143,7 @@ def _refusal(recipe: Recipe, stage: StageName, sample: list[_Picture], bad: dict
     return UsageError(
         message,
         hint=f"write `image_root: {_yaml(fits)}` for source {first.source} of data.{stage},"
-        f" then `croc data mix {recipe.name} --stage {stage}`",
+        f" then `croc data mix {argument_of(recipe)} --stage {stage}`",
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from croc_cli.files import own_path
 from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.load import argument_of
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec, recipe_sources
@@ -49,7 +50,7 @@ def _of_stage(recipe: Recipe, stage: StageName) -> Iterator[str]:
                 yield f"data.{stage}.sources.{entry.name}.image_root: there is no folder {_shown(entry.image_root)}"
         yield (
             f"data.{stage}: there is no mix in {_shown(folder)} yet;"
-            f" `croc data prepare {recipe.name} --stage {stage}` makes it"
+            f" `croc data prepare {argument_of(recipe)} --stage {stage}` makes it"
         )
 
 

@@ -6,7 +6,7 @@ from croc_cli.launch.plan import count_samples
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
-from croc_cli.recipe.load import load_recipe
+from croc_cli.recipe.load import argument_of, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.paths import PATHS_START, data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
@@ -144,11 +144,11 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
 def check_mix(recipe: Recipe, stage: StageName) -> None:
     """Raise UsageError where a stage's mix is not there, or is not the one that the recipe describes."""
     folder = mix_folder(recipe, stage)
-    command = f"`croc data mix {recipe.name} --stage {stage}`"
+    command = f"`croc data mix {argument_of(recipe)} --stage {stage}`"
     if not folder.exists():
         raise UsageError(
             f"data.{stage}: there is no mix {folder} yet",
-            hint=f"`croc data prepare {recipe.name}` fetches, mixes and checks; {command} mixes what is here",
+            hint=f"`croc data prepare {argument_of(recipe)}` fetches, mixes and checks; {command} mixes what is here",
         )
     manifest = read_manifest(folder)
     if manifest.fingerprint != mix_spec(recipe, stage).fingerprint():

@@ -37,7 +37,6 @@ class InitRequest:
         vision_tower, llm: Parts other than that recipe's.
         num_ranks: Ranks; None leaves it to that recipe.
         device: `auto`, `cuda` or `cpu`.
-        force: Replace a file that is there.
     """
 
     file: Path
@@ -48,7 +47,6 @@ class InitRequest:
     llm: str | None = None
     num_ranks: int | None = None
     device: str = "auto"
-    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,17 +124,22 @@ def _image_folder(data: Path, images: Path | None, rows: list[CheckedRow], opene
     )
 
 
+def check_file(file: Path, *, force: bool, data: Path | None) -> None:
+    """Raise UsageError where a recipe cannot go into a file: it is there already, or is named like something else."""
+    if file.suffix not in (".yaml", ".yml"):
+        meant = ["croc", "init", str(file.with_suffix(".yaml")), *(["--data", str(data)] if data else [])]
+        raise UsageError(f"{file}: a recipe's file ends in .yaml", hint=f"`{shlex.join(meant)}`")
+    if file.exists() and not force:
+        raise UsageError(f"{file} is there already", hint="--force replaces it; another name keeps both")
+
+
 def write_recipe(request: InitRequest, facts: DataFacts, machine: Machine) -> Path:
     """Write the recipe, and load it as a check that it says what it should.
 
     Raises:
-        UsageError: The file is there already, or cannot be written.
+        UsageError: The file cannot be written.
         RecipeError: The recipe would not fit together.
     """
-    if request.file.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"{request.file}: a recipe's file ends in .yaml", hint=f"`croc init {request.file}.yaml`")
-    if request.file.exists() and not request.force:
-        raise UsageError(f"{request.file} is there already", hint="--force replaces it; another name keeps both")
     like = request.like or (ON_GPUS if machine.cuda and request.device != "cpu" else ON_CPU)
     text = recipe_text(request, facts, like, stage_changes(like, request.num_ranks, captions_only=facts.captions_only))
     trial = request.file.with_name(f"{request.file.stem}.trial.yaml")

@@ -1,5 +1,6 @@
 """Loads a recipe: files < CROC_ environment < flags, checked as a whole before anything heavy is imported."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ def load_recipe(
         layers.values["name"] = stem
         layers.origins[("name",)] = Origin(f"{shown_path(file)}'s own name", 0)
     recipe = _checked(layers, shown_path(file))
+    recipe._argument = name_or_file or DEFAULT_RECIPE
     return LoadedRecipe(recipe, _origins(recipe, layers), file, notes(recipe), tuple(layers.warnings))
 
 
@@ -106,10 +108,17 @@ def load_resolved(file: Path) -> Recipe:
     """
     content = read_yaml(file, label=str(file))
     try:
-        return Recipe.model_validate(content.values)
+        recipe = Recipe.model_validate(content.values)
     except ValidationError as error:
         found = [_with_line(issue, content.lines, content.label) for issue in issues_of(error, content.values)]
         raise InvalidRecipe(content.label, [*content.issues, *found]) from error
+    recipe._argument = str(file)
+    return recipe
+
+
+def argument_of(recipe: Recipe) -> str:
+    """Return what a command is given to load a recipe again: its file or its name, as it was typed, for a shell."""
+    return shlex.quote(recipe._argument or recipe.name)
 
 
 def dump_recipe(recipe: Recipe) -> str:

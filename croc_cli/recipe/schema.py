@@ -106,6 +106,8 @@ class ColumnsRecipe(Section):
     gpt: tuple[str, ...] = Field((), description="Column of the answer; of several names the first that is there")
     conversations: str | None = Field(None, description="Column of a whole conversation, in place of human and gpt")
     image: str | None = Field(None, description="Column of the image: a path, or the image itself")
+    system: str | None = Field(None, description="Column of what the system is told; it begins the first question")
+    history: str | None = Field(None, description="Column of earlier pairs of question and answer")
     prompt: str | None = Field(None, description="What the human asks, where no column does")
     strip: bool = Field(False, description="Strip white space around answers; never for code")
 
@@ -371,6 +373,7 @@ class LaunchRecipe(Section):
 class Recipe(Section):
     """One pipeline: model, data, the stages, evaluation, chat, launch."""
 
+    _argument: str = ""  # what a command is given to load it again
     name: str = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",

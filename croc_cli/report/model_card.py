@@ -43,7 +43,7 @@ def model_card(folder: Path, repository: str, *, licence: str | None) -> str:
         f"# {repository.rpartition('/')[2]}\n",
         _what_it_is(about, recipe, licence),
         _use(repository, about),
-        _data(recipe) if recipe else "",
+        _data(folder, recipe) if recipe else "",
         _results(run),
         _recipe_text(folder),
     ]
@@ -99,12 +99,10 @@ def _use(repository: str, about: Mapping[str, Any]) -> str:
     )
 
 
-def _data(recipe: Recipe) -> str:
+def _data(folder: Path, recipe: Recipe) -> str:
     rows = [["stage", "data", "samples", "licence"]]
-    for stage in STAGES:
-        source = recipe.data.source(stage)
-        if source is None or not recipe.stage(stage).enabled:
-            continue
+    for stage, of_stage in _lineage(folder, recipe):
+        source = of_stage.data.source(stage)
         if isinstance(source, ScenesData):
             rows.append(
                 [stage, f"drawn scenes, {source.task.replace('_', ' ')}", f"{source.num_samples:,}", "none needed"]
@@ -113,8 +111,35 @@ def _data(recipe: Recipe) -> str:
             number = f"{source.num_samples:,}" if source.num_samples else "all"
             rows.append([stage, Path(source.path).name, number, "not stated"])
         elif isinstance(source, MixData):
-            rows += _mix_rows(recipe, stage)
+            rows += _mix_rows(of_stage, stage)
     return f"## Data\n\n{_table(rows)}"
+
+
+def _lineage(folder: Path, recipe: Recipe) -> list[tuple[StageName, Recipe]]:
+    """Return the stages that led to a checkpoint, the first first, each with the recipe that it was trained by.
+
+    Where a start is no longer here, the stages before it are those that the recipe at hand enables.
+    """
+    led: list[tuple[StageName, Recipe]] = []
+    about = read_json(folder / "croc.json")
+    stage = about.get("stage")
+    before = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else STAGES
+    while stage in STAGES and len(led) < len(STAGES):
+        led.insert(0, (stage, recipe))
+        before = STAGES[: STAGES.index(stage)]
+        start = about.get("start")
+        path = Path(str(start.get("path"))) if isinstance(start, dict) else None
+        if path is None or path.name == "init":  # assembled from tower and LLM
+            return led
+        here = (path, folder.resolve().parents[2] / path.parent.parent.name / "checkpoints" / path.name)
+        found = next((place for place in here if (place / "croc.json").is_file()), None)
+        if found is None:
+            break
+        folder, recipe, about = found, _recipe(found) or recipe, read_json(found / "croc.json")
+        stage = about.get("stage")
+        if stage is None:  # a model of others
+            return led
+    return [(name, recipe) for name in before if recipe.stage(name).enabled] + led
 
 
 def _mix_rows(recipe: Recipe, stage: StageName) -> list[list[str]]:

@@ -10,7 +10,7 @@ from croc_cli.names import STAGES
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.report.metrics_reader import Metrics, read_metrics
 from croc_cli.report.terminal import stage_seconds
-from croc_cli.run_dir import RunDir, StageDir, read_json
+from croc_cli.run_dir import RunDir, StageDir, damage_of, read_json
 
 BENCHMARKS = "benchmarks"
 """The folder of a run in which `croc eval` leaves answers and scores."""
@@ -123,13 +123,31 @@ def read_run(root: Path, *, label: str | None = None) -> RunData:
         if not _is_stage(stage_dir):
             continue
         stage = run.stages[name] = _read_stage(name, stage_dir)
-        run.notes += [f"{name}: {note}" for note in stage.metrics.notes()]
+        run.notes += [f"{name}: {note}" for note in (*_damage(stage_dir), *stage.metrics.notes())]
         if not stage.finished and name in STAGES:
             run.notes.append(f"{name} is not finished: {_how_far(stage)}")
     if not run.stages:
         raise UsageError(f"{root} holds no run of croc{_guess(root)}", hint=_hint(root))
     _read_scores(run, folder)
     return run
+
+
+def find_runs(folder: Path, *, depth: int = 3) -> list[Path]:
+    """Return the run folders at or below a folder, in the order of their names; a run holds no other run.
+
+    Args:
+        folder: Where to look.
+        depth: Levels below it that are looked into.
+    """
+    if any(_is_stage(StageDir(folder / name)) for name in FOLDERS):
+        return [folder]
+    if depth == 0:
+        return []
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+    return [run for path in inside for run in find_runs(path, depth=depth - 1)]
 
 
 def _is_stage(stage_dir: StageDir) -> bool:
@@ -156,6 +174,18 @@ def _read_stage(name: str, stage_dir: StageDir) -> StageData:
         seconds=seconds,
         croc_version=str(version) if version else None,
     )
+
+
+def _damage(stage_dir: StageDir) -> list[str]:
+    """Return which of a stage's files cannot be read, or not whole."""
+    files = (
+        stage_dir.launch_file,
+        stage_dir.summary_file,
+        stage_dir.results_file,
+        stage_dir.events_file,
+        stage_dir.metrics_file,
+    )
+    return [damage for file in files if (damage := damage_of(file)) is not None]
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:
@@ -186,10 +216,10 @@ def _guess(root: Path) -> str:
 
 def _hint(root: Path) -> str:
     if _is_stage(StageDir(root)):
-        return f"this is one stage of a run; croc report {root.parent} shows the run"
+        return f"this is one stage of a run; `croc report {root.parent}` shows the run"
     inside = sorted(path for path in root.iterdir() if path.is_dir() and any((path / name).is_dir() for name in STAGES))
     if inside:
-        return f"it holds run folders: croc report {' '.join(str(path) for path in inside[:3])}"
+        return f"it holds run folders: `croc report {' '.join(str(path) for path in inside[:3])}`"
     return "a run folder holds align/, reconstruct/, finetune/ or eval/, as `croc run` makes them"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from croc_cli.errors import UsageError, first_line
 from croc_cli.redact import redact
 
 HEALTH_WINDOW = 50
@@ -146,17 +147,26 @@ class JsonLines:
         """Take out lines of steps beyond `step`: a resumed run writes them again.
 
         The whole file is written anew beside the old one and put in its place at once.
+
+        Raises:
+            UsageError: A line is damaged, and it is not the last, which a crash may have cut.
         """
         if not self.enabled or not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        lines = self.path.read_bytes().splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line a crash cut in the middle
-            if record.get("step", 0) <= step:
-                kept.append(line + "\n")
+                text = line.decode()
+                if json.loads(text).get("step", 0) <= step:
+                    kept.append(text + "\n")
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                if number == len(lines):
+                    break  # the line a crash cut in the middle
+                raise UsageError(
+                    f"{self.path}:{number} is damaged: {first_line(error)}",
+                    hint="take the line out, and run the same command again",
+                ) from error
         replacement = self.path.with_name(f".{self.path.name}.new")
         replacement.write_text("".join(kept), encoding="utf-8")
         replacement.replace(self.path)

@@ -25,6 +25,7 @@ from croc_cli.checkpoint.save import (
 )
 from croc_cli.train.collectives import gather_from_ranks, rank
 from croc_cli.train.position import POSITION
+from croc_cli.train.resume_files import naming_damage
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerState
 from croc_cli.train.universal import load_universal, universal_tag
@@ -44,6 +45,7 @@ def checkpoint_to_resume(checkpoints: Path) -> Path | None:
     return resumable[-1] if resumable else None
 
 
+@naming_damage
 def load_resume(engine: Any, checkpoint: Path) -> TrainerState:
     """Give the engine its optimizer state back, and return the loop's; the weights were loaded with the model.
 

@@ -33,7 +33,7 @@ def run_evaluation(stage_dir: StageDir, *, start: Path | None) -> None:
         UsageError: No checkpoint was given.
     """
     if start is None:
-        raise UsageError("eval needs a checkpoint", hint="train first: croc run RECIPE")
+        raise UsageError("eval needs a checkpoint", hint="train first, with croc run")
     recipe = load_resolved(stage_dir.recipe_file)
     started = time.perf_counter()
     device = chosen_device(recipe.launch.device)

@@ -89,7 +89,7 @@ class Preflight:
             raise RunError(
                 f"memory runs out on the longest samples: {self.section.batch.micro_size} of up to "
                 f"{self._describe(self.longest[0])} ({first_line(error)[:120]})",
-                hint=f"`croc plan` says what {self.stage} takes and what to change; max_length cuts samples",
+                hint=f"croc plan says what {self.stage} takes and what to change; max_length cuts samples",
             ) from error
         finally:
             handle.remove()
@@ -132,7 +132,7 @@ class Preflight:
         if sum(gather_from_ranks(own)) == 0:
             raise RunError(
                 f"no token of the longest samples is trained, such as of {self._describe(self.longest[0])}",
-                hint=f"raise {self.stage}.max_length, or see `croc data show` for what is trained of a row",
+                hint=f"raise {self.stage}.max_length, or see croc data show for what is trained of a row",
             )
 
     def _describe(self, index: int) -> str:

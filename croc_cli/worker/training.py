@@ -17,6 +17,7 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from croc_cli.checkpoint.metadata import (
     LLM_TEMPLATE_KEY,
+    TRAINING_STATE_FILE,
     CheckpointMetadata,
     StartPoint,
     read_metadata,
@@ -24,6 +25,7 @@ from croc_cli.checkpoint.metadata import (
 )
 from croc_cli.checkpoint.opened import load_training_state
 from croc_cli.checkpoint.save import remove_leftovers
+from croc_cli.checkpoint.validate import naming
 from croc_cli.data.collate import build_data_loader
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.files import own_path
@@ -50,6 +52,7 @@ from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.preflight import FirstSaveOnly, Preflight
+from croc_cli.worker.sound import check_sound
 from croc_cli.worker.start import find_start
 from croc_cli.worker.watch import watch_this_rank
 
@@ -123,6 +126,7 @@ def run_training(
 
     start_folder = find_start(recipe, stage_dir, stage, start=start, say=say)
     stopped_at = checkpoint_to_resume(stage_dir.checkpoints)
+    check_sound(start_folder, stopped_at)
     if on_main and not is_preflight:
         keep_data_record(recipe, stage, stage_dir, resumes=stopped_at is not None)
     # Transformers asks this object whether weights are to be partitioned as they are loaded; it must outlive the load.
@@ -238,7 +242,8 @@ def prepare_pool_and_head(
         for prefix, module in (("pool.", model.pool), ("head.", model.head)):
             if module is not None:
                 own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
-                module.load_state_dict(own)
+                with naming(stopped_at / TRAINING_STATE_FILE):
+                    module.load_state_dict(own)
     elif model.pool is not None:
         tokens = None
         if section.pool.initialisation != "normal":

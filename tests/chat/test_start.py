@@ -1,4 +1,6 @@
 import io
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from croc_cli.chat.start import ChatRequest, read_prompt, recipe_defaults, run_chat
@@ -113,3 +116,38 @@ def test_a_prompt_that_is_no_text_is_said(monkeypatch):
 def test_the_command_imports_nothing_heavy_until_it_runs():
     code = "import sys, croc_cli.commands.chat; assert not {'torch', 'transformers', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+
+
+@pytest.mark.parametrize(
+    "text", ["chat: {max_tokens: many}", "chat: {max_tokens: 0}", "chat: {temperature: [1]}", "chat: {temperature: -1}"]
+)
+def test_values_of_the_recipe_that_are_none_are_named(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"recipe\.yaml: chat\.(max_tokens|temperature) is .*, expected a number"):
+        recipe_defaults(tmp_path)
+
+
+def test_a_broken_checkpoint_does_not_keep_from_the_good_ones(home, vicuna_folder):
+    """One whose weights are no numbers and one without a readable croc.json, both newer than the sound one."""
+    broken = []
+    for name in ("nan", "unreadable"):
+        folder = home / "runs" / name / "finetune" / "checkpoints" / "step-00000009"
+        shutil.copytree(vicuna_folder, folder)
+        broken.append(folder)
+    weights = load_file(broken[0] / "model.safetensors")
+    next(iter(weights.values())).fill_(float("nan"))
+    save_file(weights, broken[0] / "model.safetensors", {"format": "pt"})
+    about = json.loads((broken[0] / "croc.json").read_text())
+    (broken[0] / "croc.json").write_text(json.dumps(about | {"files": {}}))
+    (broken[1] / "croc.json").write_text("{")
+    try:
+        done = croc_chat("image.png", "What is this?")
+        assert done.exit_code == 0
+        assert done.stdout.strip()
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("skipped: runs/unreadable/finetune/checkpoints/step-00000009/croc.json cannot be")
+        assert "values that are NaN or infinite" in lines[1]
+        assert lines[-1] == "model: runs/tiny/finetune/checkpoints/step-00000002"
+    finally:
+        shutil.rmtree(home / "runs" / "nan")
+        shutil.rmtree(home / "runs" / "unreadable")

@@ -4,14 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
+from croc_cli.chat.session import ChatSession
 from croc_cli.checkpoint.convert import ConvertRequest, convert
 from croc_cli.checkpoint.formats.gguf import GgufOptions
+from croc_cli.checkpoint.formats.original_load import OriginalOptions
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata, read_metadata, verify_hashes
 from croc_cli.data.processor_template import with_pictures
@@ -153,6 +157,60 @@ def test_a_stock_folder_with_weights_missing_or_too_many_is_refused(tmp_path: Pa
     )
     with pytest.raises(UsageError, match=r"is no LLaVA alone: 1 weight is unexpected, such as extra\.weight"):
         load_for_inference(source)
+
+
+@pytest.mark.parametrize("template", ["vicuna_v1", "chat_template", None])
+def test_what_the_original_layout_cannot_hold_lies_beside_and_comes_back(tmp_path: Path, template: Any) -> None:
+    own = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}{{ '[assistant]' }}"
+    source = make_tiny_llava(tmp_path / "tiny", chat_template=own)
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 9]}))
+    (source / "recipe.yaml").write_text("name: mine\n")
+    CheckpointMetadata(stage="finetune", step=3, template=template, health={"pool_used": 0.5}).write(source)
+    said = write(source, tmp_path / "original", to="llava")
+    assert any("no place for this model's chat template" in line for line in said) == (template != "vicuna_v1")
+    (tmp_path / "original").rename(tmp_path / "moved")  # its tower is found where it lies now
+
+    original = load_for_inference(tmp_path / "moved")
+    assert original.metadata.template == template
+    assert original.llava.generation_config.eos_token_id == [2, 9]
+    write(tmp_path / "moved", tmp_path / "again")
+    first, last = load_for_inference(source), load_for_inference(tmp_path / "again")
+    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    if template is None:
+        assert first.processor.apply_chat_template(question) == last.processor.apply_chat_template(question)
+    assert ChatSession(first, max_tokens=3).ask("What?") == ChatSession(last, max_tokens=3).ask("What?")
+    about = read_metadata(tmp_path / "again")
+    assert (about.stage, about.step, about.health) == ("finetune", 3, {"pool_used": 0.5})
+    assert (tmp_path / "again" / "recipe.yaml").read_text() == "name: mine\n"
+
+
+def test_a_tower_that_is_nowhere_is_written_so_that_the_folder_opens_again(tmp_path: Path) -> None:
+    source = make_original(tmp_path / "original", mm_vision_tower="/their/disk/some-tower")
+    stock = OriginalOptions(vision_tower=str(source / "vision_tower"))
+    write(source, tmp_path / "stock", original=stock)
+    [said] = write(tmp_path / "stock", tmp_path / "again", to="llava")
+    assert said.startswith("note: the vision tower /their/disk/some-tower is not here; it is written too, to ")
+    load_for_inference(tmp_path / "again")
+
+
+def test_a_width_of_heads_of_its_own_survives_the_original_layout(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny")
+    config = json.loads((source / "config.json").read_text())
+    config["text_config"] |= {"head_dim": 32}
+    (source / "config.json").write_text(json.dumps(config))
+    llava = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(source))
+    llava.save_pretrained(source)
+    write(source, tmp_path / "original", to="llava")
+    assert load_for_inference(tmp_path / "original").llava.config.text_config.head_dim == 32
+
+
+def test_a_projector_that_the_original_code_lacks_is_refused(tmp_path: Path) -> None:
+    source = make_tiny_llava(tmp_path / "tiny")
+    config = json.loads((source / "config.json").read_text()) | {"projector_hidden_act": "relu"}
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="a projector with GELU and biases"):
+        write(source, tmp_path / "original", to="llava")
+    assert not (tmp_path / "original").exists()
 
 
 def test_names_that_a_broken_save_made_are_repaired(tmp_path: Path) -> None:

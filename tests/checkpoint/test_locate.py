@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoint
+from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoints
 from croc_cli.checkpoint.metadata import CheckpointMetadata, read_metadata
 from croc_cli.errors import UsageError
 from tests.tiny import make_tiny_llava
@@ -221,17 +221,21 @@ def checkpoint(runs, name, stage, *, age):
 
 
 def test_the_newest_finetuned_checkpoint_is_found(tmp_path):
-    checkpoint(tmp_path, "old", "finetune", age=50)
+    old = checkpoint(tmp_path, "old", "finetune", age=50)
     newest = checkpoint(tmp_path, "new", "finetune", age=10)
     checkpoint(tmp_path, "newer", "align", age=0)
     hidden = newest.with_name(".step-00000002.tmp")
     hidden.mkdir()
     CheckpointMetadata(stage="finetune").write(hidden)
-    assert newest_checkpoint("finetune", tmp_path) == newest
+    assert newest_checkpoints("finetune", tmp_path) == [newest, old]
+    (newest / "croc.json").write_text("{")
+    said = []
+    assert newest_checkpoints("finetune", tmp_path, say=said.append) == [old]
+    assert said[0].startswith(f"skipped: {newest}/croc.json cannot be read")
 
 
 def test_no_finetuned_checkpoint_says_where_it_looked(tmp_path):
     checkpoint(tmp_path, "a", "align", age=0)
     with pytest.raises(UsageError, match=f"no finetune checkpoint under {tmp_path}") as caught:
-        newest_checkpoint("finetune", tmp_path)
+        newest_checkpoints("finetune", tmp_path)
     assert "--model" in caught.value.hint

@@ -13,6 +13,8 @@ import pytest
 from croc_cli.checkpoint.metadata import CheckpointMetadata, StartPoint
 from croc_cli.checkpoint.publish import files_to_push, push
 from croc_cli.errors import RunError, UsageError
+from croc_cli.names import STAGES
+from croc_cli.report.model_card import model_card
 from tests.report.runs import make_run
 from tests.tiny import make_tiny_llava
 
@@ -34,9 +36,24 @@ def make_checkpoint(tmp_path: Path, **metadata: Any) -> Path:
 def test_deepspeeds_state_and_hidden_files_stay_here(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
     (folder / ".hidden").write_text("x")
-    names = {file.relative_to(folder).as_posix() for file in files_to_push(folder)}
+    (folder / "notes.txt").write_text("mine")
+    (folder / "old").mkdir()
+    (folder / "old" / "model.safetensors").write_bytes(b"x")
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"of an earlier save")
+    pushed, left = files_to_push(folder)
+    names = {file.relative_to(folder).as_posix() for file in pushed}
+    assert left == ["model-00001-of-00002.safetensors", "notes.txt", "old/"]
     assert {"model.safetensors", "config.json", "croc.json", "recipe.yaml", "tokenizer.json"} <= names
-    assert not any("resume" in name or "hidden" in name for name in names)
+    assert not any("resume" in name or "hidden" in name or name in left for name in names)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+    (tmp_path / "secret").write_text("key")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").symlink_to(tmp_path / "secret")
+    with pytest.raises(UsageError, match=r"chat_template\.jinja is a link to .*secret, outside the checkpoint"):
+        files_to_push(folder)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -110,9 +127,7 @@ def test_everything_goes_up_in_one_commit_without_local_paths(tmp_path: Path, hu
     assert hub.received["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert b"# my-llava" in hub.received["README.md"]
     assert json.loads(hub.received["croc.json"])["start"]["path"] == "step-00000020"
-    assert hub.received.keys() == {file.relative_to(folder).as_posix() for file in files_to_push(folder)} | {
-        "README.md"
-    }
+    assert hub.received.keys() == {file.name for file in files_to_push(folder)[0]} | {"README.md"}
     assert "me/my-llava" in said[0]
 
 
@@ -124,8 +139,11 @@ def test_a_hub_that_refuses_asks_for_a_token_that_may_write(tmp_path: Path, hub:
 
 
 def test_a_dry_run_returns_the_card_and_asks_no_hub(tmp_path: Path, hub: type[Hub]) -> None:
-    card = push(make_checkpoint(tmp_path), "me/x", private=False, licence=None, dry_run=True, say=lambda _: None)
+    folder, said = make_checkpoint(tmp_path), list[str]()
+    card = push(folder, "me/x", private=False, licence=None, dry_run=True, say=said.append)
     assert card.startswith("---\n")
+    listed = {line.split()[0] for line in said if line.startswith("  ")}
+    assert listed == {file.name for file in files_to_push(folder)[0]}
     assert not hub.received
 
 
@@ -138,3 +156,21 @@ def test_what_is_no_checkpoint_or_no_repository_is_refused(tmp_path: Path) -> No
     ):
         with pytest.raises(UsageError, match=message):
             push(where, name, private=False, licence=None, dry_run=True, say=lambda _: None)
+
+
+def test_the_card_lists_the_data_of_the_stages_that_led_to_the_checkpoint_alone(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+
+    def stages(**metadata: Any) -> set[str]:
+        CheckpointMetadata(**metadata).write(folder)
+        data = model_card(folder, "me/x", licence=None).partition("## Data")[2].partition("##")[0]
+        return {line.split(" | ")[0].strip("| ") for line in data.splitlines() if line.startswith("|")} & set(STAGES)
+
+    assembled = StartPoint(path="/x/runs/nano/init", weights_sha256="ab")
+    assert stages(stage="align", start=assembled) == {"align"}
+    assert stages(stage="finetune", start=assembled) == {"finetune"}
+    gone = StartPoint(path="/x/runs/nano/align/checkpoints/step-00000040", weights_sha256="ab")
+    assert stages(stage="reconstruct", start=gone) == {"align", "reconstruct"}
+    other = make_tiny_llava(tmp_path / "other" / "align" / "checkpoints" / "step-00000003")
+    CheckpointMetadata(stage="align", start=assembled).write(other)
+    assert stages(stage="finetune", start=StartPoint(path=str(other), weights_sha256="ab")) == {"align", "finetune"}

@@ -211,6 +211,7 @@ def test_a_written_checkpoint_is_none_until_it_is_completed(tmp_path, parts):
 
 def test_a_save_that_was_killed_before_it_marked_its_folder_is_no_obstacle(tmp_path, parts):
     (tmp_path / ".step-00000001.tmp").mkdir()
+    (tmp_path / ".step-00000001.tmp" / ".croc.json.new").write_text("{")
     save_step(tmp_path, parts, 1)
     assert names(tmp_path) == ["step-00000001"]
 
@@ -278,6 +279,7 @@ def test_a_checkpoint_that_was_being_replaced_comes_back(tmp_path):
     (tmp_path / ".step-00000001.old").mkdir()
     (tmp_path / ".step-00000001.old" / "croc.json").write_text("{}")
     (tmp_path / ".step-00000001.tmp").mkdir()
+    (tmp_path / ".step-00000001.tmp" / ".croc.json.new").write_text("{")
     mark_folder(tmp_path / ".step-00000001.tmp", "checkpoint")
     (tmp_path / ".step-00000002.tmp").mkdir()
     (tmp_path / ".step-00000002.tmp" / "photo.jpg").write_text("the user's")

@@ -52,7 +52,7 @@ def _commands(rng: random.Random, file: str = "r.yaml") -> tuple[tuple[str, ...]
         ("align", file, "--dry-run"),
         ("finetune", file, "--dry-run"),
         ("run", file, "--dry-run"),
-        ("plan", file),
+        ("plan", file, "--gpus", "8"),
         ("data", "mix", file),
     ]
     return tuple(rng.sample(known, 2))

@@ -52,9 +52,8 @@ def test_a_folder_of_pictures_with_a_table_becomes_a_mix(project: Path) -> None:
     recipe = load_recipe("photos.yaml", environ={}).recipe
     assert recipe.launch.num_ranks == 2
     assert recipe.align.batch.micro_size == 8
-    mixed = croc("data", "mix", "photos.yaml")
+    mixed = croc("data", "mix", "photos.yaml", "--dry-run")
     assert mixed.code == 0, mixed.err
-    assert "next: `croc data verify photos.yaml`" in mixed.err
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,11 @@ def test_a_folder_of_pictures_with_a_table_becomes_a_mix(project: Path) -> None:
         (("--data", "my.json", "--images", "nosuch"), "--images nosuch: does not exist", "name the folder"),
         (("--data", "my.json", "--like", "nnao"), "there is no recipe named 'nnao'", "did you mean nano?"),
         (("--data", "my.json", "--device", "gpu"), "--device gpu: there is no such device", "did you mean cuda?"),
-        (("mine.json", "--data", "my.json"), "mine.json: a recipe's file ends in .yaml", "mine.json.yaml"),
+        (
+            ("mine.json", "--data", "my.json"),
+            "mine.json: a recipe's file ends in .yaml",
+            "`croc init mine.yaml --data my.json`",
+        ),
         ((), "croc init needs --data PATH", "--data PATH names the data"),
     ],
 )

@@ -3,9 +3,8 @@
 Letters: V vocabulary size, D the LLM's hidden size, D_v the tower's.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from croc_cli.checkpoint.formats.original import (
     training_state_name,
 )
 from croc_cli.checkpoint.formats.original_parts import TowerSource, find_base, find_tokenizer, find_tower
-from croc_cli.checkpoint.metadata import CheckpointMetadata
-from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
+from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, verify_hashes
+from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, read_recipe
 from croc_cli.checkpoint.weights import PROJECTOR_FILES, first_file, model_files, read_file, read_model
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.errors import UsageError
@@ -35,6 +34,9 @@ from croc_cli.recipe.schema import TemplateName
 
 CONVERTED_KEY = "converted_from"
 """Key of croc.json for the original config and what the original folder held, which the way back needs."""
+
+PROCESSOR_TEMPLATE_KEY = "processor_chat_template"
+"""Key of croc.json beside an original checkpoint for the chat template of the model's processor."""
 
 _TEXT_KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -77,10 +79,11 @@ def open_original(
         UsageError: Files are missing or damaged, weights are missing or unexpected, or shapes do not fit.
     """
     options = options or OriginalOptions()
-    original = read_original_config(
-        json.loads((folder / "config.json").read_text(encoding="utf-8")), str(folder / "config.json")
-    )
-    found, base, template = _collect(folder, options)
+    original = read_original_config(read_object(folder / "config.json"), str(folder / "config.json"))
+    verify_hashes(folder)
+    found, base, usual = _collect(folder, options)
+    beside = read_metadata(folder)
+    template = beside.template if (folder / METADATA_FILE).is_file() else usual
     held_tower = any(name.startswith(_TOWER_START) for name in found)
     tower = find_tower(
         options.vision_tower or original.vision_tower,
@@ -108,21 +111,35 @@ def open_original(
     weights |= {name: grow_rows(weights[name], text.vocab_size) for name in _EMBEDDINGS if name in weights}
     weights = checked_weights(weights, config, folder, allow_partial=options.allow_partial, say=say)
     record = {"config": dict(original.values), "vocab_size": num_rows, "vision_tower_inside": held_tower}
+    written = beside.extra.get(PROCESSOR_TEMPLATE_KEY)
+    chat_template = chat_template_for(template) if template else None
+    if chat_template is None and isinstance(written, str):
+        chat_template = tokenizer.chat_template = written
     return OpenedModel(
         config=config,
         weights=weights,
-        processor=stock_processor(tokenizer, tower.image_processor, config, chat_template=chat_template_for(template)),
+        processor=stock_processor(tokenizer, tower.image_processor, config, chat_template=chat_template),
         training_state=training_state,
-        metadata=CheckpointMetadata(
+        metadata=replace(
+            beside,
             visual_norm=original.visual_norm,
             template=template,
             image_aspect=original.image_aspect,
-            extra={CONVERTED_KEY: record},
+            extra={key: value for key, value in beside.extra.items() if key != PROCESSOR_TEMPLATE_KEY}
+            | {CONVERTED_KEY: record},
         ),
-        end_ids=original.values.get("eos_token_id"),
+        end_ids=_end_ids(folder, original),
+        recipe_yaml=read_recipe(folder),
         tokenizer_model=first_file(folder, [TOKENIZER_MODEL])
         or (first_file(base, [TOKENIZER_MODEL]) if base else None),
     )
+
+
+def _end_ids(folder: Path, original: OriginalConfig) -> Any:
+    """Return what the generation config, or else the config, says that answers end with."""
+    file = folder / "generation_config.json"
+    said = read_object(file).get("eos_token_id") if file.is_file() else None
+    return said if said is not None else original.values.get("eos_token_id")
 
 
 def _collect(folder: Path, options: OriginalOptions) -> tuple[dict[str, Tensor], Path | None, TemplateName]:

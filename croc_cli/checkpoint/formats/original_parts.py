@@ -31,6 +31,9 @@ _KNOWN_TOWERS = {"clip-vit-large-patch14-336": 336, "clip-vit-large-patch14": 22
 """Side in pixels of the towers that LLaVA-1.5 and Croc were trained with, so that weights that lie inside a checkpoint
 need no second download; sizes as in their config.json on the hub."""
 
+TOWER_FOLDER = "vision_tower"
+"""Where `croc convert --to llava` puts the tower, in the checkpoint's folder."""
+
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -62,7 +65,8 @@ def find_tower(
     """Return the vision tower that an original config names.
 
     Args:
-        name: Folder or hub id; a folder may be given relative to the checkpoint or to the folder that holds it.
+        name: Folder or hub id; a folder may be given relative to the checkpoint or to the folder that holds it. A tower
+            that croc wrote into the checkpoint is found wherever that was moved.
         checkpoint: Folder of the checkpoint.
         aspect: How pictures are made square.
         needs_weights: The checkpoint does not hold the tower's weights.
@@ -72,6 +76,8 @@ def find_tower(
         UsageError: It is not there, or not what it should be.
     """
     folders = [checkpoint / name, checkpoint.parent / name, own_path(name)]
+    if Path(name).name == TOWER_FOLDER:
+        folders.append(checkpoint / TOWER_FOLDER)
     found = next((folder for folder in folders if (folder / "config.json").is_file()), None)
     short = Path(name).name
     if found is None and not needs_weights and short in _KNOWN_TOWERS:
@@ -85,7 +91,7 @@ def find_tower(
         except ModelNotFound as error:
             raise UsageError(
                 f"{checkpoint} names the vision tower {name!r}, which is not here: {error.message}",
-                hint="`croc convert SRC DST --vision-tower DIR` takes it from a folder",
+                hint="--vision-tower DIR of croc convert takes it from a folder",
             ) from error
     try:
         config = AutoConfig.from_pretrained(found, trust_remote_code=False)
@@ -132,7 +138,7 @@ def find_base(name: str, *, needed_by: Path) -> Path:
     except ModelNotFound as error:
         raise UsageError(
             f"{needed_by} was trained on {name!r}, which is not here: {error.message}",
-            hint="`croc convert SRC DST --base DIR` takes it from a folder",
+            hint="--base DIR of croc convert takes it from a folder",
         ) from error
 
 

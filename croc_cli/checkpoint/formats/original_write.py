@@ -3,19 +3,23 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from croc_cli import __version__
 from croc_cli.checkpoint.formats.original import ORIGINAL_TYPES, original_name
-from croc_cli.checkpoint.formats.original_load import CONVERTED_KEY
+from croc_cli.checkpoint.formats.original_load import CONVERTED_KEY, PROCESSOR_TEMPLATE_KEY
+from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER
+from croc_cli.checkpoint.metadata import METADATA_FILE, RECIPE_FILE, combine_hashes, weights_files
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
 from croc_cli.errors import UsageError
 from croc_cli.model.vision_tower import has_class_token
+from croc_cli.run_dir import sha256_of
 
-TOWER_FOLDER = "vision_tower"
 _ARCHITECTURES = {"llava_llama": "LlavaLlamaForCausalLM", "croc_llama": "CrocLlamaForCausalLM"}
 _CLASS_LEVEL = "model.vision_tower.vision_tower.vision_model."
 _TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length", "padding_side",
@@ -29,7 +33,8 @@ def write_original(
 ) -> None:
     """Write config.json, weights and tokenizer as the original code saves them.
 
-    A folder that was converted from this layout gives back its very weights and config.
+    A folder that was converted from this layout gives back its very weights and config. What the layout has no place
+    for is written beside it, to croc.json, which `open_original` reads.
 
     Args:
         opened: The model.
@@ -43,6 +48,7 @@ def write_original(
         UsageError: The original code has no such model.
     """
     _check_expressible(opened)
+    _say_what_lies_beside(opened, say)
     record: Mapping[str, Any] = opened.metadata.extra.get(CONVERTED_KEY, {})
     num_rows = int(record.get("vocab_size") or original_rows(opened))
     weights = original_weights(opened, num_rows=num_rows)
@@ -58,12 +64,36 @@ def write_original(
             f"note: mm_vision_tower is {final / TOWER_FOLDER}, where the tower lies; --vision-tower names another place"
         )
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    ends = {"bos_token_id": config.get("bos_token_id"), "eos_token_id": opened.end_ids or config.get("eos_token_id")}
-    generation = ends | {"pad_token_id": config.get("pad_token_id")}
+    ends = opened.all_end_ids()
+    generation = {name: config.get(name) for name in ("bos_token_id", "pad_token_id")}
+    generation["eos_token_id"] = ends if len(ends) > 1 else next(iter(ends), config.get("eos_token_id"))
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     save_plain_tokenizer(opened, folder, num_rows=num_rows)
+    _write_beside(opened, folder)
+
+
+def _say_what_lies_beside(opened: OpenedModel, say: Callable[[str], None]) -> None:
+    template = opened.metadata.template
+    if template == "chat_template" or (template is None and opened.processor.chat_template):
+        say(
+            "warning: the original code has no place for this model's chat template and prompts it another way; the "
+            f"template goes into {METADATA_FILE}, and croc reads it from there"
+        )
+
+
+def _write_beside(opened: OpenedModel, folder: Path) -> None:
+    """Write croc.json and the recipe: what croc needs to open the folder as the model that it was."""
+    files = {file.name: sha256_of(file) for file in weights_files(folder)}
+    kept = {key: value for key, value in opened.metadata.extra.items() if key != CONVERTED_KEY}
+    if opened.processor.chat_template:
+        kept[PROCESSOR_TEMPLATE_KEY] = opened.processor.chat_template
+    replace(
+        opened.metadata, croc_version=__version__, files=files, weights_sha256=combine_hashes(files), extra=kept
+    ).write(folder)
+    if opened.recipe_yaml is not None:
+        (folder / RECIPE_FILE).write_text(opened.recipe_yaml, encoding="utf-8")
 
 
 def original_weights(opened: OpenedModel, *, num_rows: int) -> dict[str, Tensor]:
@@ -78,10 +108,9 @@ def original_weights(opened: OpenedModel, *, num_rows: int) -> dict[str, Tensor]
 
 
 def original_rows(opened: OpenedModel) -> int:
-    """Return the vocabulary's size without the image token, where that and what fills up after it came last."""
+    """Return the vocabulary's size without the image token, where nothing but a padding token comes after it."""
     tokenizer, image_id = opened.processor.tokenizer, opened.config.image_token_id
-    added = tokenizer.added_tokens_decoder
-    is_last = all(index in added for index in range(image_id, len(tokenizer)))
+    is_last = set(range(image_id + 1, len(tokenizer))) <= {tokenizer.pad_token_id}
     return int(image_id if is_last else opened.config.text_config.vocab_size)
 
 
@@ -133,6 +162,8 @@ def _check_expressible(opened: OpenedModel) -> None:
             f"the original LLaVA code has Llama with a CLIP tower, not {text.model_type} with {vision.model_type}",
             hint="--to stock keeps it; serve it with whatever serves transformers' LLaVA",
         )
+    if opened.config.projector_hidden_act != "gelu" or not opened.config.multimodal_projector_bias:
+        raise UsageError("the original LLaVA code has a projector with GELU and biases, and this model's is another")
     if not isinstance(opened.config.vision_feature_layer, int):
         raise UsageError(
             f"the original LLaVA code takes one layer of the tower, not {opened.config.vision_feature_layer}"
@@ -146,7 +177,7 @@ def _config(opened: OpenedModel, num_rows: int) -> dict[str, Any]:
     names = (
         "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
         "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "attention_bias",
-        "attention_dropout", "tie_word_embeddings",
+        "attention_dropout", "tie_word_embeddings", "head_dim", "mlp_bias",
     )  # fmt: skip
     rope = dict(text.rope_parameters or {})
     theta = rope.pop("rope_theta", 10000.0)

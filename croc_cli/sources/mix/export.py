@@ -124,7 +124,7 @@ def _member(name: str, offset: int, length: int) -> bytes:
         file.seek(offset)
         content = file.read(length)
     if len(content) < length:
-        raise UsageError(f"{tar} ends before {name}", hint="`croc data mix` makes the mix again")
+        raise UsageError(f"{tar} ends before {name}", hint="make the mix again: croc data mix with its recipe")
     return content
 
 

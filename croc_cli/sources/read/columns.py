@@ -7,7 +7,7 @@ from typing import Any
 
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.sources.read.picture_cells import Picture, read_pictures
-from croc_cli.sources.read.rows import BadCell, Defect
+from croc_cli.sources.read.rows import BadCell, Defect, shown
 from croc_cli.sources.read.turns import Conversation, place_pictures, read_conversation, read_text
 
 CAPTION_PROMPT = "Describe this image."
@@ -34,6 +34,7 @@ class Columns:
             of texts that alternate.
         image: A path, an image's bytes, a data URL, or a list of one of them.
         system: What the system is told before the first question.
+        history: Earlier pairs of question and answer.
         prompt: What the human asks where no column does.
         strip: Strip white space around answers.
         answer_prefix: Removed from the start of answers.
@@ -44,13 +45,14 @@ class Columns:
     conversations: str | None = None
     image: str | None = None
     system: str | None = None
+    history: str | None = None
     prompt: str | None = None
     strip: bool = False
     answer_prefix: str | None = field(default=None)
 
     def names(self) -> list[str]:
         """Return the columns of the table that are needed; of several for the answer one will do."""
-        named = [*self.human, *self.gpt, *filter(None, (self.conversations, self.image, self.system))]
+        named = [*self.human, *self.gpt, *filter(None, (self.conversations, self.image, self.system, self.history))]
         return [name.split(".")[0] for name in named]
 
 
@@ -75,15 +77,16 @@ def guess_columns(names: Sequence[str]) -> dict[str, Any]:
     image = next((name for name in _IMAGE_NAMES if name in names), None)
     if image is not None:
         found["image"] = image
+    system = {"system": "system"} if "system" in names else {}
     if conversation := next((name for name in CONVERSATION_NAMES if name in names), None):
-        system = {"system": "system"} if "system" in names else {}
         return {**found, **system, "conversations": conversation}
     gpt = next((name for name in _GPT_NAMES if name in names), None)
     human = next((group for group in _HUMAN_NAMES if set(group) <= set(names)), None)
     if human is None and gpt in ("output", "target") and "input" in names:
         human = ("input",)
     if gpt is not None and human is not None:
-        return {**found, "human": human, "gpt": (gpt,)}
+        history = {"history": "history"} if "history" in names else {}
+        return {**found, **system, **history, "human": human, "gpt": (gpt,)}
     caption = next((name for name in _CAPTION_NAMES if name in names), None)
     return {**found, "gpt": (caption,)} if caption is not None and image is not None else {}
 
@@ -98,11 +101,15 @@ def convert(record: Mapping[str, Any], columns: Columns, *, row_id: str) -> Conv
     """
     try:
         given = read_pictures(value_at(record, columns.image), columns.image) if columns.image is not None else []
+        system = value_at(record, columns.system) if columns.system is not None else None
         if columns.conversations is not None:
-            system = value_at(record, columns.system) if columns.system is not None else None
             conversation = read_conversation(value_at(record, columns.conversations), system=system)
         else:
+            earlier = _history(record, columns)
             conversation = _question_and_answer(record, columns, has_picture=bool(given))
+            if earlier or system is not None:
+                texts = [*earlier, *(turn["value"] for turn in conversation.turns)]
+                conversation = read_conversation(texts, system=read_text(system, columns.system or ""))
         pictures = place_pictures(conversation, given)
     except BadCell as bad:
         return Converted(defect=bad.defect)
@@ -121,6 +128,23 @@ def _row(given_id: Any, row_id: str, conversation: Conversation, pictures: list[
     row["conversations"] = conversation.turns
     contents = tuple(picture.content for picture in pictures)
     return Converted(row, contents if any(content is not None for content in contents) else ())
+
+
+def _history(record: Mapping[str, Any], columns: Columns) -> list[str]:
+    """Return the texts of a row's earlier questions and answers, which take turns.
+
+    Raises:
+        BadCell: They are no pairs of texts.
+    """
+    pairs = value_at(record, columns.history) if columns.history is not None else None
+    if pairs is None:
+        return []
+    if not isinstance(pairs, list | tuple) or any(not isinstance(one, list | tuple) or len(one) != 2 for one in pairs):
+        raise BadCell("value-not-text", f"{columns.history}: {shown(pairs)}")
+    texts = [read_text(text, f"{columns.history}.{number}") for number, one in enumerate(pairs) for text in one]
+    if any(text is None for text in texts):
+        raise BadCell("value-not-text", f"{columns.history}: null")
+    return [text for text in texts if text is not None]
 
 
 def _question_and_answer(record: Mapping[str, Any], columns: Columns, *, has_picture: bool) -> Conversation:

@@ -22,7 +22,7 @@ ROWS_NAME = "rows.jsonl"
 INDEX_FOLDER = "index"
 IMAGES_FOLDER = "images"
 LENGTHS_FOLDER = "lengths"
-_MAKE_AGAIN = "`croc data mix --force` makes the mix again"
+_MAKE_AGAIN = "make the mix again: croc data mix with its recipe and --force"
 
 INDEX_TYPES = {
     "offset": "<u8",

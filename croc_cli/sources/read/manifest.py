@@ -9,7 +9,7 @@ from croc_cli.errors import UsageError
 from croc_cli.reading import read_json_file
 
 MANIFEST_NAME = "manifest.json"
-_MAKE_AGAIN = "`croc data mix --force` makes the mix again"
+_MAKE_AGAIN = "make the mix again: croc data mix with its recipe and --force"
 FORM_VERSION = 1
 """Of the files in a mix's folder; a reader refuses any other."""
 
@@ -95,7 +95,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST_NAME
     if not file.exists():
-        raise UsageError(f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="`croc data mix` makes mixes")
+        raise UsageError(
+            f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="croc data mix with a recipe makes mixes"
+        )
     return _manifest(read_json_file(file, hint=_MAKE_AGAIN), file)
 
 

@@ -23,7 +23,7 @@ def open_source(spec: SourceSpec) -> Reader:
     """
     path = spec.path
     if not path.exists():
-        hint = "`croc data fetch` gets known sources" if spec.catalog else PATHS_START
+        hint = f"`croc data fetch {spec.catalog}` gets it" if spec.catalog else PATHS_START
         raise DataError(f"source {spec.name}: {path} does not exist", hint=hint)
     if not path.is_file() and not path.is_dir():
         raise DataError(f"source {spec.name}: {path} is neither a file nor a folder", hint="write it to a file first")

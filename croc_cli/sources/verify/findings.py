@@ -25,7 +25,7 @@ DATA_DEFECTS: Final[dict[str, DefectKind]] = {
     "not-a-caption": DefectKind("error", "a row that is no image and its caption, which the template plain takes"),
     "boxes-cropped": DefectKind("error", "a row with boxes, while image_aspect square crops what they are relative to"),
     "row-count": DefectKind("warning", "another number of rows than is known of this file"),
-    "mix-broken": DefectKind("error", "a mix whose parts do not agree", "`croc data mix` makes it again"),
+    "mix-broken": DefectKind("error", "a mix whose parts do not agree", "make it again: croc data mix with its recipe"),
     "source-changed": DefectKind("warning", "a source that changed since the mix was made"),
     "licence": DefectKind("note", "what the sources allow"),
 }
