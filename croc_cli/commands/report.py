@@ -110,7 +110,7 @@ def samples(
         raise UsageError(f"--format {form}: there is no such form", hint="text or json")
     if stage is not None:
         check_stage(stage)
-    found = worst_samples(run_dir, count=worst, stage=stage and stage_name(stage), steps=last)
+    found = worst_samples(run_dir, count=worst, stage=None if stage is None else stage_name(stage), steps=last)
     if found.note:
         say(f"note: {found.note}")
     if form == "json":

@@ -1,7 +1,5 @@
 """What a run learns: the loss of each source, and of images and text alone."""
 
-from collections.abc import Sequence
-
 from croc_cli.names import STAGES
 from croc_cli.report.charts import Line, line_chart
 from croc_cli.report.metrics_reader import Curve, Metrics

@@ -9,7 +9,7 @@ from typing import Any
 
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.data_record import data_changes
-from croc_cli.names import STAGES, StageName
+from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
@@ -63,7 +63,9 @@ class WorstSamples:
     note: str | None
 
 
-def worst_samples(run_dir: Path, *, count: int, stage: StageName | None = None, steps: int | None = None) -> WorstSamples:
+def worst_samples(
+    run_dir: Path, *, count: int, stage: StageName | None = None, steps: int | None = None
+) -> WorstSamples:
     """Return the samples with the highest loss in the last steps of a stage.
 
     Args:
@@ -77,7 +79,7 @@ def worst_samples(run_dir: Path, *, count: int, stage: StageName | None = None, 
         UsageError: The folder has no losses of samples.
     """
     stage_dir = _stage_dir(run_dir, stage)
-    name = STAGES[STAGES.index(stage_dir.name)]  # type: ignore[arg-type]  # one of STAGES by _stage_dir
+    name = stage_name(stage_dir.name)
     last = max((record["step"] for record in _records(stage_dir)), default=0)
     window = steps or max(LEAST_STEPS, last // 5)
     first = max(1, last - window + 1)

@@ -247,25 +247,29 @@ class Trainer:
             self.state.health["pool_usage"] = self.pool_usage.state_dict()
         self.state.health["explained"] = self.explained.state_dict()
         norm = self.engine.get_global_grad_norm()
-        return fields | sums.by_group | {
-            "learning_rate": rates,
-            "gradient_norm": None if norm is None else float(norm),
-            "tokens": counts.tokens,
-            "tokens_per_second": counts.tokens / seconds,
-            "samples": counts.samples,
-            "samples_per_second": counts.samples / seconds,
-            "step_seconds": seconds,
-            "save_seconds": pause,
-            "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "skipped": skipped,
-            "truncated_samples": self.state.truncated,
-            "dropped_samples": self.state.dropped,
-            "bad_images": self.state.bad_images,
-            "seconds_left": (self.state.seconds + self.state.save_seconds)
-            / (step + 1)
-            * (self.settings.num_steps - step - 1),
-        }
+        return (
+            fields
+            | sums.by_group
+            | {
+                "learning_rate": rates,
+                "gradient_norm": None if norm is None else float(norm),
+                "tokens": counts.tokens,
+                "tokens_per_second": counts.tokens / seconds,
+                "samples": counts.samples,
+                "samples_per_second": counts.samples / seconds,
+                "step_seconds": seconds,
+                "save_seconds": pause,
+                "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
+                "peak_memory_bytes": peak_memory_bytes(),
+                "skipped": skipped,
+                "truncated_samples": self.state.truncated,
+                "dropped_samples": self.state.dropped,
+                "bad_images": self.state.bad_images,
+                "seconds_left": (self.state.seconds + self.state.save_seconds)
+                / (step + 1)
+                * (self.settings.num_steps - step - 1),
+            }
+        )
 
     def _note_samples(self, micro_batches: list[MicroBatch], counts: StepCounts) -> None:
         """Count what was cut or dropped, and name images that did not open; too many of them are a failure.
