@@ -204,7 +204,7 @@ def step_of(checkpoint: Path) -> int | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, or an empty one where the file is missing or damaged; see `damage_of`."""
     try:
-        return _parse(read_bytes(path))
+        return parse_object(read_bytes(path))
     except (OSError, ValueError):
         return {}
 
@@ -217,7 +217,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in lines:
         with suppress(ValueError):
-            yield _parse(line)
+            yield parse_object(line)
 
 
 def damage_of(path: Path) -> str | None:
@@ -228,7 +228,7 @@ def damage_of(path: Path) -> str | None:
     try:
         content = read_bytes(path)
         if path.suffix == ".json":
-            _parse(content)
+            parse_object(content)
             return None
     except FileNotFoundError:
         return None
@@ -239,14 +239,14 @@ def damage_of(path: Path) -> str | None:
     wrong = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            _parse(line)
+            parse_object(line)
         except ValueError as error:
             wrong.append(f"line {number}: {error}")
     more = f", and {len(wrong) - 1:,} more lines" if len(wrong) > 1 else ""
     return f"{path.name}, {wrong[0]}{more}; left out" if wrong else None
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def parse_object(content: bytes) -> dict[str, Any]:
     """Return a JSON object; raises ValueError with the reason in one line."""
     try:
         value = json.loads(content.decode("utf-8"), parse_int=_number)

@@ -17,7 +17,7 @@ from typing import Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json_lines, take
-from croc_cli.run_dir import read_json, write_json
+from croc_cli.run_dir import parse_object, read_json, write_json
 
 Row = dict[str, Any]
 
@@ -44,10 +44,10 @@ def read_rows(file: Path) -> list[Row]:
     rows = []
     for line in file.read_bytes().split(b"\n"):
         try:
-            row = json.loads(line)
+            row = parse_object(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "question_id" in row and "text" in row:
+        if "question_id" in row and "text" in row:
             rows.append(row)
     return rows
 

@@ -90,7 +90,7 @@ def _check_whole(file: Path, where: str) -> None:
 def _read_object(file: Path, where: str) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{where}: {file} is not JSON: {first_line(error)}", hint="fetch it again") from error
     if not isinstance(value, dict):
         raise UsageError(f"{where}: {file} is not a JSON object", hint="fetch it again")

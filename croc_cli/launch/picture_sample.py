@@ -182,7 +182,7 @@ def _names(found: bytes) -> list[str]:
     """Return the paths in a JSON text or list of texts."""
     try:
         value = json.loads(found)
-    except ValueError:  # what is wrong with the file is said by whoever reads it
+    except (ValueError, RecursionError):  # what is wrong with the file is said by whoever reads it
         return []
     names = [value] if isinstance(value, str) else value
     return [name for name in names if name and not holds_picture(name)]

@@ -64,7 +64,7 @@ def parent_process(environment: Mapping[str, str] = os.environ) -> ProcessIdenti
     """Return the process that launched this rank, as the environment names it; None where it names none."""
     try:
         return ProcessIdentity.from_json(json.loads(environment.get(PARENT_VARIABLE, "")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

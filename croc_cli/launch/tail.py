@@ -1,8 +1,9 @@
 """Reads what a running stage appends to its files."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from croc_cli.run_dir import parse_object
 
 
 class JsonLinesTail:
@@ -41,9 +42,7 @@ class JsonLinesTail:
         found = []
         for line in lines:
             try:
-                value = json.loads(line)
+                found.append(parse_object(line))
             except ValueError:
                 continue
-            if isinstance(value, dict):
-                found.append(value)
         return found

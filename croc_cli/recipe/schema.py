@@ -5,23 +5,13 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator
 
 from croc_cli.names import StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.stages import STAGE_TABLE
-from croc_cli.recipe.text import check_path, check_pattern, check_text, number_or_share
+from croc_cli.recipe.values import check_text, number_or_share
 
-MOST = 10**9
-"""No count of steps, samples, tokens or pixels comes near; far above it, arithmetic and memory give out."""
-PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
-PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e6)]
-Workers = Annotated[int, Field(gt=0, le=4096)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-PathText = Annotated[str, AfterValidator(check_path)]
-Pattern = Annotated[str, AfterValidator(check_pattern)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BadImages = Annotated[int | str, BeforeValidator(number_or_share)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]

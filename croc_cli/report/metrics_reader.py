@@ -4,13 +4,14 @@ A run of 100,000 steps has 100 MB of metrics; a figure shows a few hundred point
 steps that double in width when there are too many, so that memory does not grow with the run.
 """
 
-import json
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from croc_cli.run_dir import parse_object
 
 MAX_BINS = 600
 """Points of a curve at most; a card on the page is a few hundred pixels wide."""
@@ -181,10 +182,10 @@ def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:
 def _row(line: bytes) -> dict[str, Any] | None:
     """Return a line's object where it is one with a step."""
     try:
-        row = json.loads(line)
+        row = parse_object(line)
     except ValueError:
         return None
-    step = row.get("step") if isinstance(row, dict) else None
+    step = row.get("step")
     return row if isinstance(step, int) and not isinstance(step, bool) and step > 0 else None
 
 

@@ -23,6 +23,8 @@ from croc_cli.checkpoint.save import (
     step_folder_name,
     write_checkpoint,
 )
+from croc_cli.errors import RunError, first_line
+from croc_cli.run_dir import parse_object
 from croc_cli.train.collectives import gather_from_ranks, rank
 from croc_cli.train.position import POSITION
 from croc_cli.train.resume_files import naming_damage
@@ -58,7 +60,14 @@ def load_resume(engine: Any, checkpoint: Path) -> TrainerState:
             engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False, load_lr_scheduler_states=False)
         else:
             load_universal(engine, folder, tag)
-    return TrainerState.from_json(json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
+    file = folder / _STATE_FILE
+    try:
+        return TrainerState.from_json(parse_object(file.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(
+            f"{file} is damaged: {first_line(error)}",
+            hint=f"move {checkpoint} away; the same command resumes from the checkpoint before it",
+        ) from error
 
 
 def num_trained(module: torch.nn.Module) -> int:

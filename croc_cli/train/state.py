@@ -1,7 +1,7 @@
 """What the training loop is told of a stage, and what it keeps so that a later process can resume it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 HEALTH_KEYS = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
@@ -66,5 +66,20 @@ class TrainerState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainerState":
-        """Return the state that a checkpoint kept; one of an older croc counts as having trained something."""
-        return cls(**{"trained": 1} | values)
+        """Return the state that a checkpoint kept; one of an older croc counts as having trained something.
+
+        Raises:
+            TypeError: A key is unknown.
+            ValueError: A value is none that this class keeps.
+        """
+        state = cls(**{"trained": 1} | values)
+        for name, usual in asdict(cls()).items():
+            value = getattr(state, name)
+            kinds = dict if isinstance(usual, dict) else int if isinstance(usual, int) else (int, float)
+            if (
+                not isinstance(value, kinds)
+                or isinstance(value, bool)
+                or (not isinstance(value, dict) and not value >= 0)
+            ):
+                raise ValueError(f"{name} is {str(value)[:40]!r}")
+        return state

@@ -30,7 +30,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
         kind = str(config["peft_type"])
         complete = config["r"] > 0 and config["lora_alpha"] is not None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read: {error}", hint="PEFT writes it beside the adapter") from error
     odd = [key for key in _REFUSED if config.get(key)]
     if kind != "LORA" or not complete or odd or config.get("bias", "none") != "none":

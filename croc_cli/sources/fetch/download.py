@@ -124,7 +124,7 @@ class _Part:
         """Return what was noted of the origin: validator and total size."""
         try:
             noted = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return noted if isinstance(noted, dict) else {}
 

@@ -1,6 +1,9 @@
-"""Which texts a recipe may hold: no control characters, no paths that no file can have, only patterns that compile."""
+"""Which texts and numbers a recipe may hold: no control characters, paths that a file can have, bounds of reason."""
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
@@ -49,3 +52,15 @@ def number_or_share(value: object) -> object:
     if not is_right:
         raise ValueError("must be a number of images such as 100, or a share of them such as 5%")
     return value
+
+
+MOST = 10**9
+"""No count of steps, samples, tokens or pixels comes near; far above it, arithmetic and memory give out."""
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e6)]
+Workers = Annotated[int, Field(gt=0, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+PathText = Annotated[str, AfterValidator(check_path)]
+Pattern = Annotated[str, AfterValidator(check_pattern)]
