@@ -10,7 +10,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serial
 from croc_cli.names import StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.stages import STAGE_TABLE
-from croc_cli.recipe.values import check_text, number_or_share
+from croc_cli.recipe.values import (
+    NonNegativeFloat,
+    PathText,
+    Pattern,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Workers,
+    check_text,
+    number_or_share,
+)
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BadImages = Annotated[int | str, BeforeValidator(number_or_share)]
