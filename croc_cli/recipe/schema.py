@@ -167,10 +167,7 @@ class DataRecipe(Section):
     align: DataSource
     reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
     finetune: DataSource
-    image_reading: ImageReading = Field(
-        "upright",
-        description="upright = EXIF orientation applied, transparency on white; llava = neither, as LLaVA itself",
-    )
+    image_reading: ImageReading = Field("upright", description="llava = EXIF orientation and transparency left out")
     num_workers: Annotated[int, Field(ge=0, le=4096)] = Field(
         4, description="Loader processes per rank; 0 = load in the training process"
     )
