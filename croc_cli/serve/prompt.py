@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +19,7 @@ from croc_cli.names import IMAGE_TOKEN
 from croc_cli.pictures import ImageReading
 from croc_cli.serve.protocol import ApiError, ImagePart, Message
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _PICTURE_KINDS = ("image/", "application/octet-stream")
 
 
@@ -166,6 +168,8 @@ def picture_bytes(url: str, number: int, *, allow_private: bool = False) -> byte
         ApiError: 415 for another kind of data, 422 where it cannot be decoded or fetched.
     """
     label = f"picture {number + 1}"
+    if _HALF_PAIR.search(url):
+        raise ApiError(422, f"{label}: its URL has half a surrogate pair", code="invalid_image_url")
     if url[:5].lower() != "data:":
         try:
             return fetch(url, allow_private=allow_private)

@@ -22,6 +22,7 @@ class Limits:
         tokens: Longest answer in tokens where a request names none.
         seconds: Longest time from request to answer; after it 503.
         body_seconds: Longest time for a request body to arrive; after it 408.
+        stall_seconds: Longest time that a client may send half a request or read nothing; then it is cut off.
     """
 
     body_bytes: int = 32 * MEBIBYTE
@@ -31,6 +32,7 @@ class Limits:
     tokens: int = 512
     seconds: float = 300.0
     body_seconds: float = 30.0
+    stall_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
