@@ -125,7 +125,8 @@ def test_a_server_is_scored_without_torch(tmp_path: Path, data: Path) -> None:
     script = (
         "import sys\nfrom croc_cli.commands.app import app\n"
         "for more in ([], ['--dry-run']):\n"
-        "    try:\n        app([*sys.argv[1:], *more])\n    except SystemExit as end:\n        print('code', end.code)\n"
+        "    try:\n        app([*sys.argv[1:], *more])\n"
+        "    except SystemExit as end:\n        print('code', end.code)\n"
         "print('heavy', *({'torch', 'transformers', 'deepspeed'} & set(sys.modules)))"
     )
     words = [sys.executable, "-c", script, *command]
