@@ -9,6 +9,7 @@ from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
 from croc_cli.report.labels import distinct_names
+from croc_cli.report.learning import learning_figures
 from croc_cli.report.metrics_reader import WINDOW
 from croc_cli.report.model_figures import model_section
 from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, write_page
@@ -65,6 +66,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
             "Thin: as logged. Thick: a running mean." if not several else "",
             figures=loss_figures(drawn),
         ),
+        *([] if several else [PageSection("What the run learns", figures=learning_figures(runs[0]))]),
         PageSection(
             "The token pool",
             "Masked visual tokens are replaced by tokens of the pool; a pool of which few are used is wasted.",
