@@ -1,5 +1,6 @@
 import json
 import os
+import time
 import urllib.request
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from croc_cli.report.watch import frame, plain_line, sparkline
 from croc_cli.run_dir import RunDir, write_json
 from tests.commands.croc import croc
 from tests.report.runs import make_run, row
+from tests.report.test_browser import CHROMIUM, chromium
 
 
 @pytest.fixture
@@ -101,3 +103,31 @@ def test_damaged_figures_are_left_out(run: Path) -> None:
     shown = frame([run], width=80)
     assert "error: a b" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_browser_shows_the_served_page_and_what_changed(run: Path, tmp_path: Path) -> None:
+    page = LivePage([run], tmp_path / "page")
+    try:
+        assert page.refresh()
+        shown = chromium("--dump-dom", page.address).stdout
+        assert shown.count('class="plot"') > 5
+        assert "not finished" not in shown
+        RunDir(run).stage("align").summary_file.write_text('{"finished": false}')
+        assert page.refresh()
+        assert "not finished" in chromium("--dump-dom", page.address).stdout
+    finally:
+        page.close()
+
+
+def test_the_page_follows_the_run_by_itself(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("croc_cli.report.live_page.REFRESH_SECONDS", 0.05)
+    page = LivePage([run], tmp_path / "page")
+    try:
+        page.follow()
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "page/index.html").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "page/index.html").is_file()
+    finally:
+        page.close()
