@@ -179,7 +179,7 @@ def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
 
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a row is a finite number, by key; beside it rates, held-out losses and `skipped` as they are."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, bool):
             if key == "skipped":
