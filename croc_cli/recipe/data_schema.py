@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_serializer
 
 from croc_cli.pictures import ImageReading
-from croc_cli.recipe.section import Section
-from croc_cli.recipe.values import PathText, Pattern, PositiveInt, Seed, number_or_share
+from croc_cli.recipe.values import PathText, Pattern, PositiveInt, Section, Seed, number_or_share
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BadImages = Annotated[int | str, BeforeValidator(number_or_share)]
@@ -21,8 +20,16 @@ class HeldOutRecipe(Section):
 
 
 def _counted(value: object) -> object:
-    """Read a plain number as the count."""
-    return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    """Read a plain number as the count.
+
+    Raises:
+        ValueError: It is neither a number nor a mapping.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"count": value}
+    if not isinstance(value, dict | HeldOutRecipe):
+        raise ValueError("must be a number of samples such as 512, or a file: {path: FILE, image_folder: DIR}")
+    return value
 
 
 HeldOut = Annotated[HeldOutRecipe, BeforeValidator(_counted)]

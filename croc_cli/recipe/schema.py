@@ -9,11 +9,10 @@ from pydantic import Field
 
 from croc_cli.names import StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
-from croc_cli.recipe.section import Section
 from croc_cli.recipe.stages import STAGE_TABLE
-from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Seed, Workers
+from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
 
-__all__ = ["DataRecipe", "LlavaJsonData", "MixData", "Recipe", "ScenesData", "Section", "SourceRecipe"]
+__all__ = ["DataRecipe", "LlavaJsonData", "MixData", "Recipe", "ScenesData", "SourceRecipe"]
 
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
