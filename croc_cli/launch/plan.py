@@ -18,9 +18,9 @@ from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import STALL_SECONDS, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
-from croc_cli.sources.mix.held_out import num_held_out
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import mix_rows
+from croc_cli.sources.verify.held_out import num_held_out
 from croc_cli.words import counted
 
 WORKER = "croc_cli.worker"

@@ -10,9 +10,9 @@ from croc_cli.recipe.load import argument_of, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.paths import PATHS_START, data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
-from croc_cli.sources.mix.held_out import check_held_out
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
+from croc_cli.sources.verify.held_out import check_held_out
 from croc_cli.words import counted
 
 CPU_PARAMETERS = 1_000_000_000

@@ -14,8 +14,8 @@ from croc_cli.names import StageName
 from croc_cli.recipe.held_out import steps_between_measurements
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
-from croc_cli.sources.mix.held_out import held_out_rows
 from croc_cli.sources.mix.recipe_mix import mix_folder
+from croc_cli.sources.verify.held_out import held_out_rows
 from croc_cli.train.collectives import num_ranks, rank
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.position import POSITION

@@ -10,11 +10,11 @@ import pytest
 
 from croc_cli.errors import UsageError
 from croc_cli.recipe.schema import Recipe
-from croc_cli.sources.mix import held_out
-from croc_cli.sources.mix.held_out import check_held_out, draw_rows, held_out_rows
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.index import MixFolder
+from croc_cli.sources.verify import held_out
+from croc_cli.sources.verify.held_out import check_held_out, draw_rows, held_out_rows
 from tests.launch.make import recipe as make_recipe
 
 
