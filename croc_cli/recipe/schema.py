@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from croc_cli.names import StageName
+from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
@@ -37,7 +37,7 @@ class ModelRecipe(Section):
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"
     )
-    attention: Literal["sdpa", "eager", "flex_attention"] = Field("sdpa", description="Attention kernel of the LLM")
+    attention: AttentionName = Field("auto", description="Attention kernel of the LLM; auto = by stage and device")
 
 
 class BatchRecipe(Section):
