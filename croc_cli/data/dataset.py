@@ -20,6 +20,7 @@ from croc_cli.sources.read.json_reader import read_json_row
 from croc_cli.sources.read.json_rows import DataError, parse_row
 from croc_cli.sources.read.rows import IMAGE_RANGE, ROW_DEFECTS, image_ranges, row_error
 from croc_cli.sources.read.scan import estimate_tokens
+from croc_cli.words import counted
 
 __all__ = ["DataError", "Dataset", "LlavaJsonDataset", "MixDataset"]
 
@@ -184,7 +185,7 @@ class LlavaJsonDataset:
         """Return which rows are taken, in the order of the file; the same for the same seed and file length."""
         if num_samples > len(self._index):
             raise DataError(
-                f"{self.path}: {len(self._index)} rows, fewer than num_samples = {num_samples}",
+                f"{self.path}: {counted(len(self._index), 'row')}, fewer than num_samples = {num_samples}",
                 hint="leave num_samples out to take all",
             )
         digest = hashlib.sha256(repr(("draw", seed)).encode()).digest()

@@ -16,6 +16,7 @@ from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, wri
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows, percent, score_figures
 from croc_cli.report.terminal import health_lines
+from croc_cli.words import counted
 
 REPORT_FOLDER = "report"
 _MAX_PICTURE_BYTES = 400_000
@@ -53,7 +54,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
         notes.append(f"figures show the first {MAX_RUNS} of {len(runs)} runs; tables show all")
     page = Page(
         title=" · ".join(run.label for run in drawn) if several else _name(runs[0]),
-        lead=f"{len(runs)} runs side by side." if several else _lead(runs[0]),
+        lead=f"{counted(len(runs), 'run')} side by side." if several else _lead(runs[0]),
         tiles=[] if several else _tiles(runs[0]),
         warnings=[*differences(runs), *notes] if several else notes,
         made_from=[str(run.root) for run in runs],

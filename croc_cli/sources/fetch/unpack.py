@@ -18,6 +18,7 @@ from croc_cli.progress import Task
 from croc_cli.sources.known.source import Unpack
 from croc_cli.sources.read.content import FetchError, check_file
 from croc_cli.sources.read.tar_ends import StrictInfo, check_tar_end
+from croc_cli.words import counted
 
 _BLOCK = 1 << 20
 _UPDATE_EVERY = 200
@@ -113,7 +114,7 @@ def _unpack(archive: Path, folder: Path, wanted: Unpack, task: Task, staging: Pa
     task.update(len(seen), wanted.num_files or len(seen))
     if wanted.num_files is not None and len(seen) != wanted.num_files:
         raise UnpackError(
-            f"{archive.name} gave {len(seen):,} files, expected {wanted.num_files:,}",
+            f"{archive.name} gave {counted(len(seen), 'file')}, expected {wanted.num_files:,}",
             hint="it was changed where it lies; set num_files in a catalogue of your own if it is right as it is",
         )
     return Unpacked(len(seen), num_bytes, num_skipped)
