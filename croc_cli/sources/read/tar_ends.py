@@ -1,7 +1,7 @@
 """Sees that a tar was read whole: tarfile takes a damaged header, or a cut between two members, for the end."""
 
 import tarfile
-from typing import Final
+from typing import Final, Self
 
 _CHUNK: Final = 1 << 20
 _MAX_PADDING: Final = 1 << 30
@@ -12,7 +12,7 @@ class StrictInfo(tarfile.TarInfo):
     """A tar member whose header must be whole; pass it to `tarfile.open` as `tarinfo`."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "StrictInfo":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read a header block.
 
         Raises:
