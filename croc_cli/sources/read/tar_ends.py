@@ -1,7 +1,12 @@
 """Sees that a tar was read whole: tarfile takes a damaged header, or a cut between two members, for the end."""
 
+from __future__ import annotations
+
 import tarfile
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CHUNK: Final = 1 << 20
 _MAX_PADDING: Final = 1 << 30
