@@ -22,6 +22,9 @@ IMAGE_TOKEN: Final = "<image>"
 IGNORE_INDEX: Final = -100
 """Label of a token that is not trained, as torch's cross-entropy expects it."""
 
+BENCHMARKS: Final = "benchmarks"
+"""The folder of a run in which answers and scores lie."""
+
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
 RECIPE_FILE: Final = "mine.yaml"
