@@ -10,6 +10,7 @@ from torch import Tensor
 
 from croc_cli.checkpoint.known_files import recall, remember
 from croc_cli.errors import UsageError
+from croc_cli.words import counted
 
 _HINT = "the run that saved it had diverged, or the file is damaged; use another checkpoint"
 _KNOWN = "values"
@@ -32,7 +33,9 @@ def check_values(name: str, tensor: Tensor, where: Path) -> None:
     smallest, largest = (float(value) for value in torch.aminmax(tensor))
     if not (smallest > -torch.inf and largest < torch.inf):
         wrong = int((~torch.isfinite(tensor)).sum())
-        raise UsageError(f"{where}: {name} holds {wrong:,} values that are NaN or infinite", hint=_HINT)
+        raise UsageError(
+            f"{where}: {name} holds {counted(wrong, 'value that is', 'values that are')} NaN or infinite", hint=_HINT
+        )
     if smallest == largest == 0 and tensor.ndim > 1 and not any(part in name for part in _MAY_BE_ZERO):
         raise UsageError(f"{where}: {name} holds nothing but zeros", hint=_HINT)
 

@@ -19,11 +19,13 @@ from croc_cli.commands import push as push_command
 from croc_cli.commands import reconstruct as reconstruct_command
 from croc_cli.commands import run as run_command
 from croc_cli.commands import serve as serve_command
+from croc_cli.commands import watch as watch_command
 from croc_cli.commands.data import data_app
 from croc_cli.commands.evaluate import eval_app
 from croc_cli.commands.groups import CrocGroup
 from croc_cli.commands.recipes import recipes_app
 from croc_cli.commands.report import report_app
+from croc_cli.commands.runs import runs_app
 from croc_cli.console import result
 from croc_cli.output import guard_output
 
@@ -60,6 +62,8 @@ app.command(epilog=finetune_command.EPILOG)(finetune_command.finetune)
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.command(epilog=ablate_command.EPILOG)(ablate_command.ablate)
+app.add_typer(runs_app, name="runs")
+app.command(epilog=watch_command.EPILOG)(watch_command.watch)
 app.add_typer(report_app, name="report")
 app.command(epilog=chat_command.EPILOG)(chat_command.chat)
 app.command("compare-answers", epilog=compare_answers_command.EPILOG)(compare_answers_command.compare_answers)

@@ -107,6 +107,8 @@ class Collator:
             image_rows=torch.tensor([place.row for place in places] or [-1]),
             masked=self._masked(places, step),
             sample_ids=[sample.id for sample in samples],
+            sources=[sample.source for sample in samples],
+            num_images=[len(sample.images) for sample in samples],
             num_samples=len(samples),
             num_truncated=sum(row.truncated for row in encoded),
             num_dropped=num_dropped,

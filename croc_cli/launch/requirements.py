@@ -12,6 +12,7 @@ from croc_cli.recipe.paths import PATHS_START, data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
+from croc_cli.words import counted
 
 CPU_PARAMETERS = 1_000_000_000
 """Parameters up to which training on a CPU is allowed: a step of 7B takes a CPU many minutes."""
@@ -83,7 +84,7 @@ def features_note(recipe: Recipe, stage: StageName) -> str | None:
     size = 2 if recipe.stage(stage).precision == "bf16" else 4
     picture = tower.num_visual_tokens * tower.hidden_size * size
     return (
-        f"features of up to {samples:,} pictures, {picture / 2**10:,.0f} KiB each, are kept in "
+        f"features of up to {counted(samples, 'picture')}, {picture / 2**10:,.0f} KiB each, are kept in "
         f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
     )
 

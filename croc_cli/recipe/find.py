@@ -7,7 +7,7 @@ from croc_cli.errors import RecipeError
 from croc_cli.files import own_path
 from croc_cli.names import looks_like_path
 from croc_cli.recipe.issues import nearest
-from croc_cli.recipe.text import check_path, check_text
+from croc_cli.recipe.values import check_path, check_text
 
 SUFFIXES = (".yaml", ".yml")
 MIXES_FOLDER = "mixes"

@@ -5,44 +5,29 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BeforeValidator, Field, field_serializer
 
 from croc_cli.names import StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.stages import STAGE_TABLE
-from croc_cli.recipe.text import check_path, check_pattern, check_text, number_or_share
+from croc_cli.recipe.values import (
+    NonNegativeFloat,
+    PathText,
+    Pattern,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+    Workers,
+    number_or_share,
+)
 
-MOST = 10**9
-"""No count of steps, samples, tokens or pixels comes near; far above it, arithmetic and memory give out."""
-PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
-PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0, le=1e6)]
-Workers = Annotated[int, Field(gt=0, le=4096)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-PathText = Annotated[str, AfterValidator(check_path)]
-Pattern = Annotated[str, AfterValidator(check_pattern)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BadImages = Annotated[int | str, BeforeValidator(number_or_share)]
 TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values never change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _check_text(cls, value: Any) -> Any:
-        """Refuse characters that no text of a recipe has: a null character ends every path."""
-        for text in value if isinstance(value, tuple | dict) else (value,):
-            if isinstance(text, str):
-                check_text(text)
-        return value
 
 
 class ModelRecipe(Section):
@@ -167,10 +152,7 @@ class DataRecipe(Section):
     align: DataSource
     reconstruct: DataSource | None = Field(None, description="Needed where the reconstruct stage is enabled")
     finetune: DataSource
-    image_reading: ImageReading = Field(
-        "upright",
-        description="upright = EXIF orientation applied, transparency on white; llava = neither, as LLaVA itself",
-    )
+    image_reading: ImageReading = Field("upright", description="llava = EXIF orientation and transparency left out")
     num_workers: Annotated[int, Field(ge=0, le=4096)] = Field(
         4, description="Loader processes per rank; 0 = load in the training process"
     )

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from croc_cli.names import STAGES
 from croc_cli.report.charts import Line, line_chart
 from croc_cli.report.labels import distinct_names
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import WIDE, Figure, new_axes, to_svg
-from croc_cli.run_dir import read_json
+from croc_cli.run_dir import read_json, step_of
 
 _SHARES = ("visual", "instruction", "before", "answer")
 _NAMES = {"before": "before the picture", "answer": "the answer so far"}
@@ -34,7 +35,7 @@ def write_attention_page(folder: Path) -> Path:
     counts = {model["num_pictures"] for model in models}
     bad = [f"left out: {one}" for model in models[:1] for one in model.get("bad_pictures", [])]
     page = Page(
-        title=" · ".join(names),
+        title="Where answers look: " + " · ".join(names),
         lead=f"Attention of answer tokens, mean over layers, heads and {max(counts, default=0)} pictures."
         f" Question: {content.get('question')}",
         tiles=_tiles(models[0]) if len(models) == 1 else [],
@@ -46,8 +47,21 @@ def write_attention_page(folder: Path) -> Path:
 
 
 def short_names(models: Sequence[str]) -> list[str]:
-    """Return names that tell models apart; of the same model twice, with numbers."""
-    return distinct_names(models) or [f"{number}: {model}" for number, model in enumerate(models, start=1)]
+    """Return names that tell models apart; of the same model twice, with numbers.
+
+    A checkpoint of croc is named by its run, stage and step; its folder's own name is a step alone.
+    """
+    short = distinct_names(models) or [f"{number}: {model}" for number, model in enumerate(models, start=1)]
+    readable = [_checkpoint_name(model) or name for model, name in zip(models, short, strict=True)]
+    return readable if len(set(readable)) == len(readable) else short
+
+
+def _checkpoint_name(model: str) -> str | None:
+    """Return `nano finetune, step 230` for a checkpoint of a run, None for any other model."""
+    parts, step = Path(model).parts, step_of(Path(model))
+    if step is None or len(parts) < 4 or parts[-2] != "checkpoints" or parts[-3] not in STAGES:
+        return None
+    return f"{parts[-4]} {parts[-3]}, step {step:,}"
 
 
 def mean_shares(model: Mapping[str, Any]) -> dict[str, float]:

@@ -170,7 +170,7 @@ def _read_stage(name: str, stage_dir: StageDir) -> StageData:
         dir=stage_dir,
         metrics=metrics,
         summary=read_json(stage_dir.summary_file),
-        recipe=_read_recipe(stage_dir.recipe_file),
+        recipe=read_recipe(stage_dir.recipe_file),
         seconds=seconds,
         croc_version=str(version) if version else None,
     )
@@ -188,7 +188,8 @@ def _damage(stage_dir: StageDir) -> list[str]:
     return [damage for file in files if (damage := damage_of(file)) is not None]
 
 
-def _read_recipe(file: Path) -> dict[str, Any]:
+def read_recipe(file: Path) -> dict[str, Any]:
+    """Return a resolved recipe as plain values; empty where it cannot be read."""
     return read_yaml(file, label=str(file)).values if file.is_file() else {}
 
 

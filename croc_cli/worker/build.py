@@ -242,5 +242,6 @@ def build_stage(
         max_bad_images=recipe.data.max_bad_images,
         gradient_shares_every=pool_stage.log_gradient_shares_every if pool_stage is not None else None,
         seed=section.seed,
+        sources=dataset.source_names,
     )
     return StageParts(module, processor, loader, settings, n)

@@ -159,6 +159,10 @@ def run_training(
         say(f"resuming at step {state.step + 1} of {parts.settings.num_steps}")
     metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
     metrics.drop_after(state.step)
+    if on_main:
+        for file in stage_dir.samples_files():
+            JsonLines(file).drop_after(state.step)
+    barrier()
     saver = CheckpointSaver(
         engine,
         parts.processor,
@@ -181,6 +185,7 @@ def run_training(
         saver=FirstSaveOnly(saver, stage_dir.checkpoints, check=preflight.check_saved) if preflight else saver,
         metrics=metrics,
         events=events,
+        samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )

@@ -31,7 +31,7 @@ VALUES = {
 }
 """What stands for an expression of the code; anything else is a path."""
 WITHOUT_PLACE = re.compile(r"\b(DIR|FILE|SRC|DST|IMAGE|PICTURE|NAMES?|RECIPE|RUN_DIR|PATH|MODEL)\b|…|\.\.\.")
-COMMANDS = sorted(set(shown_commands()), key=lambda shown: shown.place)
+COMMANDS = sorted(set(shown_commands()), key=lambda shown: (shown.place, shown.text))
 
 
 @pytest.fixture

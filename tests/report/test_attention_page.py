@@ -26,7 +26,7 @@ def test_models_stand_side_by_side_on_one_scale(tmp_path: Path) -> None:
     models = [model("runs/a/checkpoints/step-1", 0.05), model("runs/b/checkpoints/step-1", 0.1)]
     write_json(tmp_path / "attention.json", {"question": "What?", "models": models})
     text = write_attention_page(tmp_path).read_text()
-    assert "<title>a · b" in text
+    assert "<title>Where answers look: a · b" in text
     assert "left out: x.png: not an image" in text
     assert "a &lt;star&gt;" in text
     table = (tmp_path / "attention-shares.csv").read_text().splitlines()
@@ -44,6 +44,7 @@ def test_shares_are_means_over_answer_tokens() -> None:
 
 def test_models_get_the_shortest_names_that_differ() -> None:
     assert short_names(["/m/a", "/m/b"]) == ["a", "b"]
+    assert short_names(["runs/nano/finetune/checkpoints/step-00000230"]) == ["nano finetune, step 230"]
     assert short_names(["/m/a/step-1", "/m/b/step-1/"]) == ["a", "b"]
     assert short_names(["/a/x/step-1", "/a/y/step-1", "/b/x/step-1"]) == ["a/x", "a/y", "b/x"]
     assert short_names(["runs/nano/step-1", "step-1"]) == ["nano/step-1", "step-1"]

@@ -1,0 +1,103 @@
+import json
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from croc_cli.errors import UsageError
+from croc_cli.report.live_page import LivePage
+from croc_cli.report.watch import frame, plain_line, sparkline
+from croc_cli.run_dir import RunDir
+from tests.commands.croc import croc
+from tests.report.runs import make_run, row
+from tests.report.test_browser import CHROMIUM, chromium
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "nano", stages=("align", "reconstruct"))
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_frame_fits_the_terminal(run: Path, width: int) -> None:
+    text = frame([run, run], width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "reconstruct" in text
+
+
+def test_a_frame_shows_curves_figures_and_the_newest_warning(run: Path) -> None:
+    events = RunDir(run).stage("reconstruct").events_file
+    lines = [{"level": "warning", "message": "first"}, {"level": "warning", "message": "2 images did not open"}]
+    events.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"level": "warn')
+    text = frame([run], width=80)
+    for words in ("caption loss", "reconstruction", "tokens/s", "pool 90%", "free", "warning: 2 images did not open"):
+        assert words in text
+
+
+def test_a_sparkline_goes_from_low_to_high() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], width=8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 0, 7, 7], width=2) == "▁█"
+    assert sparkline([3, 3], width=5) == "▁▁"
+
+
+def test_a_pipe_gets_plain_lines_and_ends_when_nothing_runs(run: Path) -> None:
+    answer = croc("watch", str(run))
+    assert answer.code == 0
+    assert answer.out == plain_line(run) + "\n"
+    assert "step 20/20" in answer.out
+
+
+def test_a_folder_without_a_run_and_a_missing_one_are_told(tmp_path: Path) -> None:
+    assert "there is no such folder" in croc("watch", str(tmp_path / "nosuch")).err
+    empty = croc("watch", str(tmp_path))
+    assert empty.code == 0
+    assert "never started" in empty.out
+
+
+def test_the_page_is_served_on_the_loopback_address_and_follows_the_run(run: Path, tmp_path: Path) -> None:
+    page = LivePage([run], tmp_path / "page")
+    try:
+        assert page.address.startswith("http://127.0.0.1:")
+        assert b"being made" in urllib.request.urlopen(page.address).read()
+        assert page.refresh()
+        first = urllib.request.urlopen(page.address).read().decode()
+        assert '<meta http-equiv="refresh" content="10">' in first
+        assert not page.refresh()
+        with RunDir(run).stage("align").metrics_file.open("a") as file:
+            file.write(json.dumps(row(21, 21)) + "\n")
+        assert page.refresh()
+        assert urllib.request.urlopen(page.address).read().decode() != first
+        assert urllib.request.urlopen(page.address + "align-caption-loss.csv").status == 200
+        with pytest.raises(UsageError, match="--port"):
+            LivePage([run], tmp_path / "page", port=page.server.server_address[1])
+    finally:
+        page.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_browser_shows_the_served_page_and_what_changed(run: Path, tmp_path: Path) -> None:
+    page = LivePage([run], tmp_path / "page")
+    try:
+        assert page.refresh()
+        shown = chromium("--dump-dom", page.address).stdout
+        assert shown.count('class="plot"') > 5
+        assert "not finished" not in shown
+        RunDir(run).stage("align").summary_file.write_text('{"finished": false}')
+        assert page.refresh()
+        assert "not finished" in chromium("--dump-dom", page.address).stdout
+    finally:
+        page.close()
+
+
+def test_the_page_follows_the_run_by_itself(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("croc_cli.report.live_page.REFRESH_SECONDS", 0.05)
+    page = LivePage([run], tmp_path / "page")
+    try:
+        page.follow()
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "page/index.html").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "page/index.html").is_file()
+    finally:
+        page.close()
