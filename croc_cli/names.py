@@ -25,6 +25,12 @@ IGNORE_INDEX: Final = -100
 BENCHMARKS: Final = "benchmarks"
 """The folder of a run in which answers and scores lie."""
 
+AttentionName = Literal["auto", "sdpa", "flex", "flex_attention", "eager", "flash_attention_2", "flash_attention_3"]
+MASKING_KERNELS: Final = ("sdpa", "flex_attention", "eager")
+"""Attention kernels that take any mask; all come with torch."""
+FLASH_PACKAGES: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Attention kernels for causal stages on a GPU, and the module that each needs."""
+
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
 RECIPE_FILE: Final = "mine.yaml"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_serializer
 
-from croc_cli.names import StageName
+from croc_cli.names import AttentionName, StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.values import (
@@ -47,7 +47,7 @@ class ModelRecipe(Section):
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"
     )
-    attention: Literal["sdpa", "eager", "flex_attention"] = Field("sdpa", description="Attention kernel of the LLM")
+    attention: AttentionName = Field("auto", description="Attention kernel of the LLM; auto = by stage and device")
 
 
 class LlavaJsonData(Section):

@@ -27,6 +27,7 @@ from croc_cli.serve.settings import ServeSettings, is_loopback
 
 PICTURE_THREADS = 4
 PAGE = Path(__file__).parent / "page.html"
+_LENGTH_DIGITS = 18
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -182,7 +183,7 @@ class Service:
         limit = self.settings.limits.body_bytes
         too_large = ApiError(413, f"the body is larger than {limit // 2**20} MiB", code="body_too_large")
         announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
+        if announced.isdecimal() and (len(announced) > _LENGTH_DIGITS or int(announced) > limit):
             raise too_large
         body = bytearray()
 

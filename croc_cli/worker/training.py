@@ -141,8 +141,10 @@ def run_training(
             num_ranks=dist.get_world_size(),
             chat_template=chat_template_for(section.template),
             device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
+            on_gpu=device == "cuda",
         )
     del partitioning
+    say(f"attention kernel: {parts.attention}")
     preflight = Preflight(recipe, stage, stage_dir, parts, device=device) if is_preflight else None
     POSITION.watch_modules(parts.module)
     POSITION.at("preparing pool, head and features")
