@@ -1,8 +1,10 @@
 """All stages of one recipe, one after another: what `croc run` and `croc demo` have in common."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croc_cli.console import result, say, show_error
 from croc_cli.errors import CrocError, UsageError
@@ -13,7 +15,14 @@ from croc_cli.launch.picture_sample import check_pictures
 from croc_cli.launch.requirements import check_data, check_machine
 from croc_cli.launch.stage_state import find_start, predecessor
 from croc_cli.names import BENCHMARKS, STAGES, StageName, stage_name
-from croc_cli.pipeline.benchmarks import EvalRequest, evaluate, is_scored, plan_benchmarks
+from croc_cli.pipeline.benchmarks import (
+    EvalRequest,
+    data_root,
+    evaluate,
+    needs_files,
+    plan_benchmarks,
+    weights_identity,
+)
 from croc_cli.pipeline.stage import (
     StageRequest,
     known_state,
@@ -24,7 +33,10 @@ from croc_cli.pipeline.stage import (
     run_folder,
 )
 from croc_cli.recipe.schema import Recipe
-from croc_cli.run_dir import RunDir
+from croc_cli.run_dir import RunDir, read_json
+
+if TYPE_CHECKING:
+    from croc_cli.benchmarks.base import Benchmark
 
 PIPELINE = (*STAGES, "eval")
 
@@ -130,10 +142,30 @@ def run_eval(recipe: Recipe, run_dir: RunDir, start: Path | None, *, request: St
         raise UsageError(f"recipe {recipe.name} enables no stage, so there is nothing to score")
     chosen = choose(",".join(recipe.eval.benchmarks), recipe.eval.variants, scenes=recipe.eval)
     asked = _eval_request(request, str(start), run_dir)
-    if is_scored(chosen, run_dir, asked):
+    if _is_scored(chosen, run_dir, asked):
         say(f"eval: finished already in {run_dir.evaluation().root}")
         return
     evaluate(recipe, chosen, asked, launch_settings=recipe.launch, recipe_argument=recipe.name, judge=None)
+
+
+def _is_scored(chosen: "Sequence[Benchmark]", run_dir: RunDir, request: EvalRequest) -> bool:
+    """Tell whether a run holds the scores of these benchmarks, of the same weights and to the same questions."""
+    from croc_cli.benchmarks.predictions import questions_sha256
+
+    folder = run_dir.stage(BENCHMARKS)
+    if not folder.is_scored():
+        return False
+    entries = read_json(folder.results_file)["benchmarks"]
+    identity = weights_identity(str(request.model))
+    root = data_root(request.data, needed=needs_files(chosen))
+    for benchmark in chosen:
+        made_by = entries.get(benchmark.name, {}).get("made_by", {})
+        lengths = made_by.get("max_new_tokens") == benchmark.max_new_tokens
+        if made_by.get("model_sha256") != identity or not lengths:
+            return False
+        if made_by.get("questions_sha256_now") != questions_sha256(benchmark.read(root)):
+            return False
+    return True
 
 
 def _eval_request(request: StageRequest, model: str, run_dir: RunDir) -> EvalRequest:
