@@ -22,6 +22,9 @@ IMAGE_TOKEN: Final = "<image>"
 IGNORE_INDEX: Final = -100
 """Label of a token that is not trained, as torch's cross-entropy expects it."""
 
+BENCHMARKS: Final = "benchmarks"
+"""The folder of a run in which answers and scores lie."""
+
 AttentionName = Literal["auto", "sdpa", "flex", "flex_attention", "eager", "flash_attention_2", "flash_attention_3"]
 MASKING_KERNELS: Final = ("sdpa", "flex_attention", "eager")
 """Attention kernels that take any mask; all come with torch."""

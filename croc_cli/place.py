@@ -21,7 +21,7 @@ from typing import Any
 
 from croc_cli import __version__
 from croc_cli.errors import UsageError
-from croc_cli.names import STAGES
+from croc_cli.names import BENCHMARKS, STAGES
 from croc_cli.redact import redact
 from croc_cli.run_dir import RunDir, read_json, write_json
 
@@ -123,7 +123,9 @@ def claim_run(run_dir: RunDir) -> None:
     names = [file.name for file in (run_dir.recipe_file, run_dir.preflight_file, run_dir.lock_file, run_dir.init)]
     proofs = (*run_dir.root.glob("*/launch.json"), *run_dir.root.glob("*/ranks/rank-*.json"))
     is_proven = "process" in read_json(run_dir.lock_file) or bool(proofs)
-    claim_folder(run_dir.root, "run", [*names, *STAGES, "eval", "preflight", "prepare"], is_proven=is_proven)
+    claim_folder(
+        run_dir.root, "run", [*names, *STAGES, "eval", BENCHMARKS, "preflight", "prepare"], is_proven=is_proven
+    )
 
 
 def claim_folder(folder: Path, kind: str, names: Collection[str], *, is_proven: bool = False) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.files import read_bytes
+from croc_cli.names import BENCHMARKS
 from croc_cli.reading import is_unicode
 from croc_cli.redact import redact
 
 PREFLIGHT_NAME = "preflight.json"
+EARLIER_BENCHMARKS = "eval"
+"""Where earlier versions kept the scores of drawn scenes."""
 STEP_DIGITS = 8
 """Digits of a step in a checkpoint's name, so that names sort as steps do."""
 
@@ -83,12 +86,12 @@ class StageDir:
 
     @property
     def results_file(self) -> Path:
-        """Scores; of the eval folder only."""
+        """Scores; of the benchmarks folder only."""
         return self.root / "results.json"
 
     @property
     def predictions(self) -> Path:
-        """Answers of the model, one JSONL file a benchmark; of the eval folder only."""
+        """Answers of the model, one JSONL file a benchmark; of the benchmarks folder only."""
         return self.root / "predictions"
 
     @property
@@ -149,14 +152,16 @@ class StageDir:
         found = self.complete_checkpoints()
         return found[-1] if found else None
 
+    def is_scored(self) -> bool:
+        """Tell whether the folder holds scores."""
+        return bool(read_json(self.results_file).get("benchmarks"))
+
     def exists(self) -> bool:
         """Tell whether this stage was started before."""
         return self.recipe_file.is_file()
 
     def finished(self) -> bool:
-        """Tell whether the stage reached its last step, or the evaluation its scores."""
-        if self.name == "eval":
-            return bool(read_json(self.results_file))
+        """Tell whether the stage reached its last step, or every question its answer."""
         return bool(read_json(self.summary_file).get("finished", False))
 
 
@@ -191,8 +196,17 @@ class RunDir:
         return self.root / "init"
 
     def stage(self, name: str) -> StageDir:
-        """Return the folder of a stage, `eval` included."""
+        """Return the folder of a stage, or of another job."""
         return StageDir(self.root / name)
+
+    def evaluation(self) -> StageDir:
+        """Return the folder of answers and scores: `benchmarks`, or else the `eval` of earlier versions."""
+        folder, earlier = self.stage(BENCHMARKS), self.stage(EARLIER_BENCHMARKS)
+        return earlier if earlier.is_scored() and not folder.is_scored() else folder
+
+    def step(self, name: str) -> StageDir:
+        """Return the folder of a step of the pipeline: a stage, or `eval`."""
+        return self.evaluation() if name == "eval" else self.stage(name)
 
 
 def step_of(checkpoint: Path) -> int | None:

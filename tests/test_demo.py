@@ -19,7 +19,7 @@ def test_the_demo_sees_what_is_in_pictures_it_was_never_trained_on(tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEMO_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     run = RunDir(tmp_path / "run")
-    scores = json.loads(run.stage("eval").results_file.read_text())["benchmarks"]["scenes"]
+    scores = json.loads(run.evaluation().results_file.read_text())["benchmarks"]["scenes"]["parts"]
     assert scores["mean_accuracy"] >= 0.8
     for kind, accuracy in scores["accuracy"].items():
         assert accuracy >= scores["best_blind"][kind] + 0.15, kind

@@ -134,7 +134,7 @@ def test_only_a_folder_of_the_kind_is_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["recipe.yaml", "init", "align", "eval", "preflight", "lock.json"])
+@pytest.mark.parametrize("name", ["recipe.yaml", "init", "align", "benchmarks", "preflight", "lock.json"])
 def test_a_folder_with_a_users_file_in_a_runs_place_is_no_run_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").touch()
     claim_run(RunDir(tmp_path))  # a user's other files may lie there

@@ -24,11 +24,15 @@ def test_a_stage_is_finished_only_when_its_summary_says_so(tmp_path: Path) -> No
     assert stage.finished()
 
 
-def test_an_evaluation_is_finished_when_it_has_scores(tmp_path: Path) -> None:
-    stage = StageDir(tmp_path / "eval")
-    assert not stage.finished()
-    write_json(stage.results_file, {"benchmarks": {}})
-    assert stage.finished()
+def test_scores_lie_in_benchmarks_or_where_earlier_versions_kept_them(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert run.evaluation().root == run.step("eval").root == tmp_path / "benchmarks"
+    assert not run.evaluation().is_scored()
+    write_json(tmp_path / "eval" / "results.json", {"benchmarks": {"scenes": {}}})
+    assert run.evaluation().root == tmp_path / "eval"
+    write_json(tmp_path / "benchmarks" / "results.json", {"benchmarks": {"scenes": {}}})
+    assert run.evaluation().root == tmp_path / "benchmarks"
+    assert run.step("align").root == tmp_path / "align"
 
 
 def test_half_written_files_are_read_as_far_as_they_are_whole(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from croc_cli.errors import RecipeError
 from croc_cli.launch.stage_state import fingerprint, started_elsewhere
-from croc_cli.names import STAGES
+from croc_cli.names import BENCHMARKS, STAGES
 from croc_cli.place import claim_folder
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
-from croc_cli.run_dir import RunDir, StageDir
+from croc_cli.run_dir import EARLIER_BENCHMARKS, RunDir, StageDir
 
 HASH_LETTERS = 16
 
@@ -74,11 +74,11 @@ def stages_of_run(run_dir: RunDir) -> Iterator[tuple[str, StageDir]]:
     seen: list[tuple[str, str]] = []
     before: StageDir | None = None
     for name in (*STAGES, "eval"):
-        stage_dir = run_dir.stage(name)
+        stage_dir = run_dir.step(name)
         if not stage_dir.exists():
             continue
         start = before.latest_checkpoint() if before is not None else None
-        if not stage_dir.finished() or started_elsewhere(stage_dir, start):
+        if not _is_done(stage_dir) or started_elsewhere(stage_dir, start):
             return
         try:
             seen.append((name, fingerprint(load_resolved(stage_dir.recipe_file), name)))
@@ -86,6 +86,11 @@ def stages_of_run(run_dir: RunDir) -> Iterator[tuple[str, StageDir]]:
             return
         yield _links(seen)[-1].hash, stage_dir
         before = stage_dir
+
+
+def _is_done(stage_dir: StageDir) -> bool:
+    """Tell whether a stage reached its last step, or an evaluation its scores."""
+    return stage_dir.finished() if stage_dir.name in STAGES else stage_dir.is_scored()
 
 
 class StageStore:
@@ -106,8 +111,8 @@ class StageStore:
 
     def find(self, link: ChainLink) -> StageDir | None:
         """Return the finished stage of a hash, or None."""
-        own = self.home(link).stage(link.stage)
-        if own.finished():
+        own = self.home(link).step(link.stage)
+        if _is_done(own):
             return own
         return self._elsewhere.get(link.hash)
 
@@ -132,12 +137,12 @@ class StageStore:
         claim_folder(self.root, "ablation", ("rows", "stages"), is_proven=any(self.root.glob("stages/*/*/launch.json")))
         folder = self.row_folder(run.row, run.seed)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (*STAGES, "eval"):
+        for name in (*STAGES, EARLIER_BENCHMARKS, BENCHMARKS):
             if (folder / name).is_symlink():
                 (folder / name).unlink()
         for link in run.links:
             if (found := self.find(link)) is not None:
-                (folder / link.stage).symlink_to(found.root.resolve())
+                (folder / found.name).symlink_to(found.root.resolve())
         return folder
 
 

@@ -58,6 +58,7 @@ class Benchmark(ABC):
         layout: Its files below `folder`, alternatives with | between; a name that ends with / is a folder of pictures.
             The parquet files of the hub's data set serve instead.
         hub_splits: The split in that data set, under all names that it goes by; empty where its files are not named so.
+        is_drawn: Whether croc draws its pictures and asks its questions itself, so that it needs no files.
         variants: What else can be asked for by name: other scorers' rules, other prompts, other splits.
         variant: The one that is asked for; None is the primary one, which reproduces the paper's LLaVA-1.5 row.
     """
@@ -66,13 +67,14 @@ class Benchmark(ABC):
     title: ClassVar[str]
     folder: ClassVar[str]
     split: ClassVar[str]
-    size: ClassVar[int]
+    size: int
     metric: ClassVar[str]
-    max_new_tokens: ClassVar[int] = 128
+    max_new_tokens: int = 128
     needs_judge: ClassVar[bool] = False
     hidden_labels: ClassVar[bool] = False
     layout: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[tuple[str, ...]] = ()
+    is_drawn: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, str]] = {}
     variant: str | None = None
 
@@ -126,6 +128,11 @@ class Benchmark(ABC):
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]] | None:
         """Return the rows of the file that the benchmark's server takes, or None where there is no server."""
         del records, answers
+        return None
+
+    def keep_example(self, records: Sequence[Record], answers: Sequence[str], folder: Path) -> dict[str, Any] | None:
+        """Save a picture with a question and its answer to be shown, and return them; None where there is none."""
+        del records, answers, folder
         return None
 
     def find(self, root: Path, *names: str) -> Path:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take_object
-from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.benchmarks.earlier import earlier_entry, scenes_entry
+from croc_cli.benchmarks.registry import EVERY, NAMES, SCENES, benchmarks
 from croc_cli.errors import UsageError
+from croc_cli.run_dir import RunDir
 from croc_cli.words import counted, table_cell
 
 TableFormat = Literal["text", "md", "csv", "json"]
@@ -37,6 +39,8 @@ def read_scores(run_dir: Path) -> dict[str, dict[str, Any]]:
     for file in (run_dir / "benchmarks" / "results.json", run_dir / "results.json"):
         if file.is_file() and (entries := read_entries(file)):
             return entries
+    if earlier := scenes_entry(RunDir(run_dir)):
+        return {SCENES: _checked(earlier, str(run_dir))}
     raise UsageError(
         f"{run_dir} holds no benchmark scores", hint=f"`croc eval score {run_dir}` makes them, from saved answers"
     )
@@ -51,9 +55,11 @@ def read_entries(file: Path) -> dict[str, dict[str, Any]]:
     content = take_object(read_json(file), str(file))
     entries = take_object(content.get("benchmarks", {}), f"{file}, benchmarks")
     found = {}
-    for name in NAMES:
+    for name in EVERY:
         if name in entries:
-            found[name] = _checked(take_object(entries[name], f"{file}, {name}"), f"{file}, {name}")
+            entry = take_object(entries[name], f"{file}, {name}")
+            whole = earlier_entry(content) if name == SCENES and "parts" not in entry else entry
+            found[name] = _checked(whole, f"{file}, {name}")
     return found
 
 
@@ -115,14 +121,16 @@ def comparison_rows(
     """
     columns = [model for model in published()["models"] if models is None or model in models] if paper else []
     rows = [["benchmark", "metric", *runs, *(f"{model} (published)" for model in columns)]]
-    for name in NAMES:
+    for name in EVERY:
         benchmark = benchmarks()[name]
         variants = list(dict.fromkeys(_variant(entries[name]) for entries in runs.values() if name in entries))
-        for variant in sorted(variants or (["primary"] if paper else []), key=lambda one: one != "primary"):
+        for variant in sorted(
+            variants or (["primary"] if paper and name in NAMES else []), key=lambda one: one != "primary"
+        ):
             chosen = [entries.get(name) for entries in runs.values()]
             chosen = [entry if entry is not None and _variant(entry) == variant else None for entry in chosen]
             metric = benchmark.metric if variant == "primary" else f"{benchmark.metric} ({variant})"
-            cells = [format_score(entry, of=benchmark.size if paper else None) for entry in chosen]
+            cells = [format_score(entry, of=benchmark.size if paper and name in NAMES else None) for entry in chosen]
             numbers = [published()["models"][model].get(name) if variant == "primary" else None for model in columns]
             rows.append([benchmark.title, metric, *cells, *map(_number, numbers)])
     return rows
@@ -161,7 +169,7 @@ def format_score(entry: Mapping[str, Any] | None, *, of: int | None = None) -> s
 def warnings(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """Return what makes columns hard to compare: other questions, variants or judges behind the same name."""
     found = []
-    for name in NAMES:
+    for name in EVERY:
         entries = {run: scores[name] for run, scores in runs.items() if name in scores}
         variants = {_variant(entry) for entry in entries.values()}
         if len(variants) > 1:

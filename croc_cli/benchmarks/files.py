@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -65,12 +65,16 @@ class Picture:
         path: The file, or None.
         data: The file's bytes, or None.
         cell: Its place in a table, or None.
+        draw: Draws it, or None.
+        is_blank: It shows nothing; a model gets the mean colour of its pictures.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     cell: ParquetCell | None = None
+    draw: Callable[[], Image.Image] | None = field(default=None, repr=False)
+    is_blank: bool = False
 
     @classmethod
     def from_base64(cls, name: str, text: str) -> Picture:
@@ -92,6 +96,10 @@ class Picture:
         """
         if self.path is not None:
             return read_bytes(self.path)
+        if self.draw is not None:
+            stream = io.BytesIO()
+            self.draw().save(stream, format="PNG")
+            return stream.getvalue()
         return self.cell.read() if self.cell is not None else self.data or b""
 
     def open(self) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The sixteen benchmarks of the paper's Tables 1 to 3, by name and in its order."""
+"""The sixteen benchmarks of the paper's Tables 1 to 3, by name and in its order, and the demo's scenes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from croc_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark
+    from croc_cli.benchmarks.scenes import SceneSettings
 
 NAMES = (
     "vqav2",
@@ -30,6 +31,9 @@ NAMES = (
     "ai2d",
     "realworldqa",
 )
+"""Those of the paper, which `all` means."""
+SCENES = "scenes"
+EVERY = (*NAMES, SCENES)
 
 
 @cache
@@ -44,6 +48,7 @@ def benchmarks() -> dict[str, Benchmark]:
     from croc_cli.benchmarks.mmstar import MmStar
     from croc_cli.benchmarks.pope import Pope
     from croc_cli.benchmarks.realworldqa import RealWorldQa
+    from croc_cli.benchmarks.scenes import Scenes
     from croc_cli.benchmarks.scienceqa import ScienceQa
     from croc_cli.benchmarks.seedbench import SeedBench
     from croc_cli.benchmarks.textvqa import TextVqa
@@ -67,16 +72,20 @@ def benchmarks() -> dict[str, Benchmark]:
         DocVqa(),
         Ai2d(),
         RealWorldQa(),
+        Scenes(),
     )
     return {benchmark.name: benchmark for benchmark in every}
 
 
-def choose(names: str, variants: Mapping[str, str] | None = None) -> list[Benchmark]:
-    """Return the benchmarks that a comma-separated list names, in the paper's order; "all" is every one.
+def choose(
+    names: str, variants: Mapping[str, str] | None = None, *, scenes: SceneSettings | None = None
+) -> list[Benchmark]:
+    """Return the benchmarks that a comma-separated list names, in the paper's order; "all" is every one of the paper.
 
     Args:
         names: The list.
         variants: Which variant of a benchmark is asked for, by the benchmark's name; the others are primary.
+        scenes: How many scenes to ask about, and how long answers may be; left out: the usual numbers.
 
     Raises:
         UsageError: A name is unknown; says the nearest.
@@ -90,13 +99,18 @@ def choose(names: str, variants: Mapping[str, str] | None = None) -> list[Benchm
     for name in wanted:
         _check_name(name)
     if not wanted:
-        raise UsageError("no benchmark is named", hint=f"there are {', '.join(NAMES)}, and all")
-    chosen = [benchmarks()[name] for name in NAMES if name in wanted]
+        raise UsageError("no benchmark is named", hint=f"there are {', '.join(EVERY)}, and all")
+    every = dict(benchmarks())
+    if scenes is not None and SCENES in wanted:
+        from croc_cli.benchmarks.scenes import Scenes
+
+        every[SCENES] = Scenes().with_settings(scenes)
+    chosen = [every[name] for name in EVERY if name in wanted]
     return [one.in_variant(variants[one.name]) if one.name in variants else one for one in chosen]
 
 
 def _check_name(name: str) -> None:
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}, and all"
+    if name not in EVERY:
+        near = difflib.get_close_matches(name, EVERY, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EVERY)}, and all"
         raise UsageError(f"there is no benchmark {name!r}", hint=hint)

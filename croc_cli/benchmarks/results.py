@@ -119,6 +119,8 @@ def score_rows(
         interval = score.interval()
         if stage_dir is not None:
             entry["items"] = str(write_items(benchmark, scored, score.per_item, stage_dir))
+            if (example := benchmark.keep_example(answered, texts, stage_dir.root)) is not None:
+                entry["example"] = example
         entry |= {
             "metric": score.metric,
             "value": score.value,
@@ -147,9 +149,9 @@ def _score(
 
 
 def write_items(
-    benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float], stage_dir: StageDir
+    benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float | None], stage_dir: StageDir
 ) -> Path:
-    """Write each answer with the expected one and its own score, in the order of the questions."""
+    """Write each answer that counts with the expected one and its own score, in the order of the questions."""
     file = stage_dir.root / "items" / f"{benchmark.name}.jsonl"
     rows = (
         {
@@ -161,6 +163,7 @@ def write_items(
             "score": score,
         }
         for (record, text), score in zip(scored, per_item, strict=True)
+        if score is not None
     )
     write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return file

@@ -1,16 +1,30 @@
-"""Scores the demo's held-out questions and captions, beside the baselines that a model without sight would reach.
+"""The demo's benchmark: held-out questions and captions about drawn scenes, beside baselines without sight.
 
-Pure functions over the records that `croc_cli.demo.evaluation` makes and the predictions that were saved for them:
-scoring again takes no model.
+Each question is asked about its own picture, about that of another scene and about a blank one; only the first counts.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from croc_cli.benchmarks.base import Benchmark, Record
+from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.benchmarks.files import Picture
+from croc_cli.benchmarks.score import Headline, Score
+from croc_cli.names import IMAGE_TOKEN
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+VARIANTS = ("picture", "another_picture", "no_picture")
+"""What a question is asked about: its own picture, that of another scene, and a blank one."""
 BASELINES = ("swapped_picture", "other_question", "most_common_answer", "best_blind_rule", "no_picture")
 """What stands beside each accuracy: the model shown another picture, the model's answer to another question about the
 same picture, the most common answer, the best rule that looks at the scene and never at the question, and the model
@@ -28,7 +42,7 @@ def first_word(text: str) -> str:
 
 
 def score_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Score the rows of predictions/scenes.jsonl.
+    """Score questions with their answers.
 
     Args:
         rows: Evaluation records with the answers `text` and, for questions, `another_picture` and `no_picture`.
@@ -74,15 +88,13 @@ def accuracy_by_type(questions: Iterable[Mapping[str, Any]], variant: str) -> di
 
 
 def baselines_by_type(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the baselines: name → question type → share of right answers; those that rows have no answers for are out.
-
-    Raises:
-        KeyError: The other question about a picture is missing.
-    """
+    """Return the baselines: name → question type → share of right answers; those without answers are left out."""
     said = {row["question_id"]: row["text"] for row in questions}
     baselines = {
         "other_question": _share_by_type(
-            (row["type"], first_word(said[row["other_question_id"]]) == row["answer"]) for row in questions
+            (row["type"], first_word(said[row["other_question_id"]]) == row["answer"])
+            for row in questions
+            if row["other_question_id"] in said
         ),
         "most_common_answer": _best_constant(questions),
         "best_blind_rule": _best_rule(questions),
@@ -133,3 +145,135 @@ def _best_rule(questions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         hits = (rule for rule, answer in record["blind_answers"].items() if answer == record["answer"])
         right.setdefault(record["type"], Counter()).update(hits)
     return {name: max(counter.values(), default=0) / totals[name] for name, counter in right.items()}
+
+
+class SceneSettings(Protocol):
+    """How much of the benchmark is asked."""
+
+    @property
+    def num_scenes(self) -> int:
+        """Scenes; each has ten questions."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens of an answer at most."""
+
+
+class Scenes(Benchmark):
+    """Questions of five types and detailed captions about pictures that croc draws from a seed."""
+
+    name = "scenes"
+    title = "Scenes"
+    folder = "scenes"
+    split = "test"
+    size = 3060  # of 100 scenes: ten questions in three variants each, and 60 captions
+    metric = "mean accuracy"
+    is_drawn = True
+    num_scenes = 100
+
+    def with_settings(self, settings: SceneSettings) -> Benchmark:
+        """Return the benchmark with so many scenes, and with answers so long."""
+        other = copy.copy(self)
+        other.num_scenes = settings.num_scenes
+        other.max_new_tokens = settings.max_new_tokens
+        other.size = len(other.read(Path()))
+        return other
+
+    def read(self, root: Path) -> list[Record]:
+        """Return a record for each variant of each question, then the captions; the root holds nothing of it."""
+        del root
+        from croc_cli.demo.evaluation import evaluation_records
+
+        return [
+            _record(row, variant)
+            for row in evaluation_records(num_scenes=self.num_scenes)
+            for variant in (VARIANTS if row["kind"] == "question" else VARIANTS[:1])
+        ]
+
+    def lacks(self, root: Path) -> list[str]:
+        """Return nothing: its pictures are drawn."""
+        del root
+        return []
+
+    def unit(self, record: Record) -> str:
+        """Return a record's scene: baselines compare questions about one scene."""
+        return str(record.extra["row"]["scene_index"])
+
+    def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
+        """Score the answers; `parts` holds accuracy by type, the baselines and what captions name.
+
+        Raises:
+            BenchmarkDataError: No question about its own picture is answered.
+        """
+        rows = _answered_rows(records, answers)
+        asked = [row for row in rows if row["kind"] == "question"]
+        if not asked:
+            raise BenchmarkDataError(f"{self.name}: no question about its own picture is answered")
+        parts = score_rows(rows)
+        right = {row["question_id"]: float(first_word(row["text"]) == row["answer"]) for row in asked}
+        items = [
+            right.get(record.extra["row"]["question_id"]) if record.extra["variant"] == VARIANTS[0] else None
+            for record in records
+        ]
+        kinds = [row["type"] for row in asked]
+        statistic = partial(_weighted_mean, kinds=kinds, right=[right[row["question_id"]] for row in asked])
+        return Score(self.metric, Headline(100 * parts["mean_accuracy"], len(asked), statistic), items, parts)
+
+    def keep_example(self, records: Sequence[Record], answers: Sequence[str], folder: Path) -> dict[str, Any] | None:
+        """Save the picture of the first question about a colour, whether the model was right or not."""
+        for record, answer in zip(records, answers, strict=True):
+            if record.extra["row"].get("type") == "colour" and record.extra["variant"] == VARIANTS[0]:
+                assert record.picture is not None
+                file = folder / "example.png"
+                file.write_bytes(record.picture.read())
+                return {"image": str(file), "question": record.prompt, "answer": answer, "expected": record.answer}
+        return None
+
+
+def _record(row: dict[str, Any], variant: str) -> Record:
+    key = f"{row['question_id']}/{variant}"
+    prompt = row["question"].replace(IMAGE_TOKEN, "").strip()
+    return Record(key, key, prompt, _picture(row, variant), row["answer"], {"row": row, "variant": variant})
+
+
+def _picture(row: Mapping[str, Any], variant: str) -> Picture:
+    from croc_cli.demo.evaluation import evaluation_image
+
+    if variant == "no_picture":
+        return Picture("", draw=_blank, is_blank=True)
+    image = evaluation_image(row["swapped_scene_index" if variant == "another_picture" else "scene_index"])
+    return Picture(image.name, draw=image.open)
+
+
+def _blank() -> Image.Image:
+    from PIL import Image
+
+    from croc_cli.demo.scenes import IMAGE_SIZE
+
+    return Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (128, 128, 128))
+
+
+def _answered_rows(records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what was asked with the answers: `text` and, for questions, each variant's under its name.
+
+    A question whose own picture was not answered is left out.
+    """
+    given: dict[str, dict[str, str]] = {}
+    for record, answer in zip(records, answers, strict=True):
+        given.setdefault(record.extra["row"]["question_id"], {})[record.extra["variant"]] = answer
+    rows = {record.extra["row"]["question_id"]: record.extra["row"] for record in records}
+    return [
+        row | {"text": given[name][VARIANTS[0]]} | given[name]
+        for name, row in rows.items()
+        if VARIANTS[0] in given[name]
+    ]
+
+
+def _weighted_mean(weights: np.ndarray, *, kinds: Sequence[str], right: Sequence[float]) -> float:
+    """Return the mean over types of the share of right answers, in percent, each question counting by its weight."""
+    import numpy as np
+
+    names, places = np.unique(kinds, return_inverse=True)
+    totals = np.bincount(places, weights, len(names))
+    hits = np.bincount(places, weights * np.asarray(right), len(names))
+    return float(100 * np.mean(hits[totals > 0] / totals[totals > 0]))

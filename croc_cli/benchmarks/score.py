@@ -62,7 +62,8 @@ class Score:
     Attributes:
         metric: Name of the headline.
         headline: The number that stands in tables.
-        per_item: One number for each record, in their order: the item's own score.
+        per_item: One number for each record, in their order: the item's own score; None where a record is a control,
+            which is no part of the headline.
         parts: Further metrics: per category, per subset, totals.
         num_unparsable: Answers that the benchmark's rule could not read.
         variants: The headline as other scorers in the wild compute it, by the variant's name.
@@ -70,7 +71,7 @@ class Score:
 
     metric: str
     headline: Headline
-    per_item: Sequence[float]
+    per_item: Sequence[float | None]
     parts: Mapping[str, Any] = field(default_factory=dict)
     num_unparsable: int = 0
     variants: Mapping[str, Headline] = field(default_factory=dict)

@@ -28,11 +28,11 @@ def checkpoints(incomplete: str) -> list[str]:
 
 def benchmarks(incomplete: str) -> list[str]:
     """Return the names of benchmarks; after a comma, the next of several."""
-    from croc_cli.benchmarks.registry import NAMES
+    from croc_cli.benchmarks.registry import EVERY
 
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
-    return [f"{before}{comma}{name}" for name in ("all", *NAMES) if name.startswith(last) and name not in taken]
+    return [f"{before}{comma}{name}" for name in ("all", *EVERY) if name.startswith(last) and name not in taken]
 
 
 def recipes_or_files(incomplete: str) -> list[str]:

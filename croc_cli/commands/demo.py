@@ -28,6 +28,6 @@ def demo(
         return
     result(summarise(folder.root))
     name_report(folder)
-    picture = folder.stage("eval").root / "example.png"
+    picture = folder.evaluation().root / "example.png"
     question = f"`croc chat {picture}`" if picture.is_file() else "`croc chat`"
     say(f"\nit is all in {folder.root}; next: {question}, or `croc demo --fresh` for another run")

@@ -1,4 +1,4 @@
-"""`croc eval`: answer and score the paper's benchmarks, score again, list them, compare runs."""
+"""`croc eval`: answer and score benchmarks, score again, list them, compare runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from croc_cli.redact import read_key
 if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
     from croc_cli.benchmarks.judge import Judge
-    from croc_cli.recipe.schema import JudgeRecipe
+    from croc_cli.recipe.schema import JudgeRecipe, Recipe
 
 eval_app = typer.Typer(
     cls=DefaultGroup,
@@ -121,7 +121,8 @@ def predict(
         "judge.model": (judge_model, "--judge-model"),
     }
     loaded = with_warnings(load_recipe(name, overrides=with_overrides(flags, assignments or ())))
-    chosen = choose(benchmark, loaded.recipe.eval.variants | _variants(variant))
+    settings = loaded.recipe.eval
+    chosen = choose(benchmark, settings.variants | _variants(variant), scenes=settings)
     request = EvalRequest(model, data, run_dir, batch_size, partial, limit, dry_run, table)
     if url is not None:
         from croc_cli.pipeline.served import ServedRequest, evaluate_served
@@ -169,9 +170,10 @@ def score(
     form: FormatOption = "text",
 ) -> None:
     """Score saved answers again; needs no model, and never changes the answers."""
-    from croc_cli.benchmarks.registry import NAMES, choose
+    from croc_cli.benchmarks.registry import EVERY, choose
     from croc_cli.errors import UsageError
-    from croc_cli.pipeline.benchmarks import STAGE, data_root, score_all
+    from croc_cli.pipeline.benchmarks import STAGE, data_root, needs_files, score_all
+    from croc_cli.recipe.schema import JudgeRecipe
     from croc_cli.run_dir import RunDir, read_json
 
     table = _checked_form(form)
@@ -185,17 +187,19 @@ def score(
     if not path.is_dir():
         raise UsageError(f"{path}: no such file or folder", hint="a run folder, or a file of answers")
     stage_dir = RunDir(path).stage(STAGE)
-    answered = [name for name in NAMES if any(stage_dir.predictions.glob(f"{name}.*jsonl"))]
+    answered = [name for name in EVERY if any(stage_dir.predictions.glob(f"{name}.*jsonl"))]
     if not answered:
         raise UsageError(f"{path} holds no answers", hint="croc eval with --model and --benchmark makes them")
-    chosen = choose(benchmark or ",".join(answered), _saved_variants(stage_dir.root) | _variants(variant))
+    saved = _saved_recipe(stage_dir.recipe_file)
+    variants = _saved_variants(stage_dir.root) | _variants(variant)
+    chosen = choose(benchmark or ",".join(answered), variants, scenes=saved.eval if saved else None)
     model = read_json(stage_dir.predictions / f"{chosen[0].name}.made_by.json")
-    settings = _saved_judge(stage_dir.recipe_file)
+    settings = saved.judge if saved else JudgeRecipe()
     changes = {"base_url": judge_url, "model": judge_model}
     settings = settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
     judge = _judge(settings, stage_dir.root)
     limit = limit or _saved_limit(stage_dir.root)
-    root = data_root(data)
+    root = data_root(data, needed=needs_files(chosen))
     score_all(chosen, stage_dir, root, model=model, partial=partial, limit=limit, judge=judge, form=table)
 
 
@@ -218,7 +222,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
         is_here = not lacking_files and (root / one.folder).is_dir() and (not lacking or len(lacking) < len(one.layout))
         if is_here and lacking:
             notes.append(f"{one.name}: no pictures in {root / one.folder / lacking[0].split('|')[0]}")
-        elif not is_here:
+        elif not is_here and not one.is_drawn:
             notes.append(f"{one.name}: {root / one.folder} lacks {', '.join(lacking).replace('|', ' or ')}")
         rows.append(
             [
@@ -229,7 +233,7 @@ def list_benchmarks(data: DataOption = None, form: FormatOption = "text") -> Non
                 one.metric,
                 by,
                 ", ".join(one.variants) or "–",
-                "here" if is_here else f"croc data fetch eval:{one.name}",
+                "drawn by croc" if one.is_drawn else "here" if is_here else f"croc data fetch eval:{one.name}",
             ]
         )
     result(format_rows(rows, table))
@@ -325,11 +329,10 @@ def _score_file(
     score_file(file, chosen[0], FileRequest(data, out, partial, limit, form), judge=asked)
 
 
-def _saved_judge(recipe_file: Path) -> "JudgeRecipe":
+def _saved_recipe(recipe_file: Path) -> "Recipe | None":
     from croc_cli.recipe.load import load_resolved
-    from croc_cli.recipe.schema import JudgeRecipe
 
-    return load_resolved(recipe_file).judge if recipe_file.exists() else JudgeRecipe()
+    return load_resolved(recipe_file) if recipe_file.exists() else None
 
 
 def _judge(settings: "JudgeRecipe", folder: Path) -> "Judge | None":

@@ -97,8 +97,10 @@ def _question(encoder: ConversationEncoder, record: Record, reading: ImageReadin
     return Question(record.key, encoder.encode_prompt([Turn("human", text)]), images)
 
 
-def image_reference(picture: Picture, reading: ImageReading = "upright") -> ImageRef:
-    """Return a benchmark's picture in the form that the data room opens."""
+def image_reference(picture: Picture, reading: ImageReading = "upright") -> ImageRef | None:
+    """Return a benchmark's picture in the form that the data room opens; None for a blank one."""
+    if picture.is_blank:
+        return None
     if picture.path is not None:
         return PathImage(picture.path, reading=reading)
     return LazyImage(picture.name, picture.read, reading=reading)

@@ -67,7 +67,7 @@ def run_job(
         RunError: It failed, or its folder cannot be written.
     """
     shown = open_progress(plan.stage) if progress is None else progress
-    of_run = plan.stage in (*STAGES, "eval")
+    of_run = plan.stage in STAGES
     folder = RunDir(plan.stage_dir.root.parent if of_run else plan.stage_dir.root)
     own = nullcontext(lock) if lock else RunLock(folder, doing=plan.stage, say=shown.message, claims=of_run)
     with own as held:
@@ -83,7 +83,7 @@ def run_job(
         try:
             return launch(plan, progress=shown, lock=held)
         except StoppedEarly:
-            if not was_there and plan.stage in (*STAGES, "eval"):
+            if not was_there and plan.stage in STAGES:
                 shutil.rmtree(plan.stage_dir.root, ignore_errors=True)  # made a moment ago, by this process
                 _restore_run_recipe(plan, old_recipe)
             raise
@@ -98,13 +98,13 @@ def write_launch_files(
 ) -> None:
     """Write into the job's folder what the worker reads, and take out what the last launch left for its parent."""
     stage_dir = plan.stage_dir
-    if plan.stage in (*STAGES, "eval"):
+    if plan.stage in STAGES:
         claim_run(RunDir(stage_dir.root.parent))
     stage_dir.logs.mkdir(parents=True, exist_ok=True)
     for stale in (stage_dir.stop_file, *stage_dir.failures.glob("rank-*.json"), *stage_dir.ranks.glob("rank-*")):
         stale.unlink(missing_ok=True)
     write_whole(stage_dir.recipe_file, recipe_yaml)
-    if plan.stage in (*STAGES, "eval"):
+    if plan.stage in STAGES:
         write_whole(RunDir(stage_dir.root.parent).recipe_file, recipe_yaml)
         if stage_dir.finished():  # its recipe wants more steps of it now
             write_json(stage_dir.summary_file, read_json(stage_dir.summary_file) | {"finished": False})

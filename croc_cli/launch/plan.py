@@ -34,7 +34,7 @@ class LaunchPlan:
     """One launch, decided.
 
     Args:
-        stage: A training stage, or `eval`.
+        stage: A training stage, or another job such as `benchmarks`.
         stage_dir: Its folder.
         start: Checkpoint that it starts from; None = assembled from tower and LLM.
         layout: Where the ranks go.
@@ -137,13 +137,6 @@ def plan_stage(
         master_port=master_port,
         port_is_chosen=recipe.launch.master_port is None,
     )
-
-
-def plan_eval(stage_dir: StageDir, *, start: Path, layout: Layout, worker: str = WORKER) -> LaunchPlan:
-    """Return the plan of an evaluation: one process, no launcher."""
-    command = worker_command(worker_arguments(stage_dir, "eval", start), worker=worker)
-    environment = launch_environment(layout, master_port=None)
-    return LaunchPlan("eval", stage_dir, start, layout, command, environment)
 
 
 def worker_arguments(stage_dir: StageDir, stage: str, start: Path | None) -> tuple[str, ...]:

@@ -144,8 +144,10 @@ def _num_steps(recipe: Recipe, stage: StageName) -> int | None:
 
 def started_elsewhere(stage_dir: StageDir, start: Path | None) -> bool:
     """Tell whether the recorded hash of a stage's start is another than that of `start`; unknown counts as the same."""
-    if stage_dir.name == "eval":
-        recorded = read_json(stage_dir.results_file).get("checkpoint_sha256")
+    if stage_dir.name not in STAGES:
+        results = read_json(stage_dir.results_file)
+        scored = results.get("model")
+        recorded = scored.get("model_sha256") if isinstance(scored, dict) else results.get("checkpoint_sha256")
     else:
         latest = stage_dir.latest_checkpoint()
         begun = read_json(latest / CHECKPOINT_METADATA).get("start") if latest else None

@@ -12,9 +12,8 @@ from croc_cli.console import result, say, show_error
 from croc_cli.errors import CrocError, Interrupted, RunError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined
-from croc_cli.launch.plan import plan_eval
 from croc_cli.names import RUNS_FOLDER, STAGES, stage_name
-from croc_cli.pipeline.recipe_run import eval_layout
+from croc_cli.pipeline.recipe_run import run_eval
 from croc_cli.pipeline.stage import StageRequest, launch_stage, prepare_stage
 from croc_cli.recipe.schema import Recipe
 from croc_cli.words import counted
@@ -143,11 +142,7 @@ def _run_stage(link: ChainLink, run: RowRun, store: StageStore, request: StageRe
     if link.start is not None and start is None:
         raise RunError(f"{link.stage} has nothing to start from: the stage before it left no checkpoint")
     if link.stage not in STAGES:
-        assert start is not None
-        plan = plan_eval(
-            home.stage(link.stage), start=start, layout=eval_layout(run.recipe, machine), worker=request.worker
-        )
-        launch_stage(run.recipe, plan, fresh=False)
+        run_eval(run.recipe, home, start, request=request)
         return
     asked = StageRequest(
         start=start, run_dir=home.root, worker=request.worker, through_launcher=request.through_launcher

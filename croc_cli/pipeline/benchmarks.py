@@ -12,10 +12,17 @@ from croc_cli.files import own_path
 from croc_cli.launch.devices import inspect_machine
 from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.layout import resolve_layout
-from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, launcher_command, worker_arguments
+from croc_cli.launch.plan import (
+    WORKER,
+    LaunchPlan,
+    launch_environment,
+    launcher_command,
+    worker_arguments,
+    worker_command,
+)
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
-from croc_cli.names import RUNS_FOLDER
+from croc_cli.names import BENCHMARKS, RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json
@@ -25,8 +32,7 @@ if TYPE_CHECKING:
     from croc_cli.benchmarks.compare import TableFormat
     from croc_cli.benchmarks.judge import Judge
 
-STAGE = "benchmarks"
-"""The folder of a run in which answers and scores lie."""
+STAGE = BENCHMARKS
 DATA_ROOTS = (Path("data/eval"), Path("playground/data/eval"))
 """Where benchmark files are looked for; the second is where LLaVA's guide puts them."""
 
@@ -43,7 +49,9 @@ class EvalRequest:
         partial: Score incomplete answers.
         limit: Ask and score about so many questions of each benchmark alone, spread over all of them.
         dry_run: Say what would be asked, touch nothing.
-        form: Of the table.
+        form: Of the table; None prints no table.
+        worker: Python module that is one rank.
+        through_launcher: Start ranks with DeepSpeed's launcher.
     """
 
     model: str | None = None
@@ -53,11 +61,17 @@ class EvalRequest:
     partial: bool = False
     limit: int | None = None
     dry_run: bool = False
-    form: "TableFormat" = "text"
+    form: "TableFormat | None" = "text"
+    worker: str = WORKER
+    through_launcher: bool = True
 
 
-def data_root(given: Path | None) -> Path:
+def data_root(given: Path | None, *, needed: bool = True) -> Path:
     """Return the root of the benchmark files.
+
+    Args:
+        given: What `--data` names.
+        needed: Whether any benchmark has files; without, a folder that is not there will do.
 
     Raises:
         UsageError: There is none.
@@ -65,11 +79,18 @@ def data_root(given: Path | None) -> Path:
     for root in (given,) if given is not None else DATA_ROOTS:
         if root.is_dir():
             return root
+    if not needed:
+        return given or DATA_ROOTS[0]
     looked = " or ".join(str(root) for root in ((given,) if given is not None else DATA_ROOTS))
     raise UsageError(
         f"no benchmark files: {looked} is no folder",
         hint="--data ROOT names the folder with pope/, gqa/ and so on; `croc eval list` says what goes where",
     )
+
+
+def needs_files(chosen: "Sequence[Benchmark]") -> bool:
+    """Tell whether one of the benchmarks reads files."""
+    return not all(benchmark.is_drawn for benchmark in chosen)
 
 
 def run_folder_of(model: Path | str, given: Path | None) -> RunDir:
@@ -97,7 +118,7 @@ def evaluate(
         UsageError: Before anything starts: files are missing, or the model is.
         RunError: Something failed; what went well is kept.
     """
-    root = data_root(request.data)
+    root = data_root(request.data, needed=needs_files(chosen))
     records = read_questions(chosen, root)
     model = request.model or _trained_model(recipe, request, recipe_argument)
     run_dir = run_folder_of(model, request.run_dir)
@@ -118,7 +139,7 @@ def evaluate(
     settled = recipe.model_copy(update={"launch": launch_settings})
 
     def answer(waiting: list[str], lock: RunLock) -> None:
-        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), lock=lock)
+        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), request, lock=lock)
 
     answer_and_score(chosen, records, root, run_dir, task, request, judge=judge, answer=answer)
 
@@ -180,7 +201,8 @@ def answer_and_score(
             judge=judge,
             form=request.form,
         )
-    say_next(shlex.join(["croc", "report", str(run_dir.root)]))
+    if request.form is not None:
+        say_next(shlex.join(["croc", "report", str(run_dir.root)]))
 
 
 def open_questions(
@@ -248,16 +270,34 @@ def _claim(
     return waiting
 
 
-def _answer(recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Path, *, lock: RunLock) -> None:
-    machine = inspect_machine()
-    layout = resolve_layout(recipe.launch, machine, fits_cpu=True)
+def _answer(
+    recipe: Recipe, stage_dir: StageDir, task: dict[str, Any], model: Path, request: EvalRequest, *, lock: RunLock
+) -> None:
+    plan = plan_benchmarks(recipe, stage_dir, model, request)
+    say(f"benchmarks: {plan.layout.describe()}, in {stage_dir.root}")
+    run_job(plan, recipe_yaml=dump_recipe(recipe), task=task, lock=lock)
+
+
+def plan_benchmarks(
+    recipe: Recipe, stage_dir: StageDir, model: Path, request: EvalRequest, *, planning: bool = False
+) -> LaunchPlan:
+    """Return the plan of answering: the ranks that a stage of the recipe has.
+
+    Args:
+        recipe: With the launch settings.
+        stage_dir: Folder of answers and scores.
+        model: Checkpoint, or hub id.
+        request: The flags.
+        planning: For a dry run.
+    """
+    layout = resolve_layout(recipe.launch, inspect_machine(), fits_cpu=True, planning=planning)
     port = recipe.launch.master_port or find_free_port()
     arguments = worker_arguments(stage_dir, STAGE, model)
-    command = launcher_command(recipe, layout, stage_dir, WORKER, arguments, master_port=port)
-    environment = launch_environment(layout, master_port=port)
-    plan = LaunchPlan(STAGE, stage_dir, model, layout, command, environment)
-    say(f"benchmarks: {layout.describe()}, in {stage_dir.root}")
-    run_job(plan, recipe_yaml=dump_recipe(recipe), task=task, lock=lock)
+    if request.through_launcher:
+        command = launcher_command(recipe, layout, stage_dir, request.worker, arguments, master_port=port)
+    else:
+        command = worker_command(arguments, worker=request.worker)
+    return LaunchPlan(STAGE, stage_dir, model, layout, command, launch_environment(layout, master_port=port))
 
 
 def score_all(
@@ -269,9 +309,9 @@ def score_all(
     partial: bool,
     limit: int | None,
     judge: "Judge | None",
-    form: "TableFormat",
+    form: "TableFormat | None",
 ) -> None:
-    """Score the saved answers, which stay as they are, write results.json and print the table.
+    """Score the saved answers, which stay as they are, write results.json and print the table, where a form is given.
 
     Raises:
         RunError: A benchmark could not be scored; the others are.
@@ -301,7 +341,7 @@ def score_all(
             say(f"{benchmark.name}: {about['num_failed']} judgements failed and are not in the score")
     kept = {name: model[name] for name in ("model", "model_sha256") if name in model}
     file = write_results(stage_dir, entries, model=kept)
-    if entries:
+    if entries and form is not None:
         result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))
         say(f"scores with their parts are in {file}")
     if failed:

@@ -1,19 +1,28 @@
 """All stages of one recipe, one after another: what `croc run` and `croc demo` have in common."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croc_cli.console import result, say, show_error
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine, inspect_machine
 from croc_cli.launch.joined import is_joined
-from croc_cli.launch.layout import Layout
 from croc_cli.launch.model_sources import check_models
 from croc_cli.launch.picture_sample import check_pictures
-from croc_cli.launch.plan import LaunchPlan, plan_eval
 from croc_cli.launch.requirements import check_data, check_machine
-from croc_cli.launch.stage_state import find_start, predecessor, stage_state
-from croc_cli.names import STAGES, StageName, stage_name
+from croc_cli.launch.stage_state import find_start, predecessor
+from croc_cli.names import BENCHMARKS, STAGES, StageName, stage_name
+from croc_cli.pipeline.benchmarks import (
+    EvalRequest,
+    data_root,
+    evaluate,
+    needs_files,
+    plan_benchmarks,
+    weights_identity,
+)
 from croc_cli.pipeline.stage import (
     StageRequest,
     known_state,
@@ -24,7 +33,10 @@ from croc_cli.pipeline.stage import (
     run_folder,
 )
 from croc_cli.recipe.schema import Recipe
-from croc_cli.run_dir import RunDir
+from croc_cli.run_dir import RunDir, read_json
+
+if TYPE_CHECKING:
+    from croc_cli.benchmarks.base import Benchmark
 
 PIPELINE = (*STAGES, "eval")
 
@@ -77,7 +89,8 @@ def run_pipeline(recipe: Recipe, request: StageRequest, *, until: str | None, re
     check_pipeline(recipe, steps, request, machine, recipe_argument=recipe_argument)
     for step in steps:
         if step == "eval":
-            run_eval(recipe, run_dir, machine, request=request, recipe_argument=recipe_argument)
+            start = find_start(recipe, run_dir, "eval", given=None, recipe_argument=recipe_argument)
+            run_eval(recipe, run_dir, start, request=request)
             continue
         stage = stage_name(step)
         plan = prepare_stage(recipe, stage, request, machine, recipe_argument=recipe_argument)
@@ -111,40 +124,53 @@ def check_pipeline(
         check_pictures(recipe, stage)
 
 
-def run_eval(recipe: Recipe, run_dir: RunDir, machine: Machine, *, request: StageRequest, recipe_argument: str) -> None:
-    """Score the newest checkpoint of the last stage, unless its scores are there."""
-    plan = eval_plan(recipe, run_dir, machine, worker=request.worker, recipe_argument=recipe_argument)
-    fresh = request.fresh
-    try:
-        if not fresh and stage_state(recipe, plan.stage_dir, plan.start) == "finished":
-            say(f"eval: finished already in {plan.stage_dir.root}")
-            return
-    except UsageError as error:
-        say(f"eval: scored again, as {error.message}")
-        fresh = True
-    launch_stage(recipe, plan, fresh=fresh)
+def run_eval(recipe: Recipe, run_dir: RunDir, start: Path | None, *, request: StageRequest) -> None:
+    """Answer and score the recipe's benchmarks, as `croc eval` does, unless the scores are there.
 
+    Args:
+        recipe: The recipe.
+        run_dir: Its run folder.
+        start: The checkpoint that answers.
+        request: Worker and launcher.
 
-def eval_plan(
-    recipe: Recipe, run_dir: RunDir, machine: Machine, *, worker: str, recipe_argument: str, planning: bool = False
-) -> LaunchPlan:
-    """Return the plan of the evaluation: one process with every core, on the first GPU where there is one."""
-    try:
-        start = find_start(recipe, run_dir, "eval", given=None, recipe_argument=recipe_argument)
-    except UsageError:
-        if not planning:
-            raise
-        start = Path(f"the-last-checkpoint-of-{predecessor(recipe, 'eval')}")
+    Raises:
+        CrocError: It failed; the answers made so far are kept.
+    """
+    from croc_cli.benchmarks.registry import choose
+
     if start is None:
         raise UsageError(f"recipe {recipe.name} enables no stage, so there is nothing to score")
-    return plan_eval(run_dir.stage("eval"), start=start, layout=eval_layout(recipe, machine), worker=worker)
+    chosen = choose(",".join(recipe.eval.benchmarks), recipe.eval.variants, scenes=recipe.eval)
+    asked = _eval_request(request, str(start), run_dir)
+    if _is_scored(chosen, run_dir, asked):
+        say(f"eval: finished already in {run_dir.evaluation().root}")
+        return
+    evaluate(recipe, chosen, asked, launch_settings=recipe.launch, recipe_argument=recipe.name, judge=None)
 
 
-def eval_layout(recipe: Recipe, machine: Machine) -> Layout:
-    """Return where an evaluation runs: one process with every core, on the first GPU where there is one."""
-    on_gpu = bool(machine.cuda) and recipe.launch.device != "cpu"
-    threads = recipe.launch.threads_per_rank or machine.num_cores
-    return Layout("cuda" if on_gpu else "cpu", (1,), tuple(device.id for device in machine.cuda[:1]), threads)
+def _is_scored(chosen: "Sequence[Benchmark]", run_dir: RunDir, request: EvalRequest) -> bool:
+    """Tell whether a run holds the scores of these benchmarks, of the same weights and to the same questions."""
+    from croc_cli.benchmarks.predictions import questions_sha256
+
+    folder = run_dir.stage(BENCHMARKS)
+    if not folder.is_scored():
+        return False
+    entries = read_json(folder.results_file)["benchmarks"]
+    identity = weights_identity(str(request.model))
+    root = data_root(request.data, needed=needs_files(chosen))
+    for benchmark in chosen:
+        made_by = entries.get(benchmark.name, {}).get("made_by", {})
+        lengths = made_by.get("max_new_tokens") == benchmark.max_new_tokens
+        if made_by.get("model_sha256") != identity or not lengths:
+            return False
+        if made_by.get("questions_sha256_now") != questions_sha256(benchmark.read(root)):
+            return False
+    return True
+
+
+def _eval_request(request: StageRequest, model: str, run_dir: RunDir) -> EvalRequest:
+    launcher = request.through_launcher
+    return EvalRequest(model, run_dir=run_dir.root, form=None, worker=request.worker, through_launcher=launcher)
 
 
 def print_pipeline(
@@ -158,14 +184,11 @@ def print_pipeline(
         if step != steps[0]:
             result("")
         if step == "eval":
-            try:
-                plan = eval_plan(
-                    recipe, run_dir, machine, worker=request.worker, recipe_argument=recipe_argument, planning=True
-                )
-            except CrocError as error:
-                show_error(error.message, error.hint, label="without --dry-run")
-                continue
-            result(describe_plan(plan))
+            start = Path(f"the-last-checkpoint-of-{predecessor(recipe, 'eval')}")
+            with suppress(UsageError):  # it is not there yet
+                start = find_start(recipe, run_dir, "eval", given=None, recipe_argument=recipe_argument) or start
+            asked = _eval_request(request, str(start), run_dir)
+            result(describe_plan(plan_benchmarks(recipe, run_dir.stage(BENCHMARKS), start, asked, planning=True)))
             continue
         stage: StageName = stage_name(step)
         quiet = replace(request, start=None)

@@ -19,6 +19,7 @@ from croc_cli.pipeline.benchmarks import (
     answer_and_score,
     data_root,
     describe_costs,
+    needs_files,
     open_questions,
     read_questions,
 )
@@ -82,7 +83,7 @@ def evaluate_served(
     url = clean_url(served.url)
     key_variable = key_variable_of(url)
     key = read_key(key_variable)
-    root = data_root(request.data)
+    root = data_root(request.data, needed=needs_files(chosen))
     records = read_questions(chosen, root)
     if request.dry_run and served.name is not None:
         server = Server(redact(url), served.name)

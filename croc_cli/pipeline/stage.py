@@ -154,7 +154,7 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: Stag
 
     Args:
         recipe: The recipe.
-        plan: Of a training stage, or of an evaluation.
+        plan: Of a training stage.
         fresh: Rename an old stage folder and start over.
         request: The flags, with which a training stage is rehearsed first where that is due; None for no rehearsal.
     """

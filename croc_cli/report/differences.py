@@ -7,6 +7,7 @@ from croc_cli.benchmarks.compare import warnings as benchmark_warnings
 from croc_cli.launch.stage_state import stage_facts
 from croc_cli.names import STAGES
 from croc_cli.report.run_data import RunData
+from croc_cli.run_dir import RunDir
 
 _SHOWN = 6
 Facts = dict[str, Any]
@@ -54,8 +55,11 @@ def _facts(run: RunData) -> Facts:
     """Return what decides each stage's outcome, from the recipe that the stage was started with."""
     facts: Facts = {}
     for name, stage in run.stages.items():
-        if name in (*STAGES, "eval") and stage.recipe:
+        if name in STAGES and stage.recipe:
             facts |= stage_facts(stage.recipe, name)
+    evaluation = run.stages.get(RunDir(run.root).evaluation().name)
+    if run.scenes and evaluation is not None:
+        facts |= stage_facts(evaluation.recipe, "eval")
     return facts
 
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.benchmarks.earlier import scenes_entry
+from croc_cli.benchmarks.registry import SCENES
 from croc_cli.errors import UsageError
-from croc_cli.names import STAGES
+from croc_cli.names import BENCHMARKS, STAGES
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.report.metrics_reader import Metrics, read_metrics
 from croc_cli.report.terminal import stage_seconds
-from croc_cli.run_dir import RunDir, StageDir, damage_of, read_json
+from croc_cli.run_dir import EARLIER_BENCHMARKS, RunDir, StageDir, damage_of, read_json
 
-BENCHMARKS = "benchmarks"
-"""The folder of a run in which `croc eval` leaves answers and scores."""
-FOLDERS = (*STAGES, "eval", BENCHMARKS)
+FOLDERS = (*STAGES, EARLIER_BENCHMARKS, BENCHMARKS)
 _OTHERS = {
     "trainer_state.json": "a run of the Hugging Face Trainer",
     "config.json": "a checkpoint",
@@ -69,9 +69,9 @@ class RunData:
         label: What tells it from the others on a page.
         root: Its folder.
         stages: Name → stage, in order, those that exist.
-        scenes: The entry of the `scenes` benchmark in eval/results.json; empty where there is none.
+        scenes: Accuracy by question type, baselines and so on of the benchmark `scenes`; empty where there is none.
         example: The picture and question that the evaluation kept.
-        benchmarks: Entries of `croc eval`, by benchmark.
+        benchmarks: Entries of the paper's benchmarks, by name.
         notes: What is wrong with the folder, one line each.
     """
 
@@ -194,11 +194,13 @@ def read_recipe(file: Path) -> dict[str, Any]:
 
 
 def _read_scores(run: RunData, folder: RunDir) -> None:
-    results = read_json(folder.stage("eval").results_file)
-    run.scenes = dict(_mapping(_mapping(results.get("benchmarks")).get("scenes")))
-    run.example = dict(_mapping(results.get("example")))
+    scenes = scenes_entry(folder)
+    run.scenes = dict(_mapping(scenes.get("parts")))
+    run.example = dict(_mapping(scenes.get("example")))
     entries = _mapping(read_json(folder.stage(BENCHMARKS).results_file).get("benchmarks"))
-    run.benchmarks = {str(name): dict(entry) for name, entry in entries.items() if isinstance(entry, dict)}
+    run.benchmarks = {
+        str(name): dict(entry) for name, entry in entries.items() if isinstance(entry, dict) and name != SCENES
+    }
 
 
 def _how_far(stage: StageData) -> str:
@@ -221,7 +223,7 @@ def _hint(root: Path) -> str:
     inside = sorted(path for path in root.iterdir() if path.is_dir() and any((path / name).is_dir() for name in STAGES))
     if inside:
         return f"it holds run folders: `croc report {' '.join(str(path) for path in inside[:3])}`"
-    return "a run folder holds align/, reconstruct/, finetune/ or eval/, as `croc run` makes them"
+    return "a run folder holds align/, reconstruct/, finetune/ or benchmarks/, as `croc run` makes them"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

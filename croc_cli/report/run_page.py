@@ -16,6 +16,7 @@ from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, wri
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows, percent, score_figures
 from croc_cli.report.terminal import health_lines
+from croc_cli.run_dir import RunDir
 from croc_cli.words import counted
 
 REPORT_FOLDER = "report"
@@ -167,8 +168,7 @@ def _answers(runs: Sequence[RunData], drawn: Sequence[RunData]) -> PageSection:
 
 def _example(run: RunData) -> Strip | None:
     """Return the picture and question that the evaluation kept."""
-    folder = run.stages["eval"].dir.root if "eval" in run.stages else run.root
-    file = folder / Path(str(run.example.get("image") or "")).name
+    file = RunDir(run.root).evaluation().root / Path(str(run.example.get("image") or "")).name
     try:
         content = file.read_bytes() if file.suffix == ".png" else b""
     except OSError:

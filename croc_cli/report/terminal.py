@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from croc_cli.benchmarks.earlier import scenes_entry
+from croc_cli.benchmarks.registry import SCENES
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import STAGES
 from croc_cli.recipe.stages import STAGE_TABLE
@@ -19,12 +21,10 @@ def summarise(run_dir: Path) -> str:
     """Return the report of a run folder; what is not there yet is left out."""
     run = RunDir(run_dir)
     parts = [stage_table(run)]
-    results = read_json(run.stage("eval").results_file)
-    benchmarks = results.get("benchmarks")
-    for name, scores in (benchmarks if isinstance(benchmarks, dict) else {}).items():
-        if isinstance(scores, dict):
-            parts.append(accuracy_table(name, scores))
-    if isinstance(example := results.get("example"), dict):
+    scenes = scenes_entry(run)
+    if scores := _mapping(scenes.get("parts")):
+        parts.append(accuracy_table(SCENES, scores))
+    if example := _mapping(scenes.get("example")):
         parts.append(format_example(example))
     return "\n\n".join(part for part in parts if part)
 
@@ -35,7 +35,7 @@ def stage_table(run: RunDir) -> str:
     total = 0.0
     with_pool = [stage for stage, spec in STAGE_TABLE.items() if spec.has_pool]
     for name in (*STAGES, "eval"):
-        stage = run.stage(name)
+        stage = run.step(name)
         if not stage.exists():
             continue
         seconds = stage_seconds(stage)
@@ -122,9 +122,7 @@ def format_stage_end(stage: StageDir, *, seconds: float) -> str:
     lines = [line]
     if health := health_lines(summary):
         lines.append(f"{stage.name}: " + "; ".join(health))
-    if stage.name == "eval":
-        lines.append(f"{stage.name}: scores in {stage.results_file}")
-    elif (checkpoint := stage.latest_checkpoint()) is not None:
+    if (checkpoint := stage.latest_checkpoint()) is not None:
         lines.append(f"{stage.name}: checkpoint {checkpoint}")
     return "\n".join(lines)
 

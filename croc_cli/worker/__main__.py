@@ -75,11 +75,7 @@ def run_other(stage_dir: StageDir, job: str, *, start: Path | None) -> None:
     from croc_cli.worker.watch import watch_this_rank
 
     watcher = watch_this_rank(stage_dir)
-    if job == "eval":
-        from croc_cli.worker.evaluation import run_evaluation
-
-        run_evaluation(stage_dir, start=start)
-    elif job == "prepare":
+    if job == "prepare":
         from croc_cli.worker.prepare import run_preparation
 
         run_preparation(stage_dir)

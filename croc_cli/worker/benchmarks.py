@@ -43,7 +43,8 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
     answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
     events = JsonLines(stage_dir.events_file)
     for name in task["benchmarks"]:
-        [benchmark] = choose(name, {name: variant} if (variant := task.get("variants", {}).get(name)) else None)
+        variant = task.get("variants", {}).get(name)
+        [benchmark] = choose(name, {name: variant} if variant else None, scenes=recipe.eval)
         records = benchmark.read(Path(task["data"]))
         if limit := task.get("limit"):
             records = limit_records(benchmark, records, limit)

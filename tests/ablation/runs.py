@@ -6,7 +6,7 @@ from pathlib import Path
 from croc_cli.ablation.rows import row_recipe
 from croc_cli.ablation.stages import RowRun, StageStore, chain
 from croc_cli.recipe.load import dump_recipe
-from croc_cli.run_dir import StageDir, write_json
+from croc_cli.run_dir import RunDir, StageDir, write_json
 from tests.report.runs import SCENES, row
 
 
@@ -19,8 +19,10 @@ def finish(stage: StageDir, run: RowRun, *, start: str | None, mean: float = 0.8
     """Write a finished stage of a row; start: hash of the weights that it started from."""
     stage.root.mkdir(parents=True)
     stage.recipe_file.write_text(dump_recipe(run.recipe))
-    if stage.name == "eval":
-        write_json(stage.results_file, {"benchmarks": {"scenes": SCENES | {"mean_accuracy": mean}}, "seconds": 20.0})
+    if stage.name == "benchmarks":
+        entry = {"value": 100 * mean, "parts": SCENES | {"mean_accuracy": mean}}
+        write_json(stage.results_file, {"benchmarks": {"scenes": entry}, "model": {"model_sha256": start}})
+        write_json(stage.launch_file, {"wall_seconds": 20.0})
         return
     lines = [json.dumps(row(step, 10, stage=stage.name) | {"caption_loss": loss}) for step in range(1, 11)]
     stage.metrics_file.write_text("\n".join(lines) + "\n")
@@ -39,15 +41,15 @@ def finish_row(store: StageStore, run: RowRun, *, mean: float = 0.8, loss: float
     before: str | None = None
     for link in run.links:
         if store.find(link) is None:
-            finish(store.home(link).stage(link.stage), run, start=before, mean=mean, loss=loss)
-        before = f"weights of {store.home(link).stage(link.stage).root}"
+            finish(store.home(link).step(link.stage), run, start=before, mean=mean, loss=loss)
+        before = f"weights of {store.home(link).step(link.stage).root}"
 
 
 def finish_plain_run(folder: Path, run: RowRun) -> Path:
     """Write a run as `croc run` lays it out."""
     before: str | None = None
     for link in run.links:
-        stage = StageDir(folder / link.stage)
+        stage = RunDir(folder).step(link.stage)
         finish(stage, run, start=before)
         before = f"weights of {stage.root}"
     return folder

@@ -39,7 +39,7 @@ def test_finished_stages_are_found_and_a_rows_folder_looks_like_a_run(tmp_path: 
         *("reconstruct", "finetune", "eval")
     ]
     folder = store.link_row(run)
-    assert sorted(path.name for path in folder.iterdir()) == ["align", "eval", "finetune", "reconstruct"]
+    assert sorted(path.name for path in folder.iterdir()) == ["align", "benchmarks", "finetune", "reconstruct"]
     assert (folder / "align").resolve() == store.home(run.links[0]).stage("align").root.resolve()
     assert store.link_row(run) == folder  # again, over the old links
 

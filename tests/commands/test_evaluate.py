@@ -15,11 +15,12 @@ from tests.tiny import make_tiny_llava
 SIXTEEN = 16
 
 
-def test_list_names_all_sixteen_and_what_is_here(tmp_path: Path) -> None:
+def test_list_names_all_sixteen_and_the_scenes_and_what_is_here(tmp_path: Path) -> None:
     write_files("pope", tmp_path)
     answer = croc("eval", "list", "--data", str(tmp_path), "--format", "json")
     rows = json.loads(answer.out)
-    assert len(rows) == SIXTEEN
+    assert len(rows) == SIXTEEN + 1
+    assert (rows[-1]["name"], rows[-1]["files"]) == ("scenes", "drawn by croc")
     here = {row["name"]: row["files"] for row in rows}
     assert here["pope"] == "here"
     assert here["gqa"] == "croc data fetch eval:gqa"

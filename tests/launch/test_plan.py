@@ -12,12 +12,11 @@ from croc_cli.launch.plan import (
     count_samples,
     count_steps,
     describe_plan,
-    plan_eval,
     plan_stage,
 )
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir
-from tests.launch.make import ONE_RANK, recipe
+from tests.launch.make import recipe
 
 EIGHT = Layout("cuda", (8,), tuple("01234567"), 4)
 
@@ -117,12 +116,3 @@ def test_rows_are_counted_right_across_blocks(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("croc_cli.launch.plan._READ_BYTES", 37)
     (tmp_path / "a.json").write_text(json.dumps([{"conversations": [], "id": "x" * n} for n in range(60)]))
     assert count_rows(tmp_path / "a.json") == 60
-
-
-def test_an_evaluation_is_one_process_without_launcher_and_deepspeed() -> None:
-    plan = plan_eval(StageDir(Path("runs/nano/eval")), start=Path("ckpt"), layout=ONE_RANK)
-    assert plan.command == (
-        *(sys.executable, "-u", "-m", "croc_cli.worker"),
-        *("--stage-dir", "runs/nano/eval", "--stage", "eval", "--start", "ckpt"),
-    )
-    assert plan.deepspeed is None

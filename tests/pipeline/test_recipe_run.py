@@ -57,7 +57,7 @@ def test_a_dry_run_of_a_pipeline_plans_every_stage(tmp_path: Path, monkeypatch: 
     answer = croc("run", "nano", "--dry-run")
     assert answer.code == 0, answer.err
     assert [line.split()[1] for line in answer.out.splitlines() if line.startswith("stage ")] == [
-        *("align", "reconstruct", "finetune", "eval")
+        *("align", "reconstruct", "finetune", "benchmarks")
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -68,8 +68,11 @@ def make_run(
         write_json(stage.summary_file, {"finished": True, "steps": steps, "losses": losses, "health": health})
         write_json(stage.launch_file, {"wall_seconds": 60.0})
     if scenes is not None:
-        stage = run.stage("eval")
+        stage = run.stage("benchmarks")
         stage.root.mkdir()
         stage.recipe_file.write_text(text)
-        write_json(stage.results_file, {"benchmarks": {"scenes": scenes}, "seconds": 9.0, "croc_version": "1.0"})
+        write_json(stage.summary_file, {"finished": True})
+        write_json(stage.launch_file, {"wall_seconds": 9.0})
+        entry = {"value": 80.0, "num_questions": 3060, "parts": scenes}
+        write_json(stage.results_file, {"versions": {"croc": "1.0"}, "benchmarks": {"scenes": entry}})
     return folder

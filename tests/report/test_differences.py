@@ -13,8 +13,8 @@ def test_equal_runs_have_no_differences(tmp_path: Path) -> None:
 
 def test_steps_seeds_evaluation_versions_and_missing_stages_are_each_named(tmp_path: Path) -> None:
     other = make_run(tmp_path / "b", steps=10, scenes=SCENES | {"num_questions": 50}, finetune__seed=3)
-    text = (other / "eval" / "results.json").read_text()
-    (other / "eval" / "results.json").write_text(text.replace('"1.0"', '"2.0"'))
+    text = (other / "benchmarks" / "results.json").read_text()
+    (other / "benchmarks" / "results.json").write_text(text.replace('"1.0"', '"2.0"'))
     (other / "reconstruct" / "summary.json").unlink()
     third = make_run(tmp_path / "c", scenes=None)
     for name in ("metrics.jsonl", "recipe.yaml"):

@@ -9,12 +9,12 @@ from tests.report.runs import make_run
 
 def test_a_run_has_its_stages_in_order_with_times_and_scores(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "nano"))
-    assert list(run.stages) == ["align", "reconstruct", "finetune", "eval"]
+    assert list(run.stages) == ["align", "reconstruct", "finetune", "benchmarks"]
     assert run.seconds == 60 * 3 + 9
     assert run.mean_accuracy == 0.8
     assert run.recipe["name"] == "nano"
     assert run.notes == []
-    assert run.stages["eval"].croc_version == "1.0"
+    assert run.stages["benchmarks"].croc_version == "1.0"
 
 
 def test_an_unfinished_stage_says_how_far_it_is(tmp_path: Path) -> None:
@@ -71,6 +71,6 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_results_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "nano")
-    (folder / "eval" / "results.json").write_text('{"benchmarks": {"scenes": {"accuracy": ["no"')
+    (folder / "benchmarks" / "results.json").write_text('{"benchmarks": {"scenes": {"accuracy": ["no"')
     run = read_run(folder)
     assert run.mean_accuracy is None

@@ -50,7 +50,7 @@ def test_accuracy_stands_beside_its_baselines() -> None:
 def test_a_report_ends_with_the_answered_question(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     example = {"image": "scene.png", "question": "What colour is the circle?", "answer": "red", "expected": "red"}
-    write_json(run.stage("eval").results_file, {"benchmarks": {"scenes": SCORES}, "example": example})
+    write_json(run.evaluation().results_file, {"benchmarks": {"scenes": {"parts": SCORES, "example": example}}})
     text = summarise(run.root)
     assert text.endswith(
         "one held-out picture\npicture  scene.png\nquestion What colour is the circle?\nanswer   red\nexpected red"
@@ -60,7 +60,7 @@ def test_a_report_ends_with_the_answered_question(tmp_path: Path) -> None:
 def test_missing_figures_leave_gaps_not_errors(tmp_path: Path) -> None:
     assert summarise(tmp_path) == f"{tmp_path} holds no stage yet"
     assert "mean" in accuracy_table("scenes", {"accuracy": {"colour": None}})
-    write_json(RunDir(tmp_path).stage("eval").results_file, {"benchmarks": None, "example": []})
+    write_json(RunDir(tmp_path).evaluation().results_file, {"benchmarks": None})
     assert "holds no stage yet" in summarise(tmp_path)
 
 
