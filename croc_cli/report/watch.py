@@ -67,7 +67,7 @@ def curve_lines(rows: Sequence[Mapping[str, Any]], *, held_out: Sequence[float] 
 
     Args:
         rows: Of metrics.jsonl.
-        held_out: Losses of held-out samples; the newest is shown, as no two of them have other samples.
+        held_out: Losses of held-out samples; the newest is shown, not a mean, as all are of the same samples.
         width: Columns of the terminal.
     """
     lines = []
