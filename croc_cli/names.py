@@ -22,6 +22,12 @@ IMAGE_TOKEN: Final = "<image>"
 IGNORE_INDEX: Final = -100
 """Label of a token that is not trained, as torch's cross-entropy expects it."""
 
+AttentionName = Literal["auto", "sdpa", "flex", "flex_attention", "eager", "flash_attention_2", "flash_attention_3"]
+MASKING_KERNELS: Final = ("sdpa", "flex_attention", "eager")
+"""Attention kernels that take any mask; all come with torch."""
+FLASH_PACKAGES: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Attention kernels for causal stages on a GPU, and the module that each needs."""
+
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
 RECIPE_FILE: Final = "mine.yaml"
@@ -29,11 +35,19 @@ RECIPE_FILE: Final = "mine.yaml"
 
 JUDGE_KEY_VARIABLE: Final = "CROC_JUDGE_API_KEY"
 """Environment variable that holds the key of the judge's endpoint, and the only place for it."""
+EVAL_KEY_VARIABLE: Final = "CROC_EVAL_API_KEY"
+"""Environment variable that holds the key of the server that `croc eval --url` scores."""
+SERVE_KEY_VARIABLE: Final = "CROC_SERVE_API_KEY"
+"""Environment variable that holds the key that clients of `croc serve` send."""
+EVALUATION_PROMPT: Final = ("X-Croc-Prompt", "evaluation")
+"""Header and value that ask `croc serve` for the prompts of `croc eval` where those of conversations differ."""
 PARENT_VARIABLE: Final = "CROC_PARENT"
 """Environment variable that tells ranks which process launched them, as JSON."""
 HOLDS_LOCK_VARIABLE: Final = "CROC_HOLDS_LOCK"
 """Environment variable that tells rank 0 of a joined launch that the run folder's lock is its own."""
-NO_RECIPE_KEYS: Final = frozenset({JUDGE_KEY_VARIABLE, PARENT_VARIABLE, HOLDS_LOCK_VARIABLE})
+NO_RECIPE_KEYS: Final = frozenset(
+    {JUDGE_KEY_VARIABLE, EVAL_KEY_VARIABLE, SERVE_KEY_VARIABLE, PARENT_VARIABLE, HOLDS_LOCK_VARIABLE}
+)
 """Variables with the prefix of recipe keys that are none."""
 
 

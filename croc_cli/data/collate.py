@@ -53,6 +53,7 @@ class Collator:
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows; any id will do, since it is neither attended nor trained.
         seed: Seed of the masks.
+        length_multiple: Tokens that T is rounded up to a multiple of, within the encoder's maximum.
 
     `features` may be set to a cache; micro-batches then hold what the frozen tower made of images, not their pixels.
     """
@@ -66,8 +67,10 @@ class Collator:
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
+        length_multiple: int = 1,
     ) -> None:
         self.encoder = encoder
+        self.length_multiple = length_multiple
         self.image_processor = image_processor
         self.num_visual_tokens = num_visual_tokens
         self.num_masked = num_masked
@@ -125,7 +128,10 @@ class Collator:
         self, encoded: Sequence[EncodedConversation], trains: Sequence[bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return input_ids, labels and attention_mask, each [B, T]; B and T are at least 1."""
-        shape = (max(len(encoded), 1), max([1, *(len(row.input_ids) for row in encoded)]))
+        longest = max([1, *(len(row.input_ids) for row in encoded)])
+        rounded = -(-longest // self.length_multiple) * self.length_multiple
+        length = max(longest, min(rounded, self.encoder.max_length))
+        shape = (max(len(encoded), 1), length)
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         attention_mask = np.zeros(shape, dtype=np.int64)
@@ -216,6 +222,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows.
         seed: Seed of the masks.
+        length_multiple: Tokens that lengths of micro-batches are rounded up to a multiple of.
     """
 
     def __init__(
@@ -229,6 +236,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
+        length_multiple: int = 1,
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
@@ -240,6 +248,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
             num_visual_tokens=num_visual_tokens,
             pad_token_id=pad_token_id,
             seed=seed,
+            length_multiple=length_multiple,
         )
 
     def __len__(self) -> int:
@@ -267,13 +276,13 @@ def build_data_loader(
         batch_size=None,
         sampler=range(start_step, len(step_loader)),
         num_workers=num_workers,
-        worker_init_fn=_start_worker if num_workers else None,
+        worker_init_fn=start_worker if num_workers else None,
         prefetch_factor=2 if num_workers else None,
     )
     return loader
 
 
-def _start_worker(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
     """Make a worker process use one thread, and leave Ctrl-C and its like to the process that trains."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

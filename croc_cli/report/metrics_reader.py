@@ -21,6 +21,8 @@ WINDOW = 50
 _LAST_BYTES = 1 << 18
 _SPARSE_BYTES = 1 << 22
 """Of the end of a file that is searched for what only some rows have: 4,000 rows or so."""
+_NESTED = frozenset({"learning_rate", "held_out", "source"})
+"""Keys of the last rows that hold further keys."""
 _NOT_CURVES = frozenset({"step", "total_steps", "skipped", "seconds_left"})
 
 
@@ -164,7 +166,10 @@ def read_metrics(path: Path, *, max_bins: int = MAX_BINS) -> Metrics:
 
 
 def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
-    """Return the last rows of a metrics.jsonl, reading its end alone; a missing file has none."""
+    """Return the last rows of a metrics.jsonl, reading its end alone; a missing file has none.
+
+    Values that are not what croc writes, as in a damaged file, are left out of a row.
+    """
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -175,7 +180,7 @@ def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
                 lines = stream.read(size - start).split(b"\n")
                 rows = [row for line in (lines[1:] if start else lines) if (row := _row(line)) is not None]
                 if len(rows) >= count or not start:
-                    return rows[-count:]
+                    return [_figures(row) for row in rows[-count:]]
                 length *= 4
     except OSError:
         return []
@@ -192,7 +197,23 @@ def last_rows_with(path: Path, key: str) -> list[dict[str, Any]]:
         return []
     wanted = f'"{key}"'.encode()
     rows = [_row(line) for line in (lines[1:] if start else lines) if wanted in line]
-    return [row for row in rows if row is not None and row.get(key) is not None]
+    return [_figures(row) for row in rows if row is not None and row.get(key) is not None]
+
+
+def _figures(row: Mapping[str, Any], *, inside: bool = False) -> dict[str, Any]:
+    """Return what of a row is a finite number, by key; beside it `skipped`, and what is nested `inside` known keys."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, bool):
+            if key == "skipped":
+                found[key] = value
+        elif isinstance(value, dict) and (inside or key in _NESTED):
+            found[key] = _figures(value, inside=True)
+        elif isinstance(value, float | int) and math.isfinite(value) and (inside or key not in _NESTED):
+            found[key] = value
+    if not isinstance(found.get("total_steps", 1), int):
+        del found["total_steps"]
+    return found
 
 
 def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:

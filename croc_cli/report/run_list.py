@@ -171,7 +171,7 @@ def _age(run: RunDir, stage: StageDir | None) -> float | None:
 
 def held_out_losses(stage: StageDir) -> list[float]:
     """Return the caption losses of a stage's held-out samples, the newest last; none where none are measured."""
-    measured = [row["held_out"] for row in last_rows_with(stage.metrics_file, "held_out")]
+    measured = [row.get("held_out") for row in last_rows_with(stage.metrics_file, "held_out")]
     losses = [_number(one.get("caption_loss")) for one in measured if isinstance(one, Mapping)]
     return [loss for loss in losses if loss is not None]
 

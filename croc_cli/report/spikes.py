@@ -1,6 +1,6 @@
 """Finds steps whose gradient norm stands out from the steps before them, and the samples of such a step."""
 
-import json
+import math
 import os
 import statistics
 from collections import deque
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from croc_cli.run_dir import StageDir
+from croc_cli.files import open_file
+from croc_cli.run_dir import StageDir, parse_object
 
 BEFORE = 50
 """Steps before a step whose median norm it is compared with."""
@@ -66,14 +67,14 @@ def worst_of_step(stage_dir: StageDir, step: int, *, count: int) -> list[str]:
         ids, losses = record.get("ids"), record.get("losses")
         if isinstance(ids, list) and isinstance(losses, list):
             pairs = zip(losses, ids, strict=False)
-            found += [(float(loss), str(one)) for loss, one in pairs if isinstance(loss, float | int)]
+            found += [(loss, str(one)) for loss, one in pairs if isinstance(loss, float | int) and math.isfinite(loss)]
     return [one for _, one in sorted(found, reverse=True)[:count]]
 
 
 def _record_of_step(file: Path, step: int) -> dict[str, Any]:
     """Return a step's line by halving the file, whose steps go up: it has gigabytes in a long run."""
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             low, high = 0, stream.seek(0, os.SEEK_END)  # the line begins in [low, high)
             while low < high:
                 middle = (low + high) // 2
@@ -97,7 +98,6 @@ def _record_of_step(file: Path, step: int) -> dict[str, Any]:
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        return parse_object(line)
     except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}

@@ -10,7 +10,7 @@ from croc_cli.launch.live import format_metrics, format_seconds
 from croc_cli.report.metrics_reader import last_rows, mean_of
 from croc_cli.report.run_list import RunState, age, current_stage, held_out_losses, run_state, size
 from croc_cli.run_dir import RunDir, StageDir, read_jsonl
-from croc_cli.words import counted
+from croc_cli.words import counted, shown
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 SPARK_ROWS = 600
@@ -45,6 +45,7 @@ def run_frame(folder: Path, *, width: int) -> str:
             lines.append(f"  {warning}")
     if state.command is not None and state.state != "never started":
         lines.append(f"  resume: {state.command}")
+    lines = [shown(" ".join(line.splitlines())) for line in lines]
     return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
 
 
@@ -87,9 +88,10 @@ def source_lines(rows: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:
     for row in rows:
         groups = row.get("source")
         for name, group in (groups if isinstance(groups, Mapping) else {}).items():
-            if isinstance(group, Mapping) and isinstance(loss := group.get("loss"), float | int):
+            loss, count = (group.get(key) if isinstance(group, Mapping) else None for key in ("loss", "tokens"))
+            if isinstance(loss, float | int) and isinstance(count, float | int):
                 losses.setdefault(name, []).append(float(loss))
-                tokens[name] = tokens.get(name, 0.0) + float(group.get("tokens") or 0)
+                tokens[name] = tokens.get(name, 0.0) + count
     if len(losses) < 2:
         return []
     names = sorted(losses, key=lambda name: (-tokens[name], name))

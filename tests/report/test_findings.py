@@ -172,11 +172,11 @@ def test_a_spike_names_the_worst_samples_of_its_step_on_all_ranks(tmp_path: Path
 
 
 def test_the_command_tells_findings_on_stderr_and_takes_limits(tmp_path: Path) -> None:
-    folder = run_of(tmp_path / "run", set_if(lambda step: True, padding_share=0.7))
-    answer = croc("report", str(folder), "--no-model")
+    folder = run_of(tmp_path / "run", set_if(lambda step: step > 150, padding_share=0.7, pool_window_share=0.4))
+    assert len(found(folder)) == 2
+    answer = croc("report", str(folder), "--no-model", "--limit", "padding=0.8")
     assert answer.out.strip() == str(folder / "report" / "index.html")
-    assert "look at: reconstruct: 70% of the places" in answer.err
-    assert "look at" not in croc("report", str(folder), "--no-model", "--limit", "padding=0.8").err
+    assert answer.err == "look at: reconstruct: pool use fell from 100% to 40% of the tokens\n"
 
 
 def test_of_several_runs_findings_name_theirs(tmp_path: Path) -> None:
