@@ -198,7 +198,9 @@ def run_training(
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
-    loader = build_data_loader(parts.loader, start_step=state.step, num_workers=recipe.data.num_workers)
+    loader = build_data_loader(
+        parts.loader, start_step=state.step, num_workers=recipe.data.num_workers, pin_memory=device == "cuda"
+    )
     with preflight.around(parts.module) if preflight else nullcontext():
         last = trainer.run(loader)
     if preflight is not None:
