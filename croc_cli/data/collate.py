@@ -286,14 +286,14 @@ def build_data_loader(
         batch_size=None,
         sampler=range(start_step, len(step_loader)),
         num_workers=num_workers,
-        worker_init_fn=_start_worker if num_workers else None,
+        worker_init_fn=start_worker if num_workers else None,
         prefetch_factor=2 if num_workers else None,
         pin_memory=pin_memory,
     )
     return loader
 
 
-def _start_worker(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
     """Make a worker process use one thread, and leave Ctrl-C and its like to the process that trains."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
