@@ -1,5 +1,6 @@
 """A run folder as text: stages with their times, losses and health, and the accuracy by question type."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,15 @@ def stage_seconds(stage: StageDir) -> float | None:
     return None
 
 
+def _numbers(value: object) -> dict[str, float]:
+    """Return the numbers of a mapping; a damaged file may hold anything."""
+    found = value.items() if isinstance(value, Mapping) else ()
+    return {str(key): one for key, one in found if isinstance(one, int | float) and math.isfinite(one)}
+
+
 def health_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the health figures of a stage as short phrases, and loudly what is wrong (METHOD: health)."""
-    health = _mapping(summary.get("health"))
+    health = _numbers(summary.get("health"))
     lines = []
     if (used := health.get("pool_used_share")) is not None:
         window = health.get("pool_window_share")
@@ -100,8 +107,8 @@ def health_lines(summary: Mapping[str, Any]) -> list[str]:
         "truncated_samples": ("sample cut", "samples cut"),
         "dropped_samples": ("sample dropped", "samples dropped"),
     }
-    counts = _mapping(summary.get("counts"))
-    lines += [counted(counts[key], *phrases) for key, phrases in names.items() if counts.get(key)]
+    counts = _numbers(summary.get("counts"))
+    lines += [counted(int(counts[key]), *phrases) for key, phrases in names.items() if counts.get(key)]
     return lines
 
 
