@@ -98,6 +98,7 @@ def evaluate(
         RunError: Something failed; what went well is kept.
     """
     from croc_cli.benchmarks.predictions import merge_shards
+    from croc_cli.checkpoint.locate import check_checkpoint
 
     root = data_root(request.data)
     records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
@@ -105,6 +106,8 @@ def evaluate(
         if benchmark.variant is None and (found := len(records[benchmark.name])) != benchmark.size:
             say(f"note: {benchmark.name}: {found:,} questions here; its split {benchmark.split} has {benchmark.size:,}")
     model = request.model or _trained_model(recipe, request, recipe_argument)
+    if (folder := own_path(model)).is_dir():
+        check_checkpoint(folder)
     run_dir = run_folder_of(model, request.run_dir)
     stage_dir = run_dir.stage(STAGE)
     if request.dry_run:

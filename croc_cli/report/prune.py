@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from croc_cli.names import STAGES
+from croc_cli.names import RESUME_FOLDER, STAGES
 from croc_cli.report.run_list import RunState, folder_bytes
 from croc_cli.run_dir import RunDir, StageDir
 
-RESUME_FOLDER = "resume"
 _ASIDE = re.compile(rf"({'|'.join(STAGES)}|init|eval|benchmarks)-\d{{8}}-\d{{6}}(-\d+)?")
 """Names of folders that `--fresh` set aside."""
 

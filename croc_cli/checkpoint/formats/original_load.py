@@ -23,13 +23,14 @@ from croc_cli.checkpoint.formats.original import (
     training_state_name,
 )
 from croc_cli.checkpoint.formats.original_parts import TowerSource, find_base, find_tokenizer, find_tower
-from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, verify_hashes
+from croc_cli.checkpoint.metadata import read_metadata, read_object, verify_hashes
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, read_recipe
 from croc_cli.checkpoint.weights import PROJECTOR_FILES, first_file, model_files, read_file, read_model
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.errors import UsageError
 from croc_cli.model.build import llava_config, stock_processor
 from croc_cli.model.vocabulary import grow_rows, grown_size
+from croc_cli.names import METADATA_FILE
 from croc_cli.recipe.schema import TemplateName
 
 CONVERTED_KEY = "converted_from"
