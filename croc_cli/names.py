@@ -22,6 +22,12 @@ IMAGE_TOKEN: Final = "<image>"
 IGNORE_INDEX: Final = -100
 """Label of a token that is not trained, as torch's cross-entropy expects it."""
 
+AttentionName = Literal["auto", "sdpa", "flex", "flex_attention", "eager", "flash_attention_2", "flash_attention_3"]
+MASKING_KERNELS: Final = ("sdpa", "flex_attention", "eager")
+"""Attention kernels that take any mask; all come with torch."""
+FLASH_PACKAGES: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""Attention kernels for causal stages on a GPU, and the module that each needs."""
+
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
 METADATA_FILE: Final = "croc.json"

@@ -58,6 +58,14 @@ class StageDir:
         """One JSON object a step."""
         return self.root / "metrics.jsonl"
 
+    def samples_file(self, rank: int) -> Path:
+        """Return the file in which a rank says what losses its samples had, one JSON object a step."""
+        return self.root / "samples" / f"rank-{rank}.jsonl"
+
+    def samples_files(self) -> list[Path]:
+        """Return `samples_file` of every rank that wrote one."""
+        return sorted((self.root / "samples").glob("rank-*.jsonl"))
+
     @property
     def events_file(self) -> Path:
         """One JSON object for each thing a user should hear of while the stage runs."""

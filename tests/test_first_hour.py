@@ -94,6 +94,7 @@ class Terminal:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_first_hour_on_a_terminal_takes_minutes_and_every_command_names_the_next(tmp_path: Path) -> None:
     started = time.monotonic()
     write_data(tmp_path)

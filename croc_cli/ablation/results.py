@@ -10,6 +10,7 @@ from croc_cli.ablation.tables import OTHER_SCALE, AblationTable, Claim, Measure,
 from croc_cli.errors import UsageError
 from croc_cli.names import STAGES
 from croc_cli.report.run_data import RunData, read_run
+from croc_cli.words import counted
 
 MEAN = "mean"
 CAPTIONS = "captions"
@@ -190,7 +191,7 @@ def _prefixed(samples: Mapping[str, int]) -> dict[str, int]:
 
 
 def _amounts(one: RowResult) -> str:
-    return f"{sum(one.steps.values()):,} steps and {sum(one.samples.values()):,} samples"
+    return f"{counted(sum(one.steps.values()), 'step')} and {counted(sum(one.samples.values()), 'sample')}"
 
 
 def claim_sentences(result: TableResult) -> list[str]:

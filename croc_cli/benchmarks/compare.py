@@ -13,7 +13,7 @@ from typing import Any, Literal
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take_object
 from croc_cli.benchmarks.registry import NAMES, benchmarks
 from croc_cli.errors import UsageError
-from croc_cli.words import table_cell
+from croc_cli.words import counted, table_cell
 
 TableFormat = Literal["text", "md", "csv", "json"]
 
@@ -150,7 +150,7 @@ def format_score(entry: Mapping[str, Any] | None, *, of: int | None = None) -> s
     answered, asked = entry.get("num_answered"), entry.get("num_questions")
     notes = [f"--limit {entry['limit']}"] if entry.get("limit") else []
     if of is not None and answered is not None:
-        notes.append(f"{answered:,} of {of:,} questions" if answered != of else f"{answered:,} questions")
+        notes.append(f"{answered:,} of {of:,} questions" if answered != of else f"{counted(answered, 'question')}")
     elif answered is not None and asked is not None and answered != asked:
         notes.append(f"{answered:,} of {asked:,}")
     if unread := entry.get("num_unparsable"):

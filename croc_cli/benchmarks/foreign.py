@@ -12,6 +12,7 @@ from typing import Any
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import BenchmarkDataError, parse_json, read_json_lines, read_text, take_object
 from croc_cli.benchmarks.prompts import same_question
+from croc_cli.words import counted
 
 ID_KEYS = ("question_id", "questionId", "id", "index", "qid", "doc_id", "image")
 TEXT_KEYS = ("text", "prediction", "response", "output", "pred", "generated_text", "answer")
@@ -41,7 +42,7 @@ class ForeignAnswers:
     def describe(self) -> str:
         """Return in words what was taken."""
         taken = ", ".join(f"{key} as {meaning}" for meaning, key in self.keys.items())
-        return f"{len(self.rows):,} rows in {self.form} form, {taken}"
+        return f"{counted(len(self.rows), 'row')} in {self.form} form, {taken}"
 
 
 def read_foreign(file: Path, benchmark: Benchmark, records: Sequence[Record]) -> ForeignAnswers:

@@ -10,6 +10,7 @@ from typing import Any
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import BenchmarkDataError
 from croc_cli.benchmarks.prompts import shown
+from croc_cli.words import counted
 
 _SHOWN = 10
 
@@ -51,7 +52,7 @@ def match_answers(
             other questions; with counts and the first ten. Only missing and unknown ones can be left out of a score.
     """
     found = _match(benchmark, records, rows)
-    where = f"{benchmark.name}: the answers do not fit the {len(records):,} questions"
+    where = f"{benchmark.name}: the answers do not fit the {counted(len(records), 'question')}"
     if found.ambiguous:
         raise BenchmarkDataError(
             f"{where}: {_counted(found.ambiguous)} without `prompt`, though several questions have that id",

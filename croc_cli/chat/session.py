@@ -19,6 +19,7 @@ from croc_cli.data.sample import Turn
 from croc_cli.errors import RunError, UsageError
 from croc_cli.model.build import end_token_ids
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.words import counted
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class ChatSession:
             self._generate(input_ids, images, streamer, event)
         except torch.OutOfMemoryError as error:
             raise RunError(
-                f"{self.model.llava.device} has too little memory for {len(input_ids)} tokens",
+                f"{self.model.llava.device} has too little memory for {counted(len(input_ids), 'token')}",
                 hint="/new starts over, --device cpu uses the machine's memory",
             ) from error
         answer = Answer(streamer.text, stopped=event.is_set())

@@ -13,6 +13,7 @@ from croc_cli.checkpoint.validate import validate_checkpoint
 from croc_cli.errors import RunError, UsageError, first_line
 from croc_cli.names import METADATA_FILE, RESUME_FOLDER, TRAINING_STATE_FILE
 from croc_cli.report.model_card import model_card, without_local_paths
+from croc_cli.words import counted
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -87,9 +88,9 @@ def push(
     card = model_card(folder, repository, licence=licence)
     files, left = files_to_push(folder)
     size = sum(file.stat().st_size for file in files)
-    say(f"{len(files)} files, {size / 2**20:,.1f} MiB, and a model card: {folder} → {repository}")
+    say(f"{counted(len(files), 'file')}, {size / 2**20:,.1f} MiB, and a model card: {folder} → {repository}")
     for file in files if dry_run else ():
-        say(f"  {file.name}  {file.stat().st_size:,} bytes")
+        say(f"  {file.name}  {counted(file.stat().st_size, 'byte')}")
     if left:
         say(f"left here, as no part of the checkpoint: {', '.join(left)}")
     if read_metadata(folder).visual_norm != "none":

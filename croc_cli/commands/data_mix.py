@@ -8,6 +8,7 @@ import typer
 
 from croc_cli.commands.options import RecipeArgument, SetOption
 from croc_cli.names import DEFAULT_RECIPE, STAGES, StageName
+from croc_cli.words import counted
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import Recipe
@@ -75,7 +76,7 @@ def make_mix(recipe: "Recipe", stage: StageName, *, force: bool = False, dry_run
     if dry_run:
         lines = [f"{stage}: {folder}"]
         for source in spec.sources:
-            share = f"{source.count:,} rows" if source.count is not None else "all rows"
+            share = f"{counted(source.count, 'row')}" if source.count is not None else "all rows"
             share = f"{source.fraction:.1%} of the rows" if source.fraction is not None else share
             lines.append(f"  {source.name}: {share} of {source.path}" + ("" if source.path.exists() else " (not here)"))
         result("\n".join(lines))

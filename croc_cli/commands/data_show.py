@@ -13,7 +13,7 @@ from croc_cli.commands.data_stats import ImageFolderOption, check_stage
 from croc_cli.commands.options import MOST
 from croc_cli.files import own_path
 from croc_cli.names import DEFAULT_RECIPE, IGNORE_INDEX
-from croc_cli.words import shown
+from croc_cli.words import counted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +146,7 @@ def find_row(path: Path, number: int, image_folder: Path | None) -> "CheckedRow"
                 return found
             seen = found.number + 1
     rows = len(data.mix) if data.mix is not None else seen
-    raise UsageError(f"{path} has no row {number}", hint=f"it has {rows:,} rows, counted from 0")
+    raise UsageError(f"{path} has no row {number}", hint=f"it has {counted(rows, 'row')}, counted from 0")
 
 
 def token_pieces(row: dict[str, Any], recipe: "Recipe", stage: str) -> tuple[list[Piece], dict[str, int], str]:

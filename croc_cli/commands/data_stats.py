@@ -8,6 +8,7 @@ import typer
 
 from croc_cli.commands import complete
 from croc_cli.names import DEFAULT_RECIPE
+from croc_cli.words import counted
 
 if TYPE_CHECKING:
     from croc_cli.sources.verify.stats import DataStats
@@ -145,6 +146,6 @@ def export(
     with work_line("rows") as line:
         rows = export_mix(mix, out, progress=line)
     opened = MixFolder(mix)
-    result(f"{out}: {rows:,} rows; image paths start from {opened.data_root}")
+    result(f"{out}: {counted(rows, 'row')}; image paths start from {opened.data_root}")
     if (images := exported_images(opened, out)) is not None:
         result(f"images that lay in tables or tars are files now, in {images}")

@@ -9,6 +9,7 @@ from croc_cli.commands import complete
 from croc_cli.commands.options import MOST_PROCESSES, SetOption
 from croc_cli.files import own_path
 from croc_cli.names import looks_like_path
+from croc_cli.words import counted
 
 if TYPE_CHECKING:
     from croc_cli.names import StageName
@@ -188,15 +189,15 @@ def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[
 def describe_report(report: "VerifyReport", *, deep: bool, fix: bool = False, stage: str | None = None) -> str:
     """Return what a check found, the first examples of each kind, and what there is to do."""
     share = f", {report.bad_rows:,} with errors" if report.bad_rows else ""
-    lines = [f"{report.path}: {report.rows:,} rows{share}"]
+    lines = [f"{report.path}: {counted(report.rows, 'row')}{share}"]
     if deep:
-        lines[0] += f"; {report.images:,} images decoded"
+        lines[0] += f"; {counted(report.images, 'image')} decoded"
         lines[0] += f", {report.cached:,} of them before" if report.cached else ""
     if report.prefixes and (len(report.prefixes) > 1 or report.prefixes[0][2]):
         width = max(len(prefix) for prefix, _, _ in report.prefixes)
         for prefix, present, missing in report.prefixes:
             part = f", {missing:,} missing ({missing / (present + missing):.1%})" if missing else ""
-            lines.append(f"  {prefix:<{width}}  {present:,} images{part}")
+            lines.append(f"  {prefix:<{width}}  {counted(present, 'image')}{part}")
     left = NUM_SHOWN
     for finding in report.findings:
         lines.append(f"{finding.level:<8} {finding.code}: {finding.count:,} × {finding.message}")

@@ -142,7 +142,7 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
     ]
     known = "" if stage.samples_are_known else " (the paper's number; the data is not here)"
     lines = [
-        f"{stage.stage}: {own.micro_size} samples of up to {stage.length:,} tokens at a time"
+        f"{stage.stage}: {own.micro_size} samples of up to {counted(stage.length, 'token')} at a time"
         f"{', layers computed again' if own.checkpointing else ''}"
         f"{f', offload {own.offload}' if own.offload != 'none' else ''}",
         *(line.rstrip() for line in table),

@@ -1,4 +1,4 @@
-"""`croc report`: the page of one run or of several, and where answers look."""
+"""`croc report`: the page of one run or of several, where answers look, and the samples with the highest loss."""
 
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +80,43 @@ def attention(
     result(str(page))
     if open_page:
         show_page(page)
+
+
+@report_app.command(epilog="Example: croc report samples runs/nano --worst 20")
+def samples(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder")],
+    worst: Annotated[int, typer.Option("--worst", min=1, max=MOST, metavar="N", help="How many samples")] = 50,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="STAGE", help="Left out: the last stage that has run")
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", min=1, max=MOST, metavar="N", help="Of the last N steps; left out: the last fifth"),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json")] = "text",
+) -> None:
+    """Show the samples with the highest loss: ids, images, text."""
+    import json
+    import shutil
+    from dataclasses import asdict
+
+    from croc_cli.commands.data_stats import check_stage
+    from croc_cli.console import result, say
+    from croc_cli.errors import UsageError
+    from croc_cli.names import stage_name
+    from croc_cli.report.worst_samples import format_worst, worst_samples
+
+    if form not in ("text", "json"):
+        raise UsageError(f"--format {form}: there is no such form", hint="text or json")
+    if stage is not None:
+        check_stage(stage)
+    found = worst_samples(run_dir, count=worst, stage=None if stage is None else stage_name(stage), steps=last)
+    if found.note:
+        say(f"note: {found.note}")
+    if form == "json":
+        result(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    else:
+        result(format_worst(found, width=shutil.get_terminal_size().columns))
 
 
 def show_page(page: Path) -> None:

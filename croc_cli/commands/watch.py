@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from croc_cli.report.live_page import LivePage
 
 EPILOG = "Example: croc watch runs/nano --page"
-LIVE_SECONDS, PLAIN_SECONDS, PAGE_SECONDS = 1.0, 10.0, 10.0
+LIVE_SECONDS, PLAIN_SECONDS = 1.0, 10.0
 
 
 def watch(
@@ -41,7 +41,7 @@ def watch(
     server = _start_page(folders, port) if page else None
     try:
         with suppress(KeyboardInterrupt):
-            (_watch_live if live else _watch_plain)(folders, server)
+            _watch_live(folders) if live else _watch_plain(folders, endless=page)
     finally:
         if server is not None:
             server.close()
@@ -62,30 +62,26 @@ def _start_page(folders: list[Path], port: int) -> "LivePage":
 
     out = folders[0] / REPORT_FOLDER if len(folders) == 1 else folders[0].resolve().parent / REPORT_FOLDER
     server = LivePage(folders, out, port=port)
-    server.refresh()
+    server.follow()
     say(f"page: {server.address}")
     return server
 
 
-def _watch_live(folders: list[Path], server: "LivePage | None") -> None:
+def _watch_live(folders: list[Path]) -> None:
     """Draw the runs over themselves until Ctrl-C."""
     import time
 
     from rich.live import Live
     from rich.text import Text
 
-    with Live(auto_refresh=False, transient=False) as live:
-        shown = -PAGE_SECONDS
+    with Live(auto_refresh=False) as live:
         while True:
             live.update(Text(_frame(folders), no_wrap=True), refresh=True)
-            if server is not None and time.monotonic() - shown >= PAGE_SECONDS:
-                server.refresh()
-                shown = time.monotonic()
             time.sleep(LIVE_SECONDS)
 
 
-def _watch_plain(folders: list[Path], server: "LivePage | None") -> None:
-    """Print a line for each run that changed, until none runs any more; with a page, until Ctrl-C."""
+def _watch_plain(folders: list[Path], *, endless: bool) -> None:
+    """Print a line for each run that changed, until none runs any more; endless: until Ctrl-C."""
     import time
 
     from croc_cli.console import result
@@ -99,8 +95,6 @@ def _watch_plain(folders: list[Path], server: "LivePage | None") -> None:
             if before.get(folder) != line:
                 result(line)
                 before[folder] = line
-        if server is not None:
-            server.refresh()
-        elif all(run_state(folder).state != "running" for folder in folders):
+        if not endless and all(run_state(folder, measure=False).state != "running" for folder in folders):
             return
         time.sleep(PLAIN_SECONDS)

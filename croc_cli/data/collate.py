@@ -53,6 +53,7 @@ class Collator:
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows; any id will do, since it is neither attended nor trained.
         seed: Seed of the masks.
+        length_multiple: Tokens that T is rounded up to a multiple of, within the encoder's maximum.
 
     `features` may be set to a cache; micro-batches then hold what the frozen tower made of images, not their pixels.
     """
@@ -66,8 +67,10 @@ class Collator:
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
+        length_multiple: int = 1,
     ) -> None:
         self.encoder = encoder
+        self.length_multiple = length_multiple
         self.image_processor = image_processor
         self.num_visual_tokens = num_visual_tokens
         self.num_masked = num_masked
@@ -107,6 +110,8 @@ class Collator:
             image_rows=torch.tensor([place.row for place in places] or [-1]),
             masked=self._masked(places, step),
             sample_ids=[sample.id for sample in samples],
+            sources=[sample.source for sample in samples],
+            num_images=[len(sample.images) for sample in samples],
             num_samples=len(samples),
             num_truncated=sum(row.truncated for row in encoded),
             num_dropped=num_dropped,
@@ -123,7 +128,10 @@ class Collator:
         self, encoded: Sequence[EncodedConversation], trains: Sequence[bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return input_ids, labels and attention_mask, each [B, T]; B and T are at least 1."""
-        shape = (max(len(encoded), 1), max([1, *(len(row.input_ids) for row in encoded)]))
+        longest = max([1, *(len(row.input_ids) for row in encoded)])
+        rounded = -(-longest // self.length_multiple) * self.length_multiple
+        length = max(longest, min(rounded, self.encoder.max_length))
+        shape = (max(len(encoded), 1), length)
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         attention_mask = np.zeros(shape, dtype=np.int64)
@@ -214,6 +222,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows.
         seed: Seed of the masks.
+        length_multiple: Tokens that lengths of micro-batches are rounded up to a multiple of.
     """
 
     def __init__(
@@ -227,6 +236,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
+        length_multiple: int = 1,
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
@@ -238,6 +248,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
             num_visual_tokens=num_visual_tokens,
             pad_token_id=pad_token_id,
             seed=seed,
+            length_multiple=length_multiple,
         )
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from croc_cli.sources.read.json_reader import read_json_row
 from croc_cli.sources.read.json_rows import DataError, parse_row
 from croc_cli.sources.read.rows import IMAGE_RANGE, ROW_DEFECTS, image_ranges, row_error
 from croc_cli.sources.read.scan import estimate_tokens
+from croc_cli.words import counted
 
 __all__ = ["DataError", "Dataset", "LlavaJsonDataset", "MixDataset"]
 
@@ -40,6 +41,10 @@ class Dataset(Protocol):
 
     def length_hint(self, index: int) -> int:
         """Return roughly how many tokens a sample has, without opening its images."""
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources that samples are from."""
 
 
 class MixDataset:
@@ -77,9 +82,15 @@ class MixDataset:
 
     def __getitem__(self, index: int) -> Sample:
         number = self._sources.item(index)
-        name = f"{self._names[number]}#{self._rows.item(index)}"
+        source = self._names[number]
         row = self.mix.row(index)
-        return Sample(name, _turns(row), image_refs(row, self._roots[number], reading=self._reading))
+        images = image_refs(row, self._roots[number], reading=self._reading)
+        return Sample(f"{source}#{self._rows.item(index)}", _turns(row), images, source)
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the mix's sources."""
+        return tuple(self._names)
 
     def length_hint(self, index: int) -> int:
         """Return how many tokens a sample has before it is cut: exactly where that was counted, else about."""
@@ -146,7 +157,12 @@ class LlavaJsonDataset:
         # Ids of LLaVA's files repeat, so the row number makes them unique.
         place = f"{self.path}, row {number}"
         images = image_refs(row, str(self.image_folder), found.contents, place=place, reading=self._reading)
-        return Sample(f"{row.get('id', '')}#{number}", _turns(row), images)
+        return Sample(f"{row.get('id', '')}#{number}", _turns(row), images, self.path.name)
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The file's name."""
+        return (self.path.name,)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": -1}
@@ -169,7 +185,7 @@ class LlavaJsonDataset:
         """Return which rows are taken, in the order of the file; the same for the same seed and file length."""
         if num_samples > len(self._index):
             raise DataError(
-                f"{self.path}: {len(self._index)} rows, fewer than num_samples = {num_samples}",
+                f"{self.path}: {counted(len(self._index), 'row')}, fewer than num_samples = {num_samples}",
                 hint="leave num_samples out to take all",
             )
         digest = hashlib.sha256(repr(("draw", seed)).encode()).digest()

@@ -25,6 +25,8 @@ class MicroBatch:
         image_rows: [I] int64, the row that shows each image, in order of appearance; −1 for a blank that no row shows.
         masked: [I, n] bool, the masked visual tokens, equally many of every image; None where none are masked.
         sample_ids: Id of each row's sample.
+        sources: Name of the source of each row's sample.
+        num_images: Images of each row's sample.
         num_samples: Samples, dropped ones and those with bad images included.
         num_truncated: Samples whose end was cut off.
         num_dropped: Samples that train nothing, because nothing to train was left of them.
@@ -39,6 +41,8 @@ class MicroBatch:
     image_rows: torch.Tensor
     masked: torch.Tensor | None
     sample_ids: list[str]
+    sources: list[str]
+    num_images: list[int]
     num_samples: int
     num_truncated: int
     num_dropped: int
@@ -48,6 +52,11 @@ class MicroBatch:
     def num_trained_tokens(self) -> int:
         """Labels that count in a causal loss; a sequence's first token is never predicted."""
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
+
+    def trained_tokens_by_row(self) -> list[int]:
+        """Return `num_trained_tokens` of each sample's row."""
+        counts: list[int] = (self.labels[:, 1:] != IGNORE_INDEX).sum(dim=1).tolist()
+        return counts[: len(self.sample_ids)]
 
     def to(self, device: torch.device | str) -> "MicroBatch":
         """Return the micro-batch with its tensors on a device."""

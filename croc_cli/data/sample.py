@@ -34,8 +34,10 @@ class Sample:
         id: Identifies the sample in its dataset, whatever the order or the number of ranks.
         turns: Human and gpt in turn, the human first.
         images: One reference for each `<image>` in the turns, in order; empty for text alone.
+        source: Name of the source that it is from, as metrics tell sources apart.
     """
 
     id: str
     turns: tuple[Turn, ...]
     images: tuple[ImageRef, ...] = ()
+    source: str = ""

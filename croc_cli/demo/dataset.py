@@ -19,6 +19,8 @@ from croc_cli.names import IMAGE_TOKEN
 SceneTask = Literal["brief_captions", "detailed_captions", "questions"]
 SCENE_TASKS: tuple[SceneTask, ...] = get_args(SceneTask)
 
+SCENES_SOURCE = "scenes"
+"""Name of the source that all scenes are from."""
 _PURPOSE = 2  # of the random draws, see `scene_generator`
 _BRIEF_REQUEST = "Give a brief description of the picture."  # the plain template leaves it out
 _QUESTIONS_PER_SCENE = 6
@@ -101,8 +103,14 @@ class SceneDataset:
         identity = f"{self.kind}-{self.split}-{self.seed}-{index}"
         if rng.random() < self.text_only_share:
             (question, answer), *others = self._questions(scene, rng)
-            return Sample(identity, _turns([(scene_in_words(scene, question), answer), *others], image=False))
-        return Sample(identity, _turns(self._exchanges(scene, rng), image=True), (SceneImage(scene),))
+            turns = _turns([(scene_in_words(scene, question), answer), *others], image=False)
+            return Sample(identity, turns, source=SCENES_SOURCE)
+        return Sample(identity, _turns(self._exchanges(scene, rng), image=True), (SceneImage(scene),), SCENES_SOURCE)
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The one name that all scenes have."""
+        return (SCENES_SOURCE,)
 
     def length_hint(self, index: int) -> int:
         """Return about how many tokens a sample has: a word is a token, and so is a patch of its picture."""

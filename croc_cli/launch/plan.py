@@ -285,7 +285,7 @@ def describe_plan(plan: LaunchPlan, *, settings: str = "") -> str:
     import shlex
 
     steps = "as many as the data gives; the data file is not here" if plan.num_steps is None else f"{plan.num_steps:,}"
-    samples = "" if plan.num_samples is None else f" ({plan.num_samples:,} samples an epoch)"
+    samples = "" if plan.num_samples is None else f" ({counted(plan.num_samples, 'sample')} an epoch)"
     lines = [
         f"stage        {plan.stage}",
         f"folder       {plan.stage_dir.root}",

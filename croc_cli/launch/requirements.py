@@ -1,9 +1,11 @@
 """What must hold before anything is launched: the machine is large enough, the data is there."""
 
+import importlib.util
+
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
 from croc_cli.launch.plan import count_samples
-from croc_cli.names import StageName
+from croc_cli.names import FLASH_PACKAGES, MASKING_KERNELS, StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import argument_of, load_recipe
@@ -12,6 +14,7 @@ from croc_cli.recipe.paths import PATHS_START, data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
+from croc_cli.words import counted
 
 CPU_PARAMETERS = 1_000_000_000
 """Parameters up to which training on a CPU is allowed: a step of 7B takes a CPU many minutes."""
@@ -36,6 +39,39 @@ def state_bytes(section: StageRecipe, counts: dict[str, int]) -> int:
     return trained * 18 + frozen * 2 if section.precision == "bf16" else trained * 16 + frozen * 4
 
 
+def check_attention(recipe: Recipe, stage: StageName, *, here: bool) -> None:
+    """Raise UsageError where the named attention kernel is not installed, or cannot do what the stage asks for.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage about to run.
+        here: The ranks run on this machine, so a package that is missing here is missing for them.
+    """
+    kernel = recipe.model.attention
+    package = FLASH_PACKAGES.get(kernel)
+    if package is None:
+        return
+    pool_stage = recipe.pool_stage(stage)
+    kind = "causal" if pool_stage is None else pool_stage.attention
+    others = ", ".join(MASKING_KERNELS)
+    if kind != "causal":
+        raise UsageError(
+            f"model.attention: {kernel} cannot do {kind} attention, which {stage} needs; {others} can",
+            hint="--set model.attention=auto",
+        )
+    if recipe.stage(stage).precision != "bf16":
+        raise UsageError(
+            f"model.attention: {kernel} computes in bf16, and {stage}.precision is {recipe.stage(stage).precision}; "
+            f"{others} can do both",
+            hint="--set model.attention=auto",
+        )
+    if here and importlib.util.find_spec(package) is None:
+        raise UsageError(
+            f"model.attention: {kernel} is not installed (no module {package}); {others} come with torch",
+            hint="--set model.attention=auto",
+        )
+
+
 def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command: str) -> None:
     """Raise UsageError where the recipe needs GPUs that this machine does not have, or more memory than it has.
 
@@ -46,9 +82,15 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
         command: The croc command that was typed, such as `reconstruct`, for the hint.
     """
     launch = recipe.launch
+    check_attention(recipe, stage, here=launch.slurm is None and launch.hostfile is None)
     if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
         return
-    if recipe.model.attention == "flex_attention":
+    if recipe.model.attention in FLASH_PACKAGES:
+        raise UsageError(
+            f"model.attention: {recipe.model.attention} needs a CUDA GPU, and this run is on a CPU",
+            hint="--set model.attention=auto takes a kernel that the device can run",
+        )
+    if recipe.model.attention in ("flex", "flex_attention"):
         raise UsageError(
             "model.attention: flex_attention has no backward pass on a CPU (torch 2.13)",
             hint="--set model.attention=sdpa, which gives the same numbers",
@@ -83,7 +125,7 @@ def features_note(recipe: Recipe, stage: StageName) -> str | None:
     size = 2 if recipe.stage(stage).precision == "bf16" else 4
     picture = tower.num_visual_tokens * tower.hidden_size * size
     return (
-        f"features of up to {samples:,} pictures, {picture / 2**10:,.0f} KiB each, are kept in "
+        f"features of up to {counted(samples, 'picture')}, {picture / 2**10:,.0f} KiB each, are kept in "
         f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
     )
 

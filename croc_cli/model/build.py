@@ -187,7 +187,7 @@ def load_llava(
     Args:
         folder: As `assemble` or a training stage wrote it.
         dtype: Of all weights.
-        attention: Kernel of the LLM: `sdpa`, `eager` or `flex_attention`. The tower, which needs no mask, has `sdpa`.
+        attention: Kernel of the LLM, as transformers calls it. The tower, which needs no mask, has `sdpa`.
         device: Where weights are read to, one after another; the host never holds all of them for another device.
 
     Raises:

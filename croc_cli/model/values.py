@@ -7,6 +7,7 @@ from torch import Tensor
 
 from croc_cli.errors import UsageError
 from croc_cli.names import HEAD_PREFIX, POOL_PREFIX
+from croc_cli.words import counted
 
 _HINT = "the run that saved it had diverged, or the file is damaged; use another checkpoint"
 _MAY_BE_ZERO = ("lora_B", "mask_token", "transform_block", "cross_attention", "bias")
@@ -27,7 +28,9 @@ def check_values(name: str, tensor: Tensor, where: Path | str, *, hint: str = _H
     smallest, largest = (float(value) for value in torch.aminmax(tensor))
     if not (smallest > -torch.inf and largest < torch.inf):
         wrong = int((~torch.isfinite(tensor)).sum())
-        raise UsageError(f"{where}: {name} holds {wrong:,} values that are NaN or infinite", hint=hint)
+        raise UsageError(
+            f"{where}: {name} holds {counted(wrong, 'value that is', 'values that are')} NaN or infinite", hint=hint
+        )
     may_be_zero = name.startswith((POOL_PREFIX, HEAD_PREFIX)) or any(part in name for part in _MAY_BE_ZERO)
     if smallest == largest == 0 and tensor.ndim > 1 and not may_be_zero:
         raise UsageError(f"{where}: {name} holds nothing but zeros", hint=hint)

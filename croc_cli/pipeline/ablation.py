@@ -17,6 +17,7 @@ from croc_cli.names import RUNS_FOLDER, STAGES, stage_name
 from croc_cli.pipeline.recipe_run import eval_layout
 from croc_cli.pipeline.stage import StageRequest, launch_stage, prepare_stage
 from croc_cli.recipe.schema import Recipe
+from croc_cli.words import counted
 
 PAGE_FOLDER = "report"
 
@@ -100,7 +101,7 @@ def describe(todo: Estimate, tables: Sequence[AblationTable], runs: Sequence[Row
     return "\n".join(
         [
             f"tables       {', '.join(f'{table.name} ({table.number})' for table in tables)}",
-            f"rows         {rows} × {seeds} seed{'s' if seeds > 1 else ''} = {todo.num_rows} runs",
+            f"rows         {rows} × {seeds} seed{'s' if seeds > 1 else ''} = {counted(todo.num_rows, 'run')}",
             f"stages       {todo.num_stages} to run, {todo.num_done} finished ({todo.num_without_sharing} unshared)",
             f"time         {about}",
             f"folder       {root}",

@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, nearest, number_meant
-from croc_cli.recipe.schema import Recipe, Section
+from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.values import Section
 
 MAX_ISSUES = 100
 MAX_SHOWN = 80

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from math import isfinite
 
 from croc_cli.errors import RecipeError
+from croc_cli.words import counted
 
 MAX_LISTED = 40
 KeyPath = tuple[str, ...]
@@ -117,4 +118,4 @@ def _listed(source: str, lines: Sequence[str]) -> str:
     shown = [f"  {line}" for line in lines[:MAX_LISTED]]
     if len(lines) > MAX_LISTED:
         shown.append(f"  and {len(lines) - MAX_LISTED} more")
-    return "\n".join((f"{source} has {len(lines)} errors", *shown))
+    return "\n".join((f"{source} has {counted(len(lines), 'error')}", *shown))

@@ -5,9 +5,9 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BeforeValidator, Field, field_serializer
 
-from croc_cli.names import StageName
+from croc_cli.names import AttentionName, StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.values import (
@@ -16,9 +16,9 @@ from croc_cli.recipe.values import (
     Pattern,
     PositiveFloat,
     PositiveInt,
+    Section,
     Seed,
     Workers,
-    check_text,
     number_or_share,
 )
 
@@ -28,21 +28,6 @@ TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
 AspectName = Literal["pad", "square"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values never change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _check_text(cls, value: Any) -> Any:
-        """Refuse characters that no text of a recipe has: a null character ends every path."""
-        for text in value if isinstance(value, tuple | dict) else (value,):
-            if isinstance(text, str):
-                check_text(text)
-        return value
 
 
 class ModelRecipe(Section):
@@ -62,7 +47,7 @@ class ModelRecipe(Section):
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"
     )
-    attention: Literal["sdpa", "eager", "flex_attention"] = Field("sdpa", description="Attention kernel of the LLM")
+    attention: AttentionName = Field("auto", description="Attention kernel of the LLM; auto = by stage and device")
 
 
 class LlavaJsonData(Section):

@@ -1,9 +1,9 @@
 """Which texts and numbers a recipe may hold: no control characters, paths that a file can have, bounds of reason."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
@@ -64,3 +64,18 @@ Workers = Annotated[int, Field(gt=0, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 PathText = Annotated[str, AfterValidator(check_path)]
 Pattern = Annotated[str, AfterValidator(check_pattern)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        """Refuse characters that no text of a recipe has: a null character ends every path."""
+        for text in value if isinstance(value, tuple | dict) else (value,):
+            if isinstance(text, str):
+                check_text(text)
+        return value

@@ -18,6 +18,7 @@ from croc_cli.report.run_data import RunData, StageData
 from croc_cli.report.svg import MARKERS, Figure, new_axes, series, to_svg
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import read_manifest
+from croc_cli.words import counted
 
 _WHOLE_BYTES = 128 << 20
 """Files up to this size are counted from end to end; of larger ones, blocks at equal distances."""
@@ -90,7 +91,7 @@ def file_composition(path: Path, *, limit: int | None = None) -> tuple[dict[str,
     if rows > folders.total():
         counts[TEXT_ONLY] = float(rows - folders.total())
     factor = min(1 / share, limit / rows if limit else 1 / share)
-    note = "" if share == 1 else f"Estimated from {rows:,} rows at equal distances."
+    note = "" if share == 1 else f"Estimated from {counted(rows, 'row')} at equal distances."
     return {name: number * factor for name, number in counts.items()}, note
 
 

@@ -12,6 +12,7 @@ from croc_cli.report.charts import Bars, bar_chart
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import ROLES, Figure
 from croc_cli.sources.verify.stats import DataStats, quantiles
+from croc_cli.words import counted
 
 OVERVIEW_FILE = "overview.png"
 _HEADER = ["", "number", "share"]
@@ -45,7 +46,7 @@ def write_data_page(stats: DataStats, table: list[list[str]], folder: Path) -> P
                 "tokens in the middle row" if stats.exact else "tokens, about, mid row",
             ),
         ],
-        warnings=[f"{stats.bad:,} rows have errors and are in none of the figures."] if stats.bad else [],
+        warnings=[f"left out of the figures: {counted(stats.bad, 'row')} with errors."] if stats.bad else [],
         sections=[
             PageSection(
                 "Rows", tables=[PageTable("rows", "What it holds", [["", "number", "share"], *table], words_last=True)]
@@ -56,7 +57,7 @@ def write_data_page(stats: DataStats, table: list[list[str]], folder: Path) -> P
     )
     check_place(folder / OVERVIEW_FILE)
     file = write_page(page, folder)
-    _write_overview(counts, folder / OVERVIEW_FILE, title=f"{stats.path.name}: {stats.rows:,} rows")
+    _write_overview(counts, folder / OVERVIEW_FILE, title=f"{stats.path.name}: {counted(stats.rows, 'row')}")
     return file
 
 

@@ -62,7 +62,18 @@ class LivePage:
             raise UsageError(
                 f"--port {port}: {error.strerror}", hint="another port, or 0, which takes a free one"
             ) from error
+        self._ended = threading.Event()
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def follow(self) -> None:
+        """Keep the page fresh from now on, in a thread of its own: drawing it takes seconds."""
+
+        def keep_fresh() -> None:
+            while not self._ended.is_set():
+                self.refresh()
+                self._ended.wait(REFRESH_SECONDS)
+
+        threading.Thread(target=keep_fresh, daemon=True).start()
 
     @property
     def address(self) -> str:
@@ -83,6 +94,7 @@ class LivePage:
 
     def close(self) -> None:
         """Stop serving."""
+        self._ended.set()
         self.server.shutdown()
         self.server.server_close()
 

@@ -40,7 +40,7 @@ class RunState:
         tokens_per_second: Mean over the last steps.
         seconds_left: Of the stage, as the last step estimates it.
         age_seconds: Since its files last changed.
-        size_bytes: On disk.
+        size_bytes: On disk; 0 where it was not added up.
         command: What resumes it; None where nothing is left to do or it runs.
     """
 
@@ -85,8 +85,13 @@ def list_runs(folders: Sequence[Path]) -> list[RunState]:
     return sorted(states, key=lambda run: run.age_seconds if run.age_seconds is not None else float("inf"))
 
 
-def run_state(folder: Path) -> RunState:
-    """Return what a run's files say of it."""
+def run_state(folder: Path, *, measure: bool = True) -> RunState:
+    """Return what a run's files say of it.
+
+    Args:
+        folder: The run folder.
+        measure: Add up its size on disk, which takes a look at every file.
+    """
     run = RunDir(folder)
     recipe = _recipe(run.recipe_file)
     stage = current_stage(run)
@@ -106,7 +111,7 @@ def run_state(folder: Path) -> RunState:
         tokens_per_second=mean_of(rows, "tokens_per_second"),
         seconds_left=_number(last.get("seconds_left")) if state in ("running", "stopped", "failed", "killed") else None,
         age_seconds=_age(run, stage),
-        size_bytes=folder_bytes(folder),
+        size_bytes=folder_bytes(folder) if measure else 0,
         command=None if state in ("running", "finished") else resume_command(run, stage, recipe),
     )
 

@@ -9,12 +9,14 @@ from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
 from croc_cli.report.labels import distinct_names
+from croc_cli.report.learning import learning_figures
 from croc_cli.report.metrics_reader import WINDOW
 from croc_cli.report.model_figures import model_section
 from croc_cli.report.page import Page, PageSection, PageTable, Panel, Strip, write_page
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows, percent, score_figures
 from croc_cli.report.terminal import health_lines
+from croc_cli.words import counted
 
 REPORT_FOLDER = "report"
 _MAX_PICTURE_BYTES = 400_000
@@ -52,7 +54,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
         notes.append(f"figures show the first {MAX_RUNS} of {len(runs)} runs; tables show all")
     page = Page(
         title=" · ".join(run.label for run in drawn) if several else _name(runs[0]),
-        lead=f"{len(runs)} runs side by side." if several else _lead(runs[0]),
+        lead=f"{counted(len(runs), 'run')} side by side." if several else _lead(runs[0]),
         tiles=[] if several else _tiles(runs[0]),
         warnings=[*differences(runs), *notes] if several else notes,
         made_from=[str(run.root) for run in runs],
@@ -65,6 +67,7 @@ def run_page(runs: Sequence[RunData]) -> Page:
             "Thin: as logged. Thick: a running mean." if not several else "",
             figures=loss_figures(drawn),
         ),
+        *([] if several else [PageSection("What the run learns", figures=learning_figures(runs[0]))]),
         PageSection(
             "The token pool",
             "Masked visual tokens are replaced by tokens of the pool; a pool of which few are used is wasted.",

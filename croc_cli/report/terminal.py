@@ -147,7 +147,7 @@ def accuracy_table(benchmark: str, scores: Mapping[str, Any]) -> str:
     means = [mean if mean is not None else _mean(accuracy), *(_mean(values) for values in list(columns.values())[1:])]
     rows.append(["mean", *(_percent(value) for value in means)])
     number = scores.get("num_questions")
-    title = f"accuracy on {benchmark}" + (f", {number:,} questions" if isinstance(number, int) else "")
+    title = f"accuracy on {benchmark}" + (f", {counted(number, 'question')}" if isinstance(number, int) else "")
     lines = [title, format_table(rows)]
     if (recall := scores.get("caption_recall")) is not None:
         lines.append(f"objects named with their colour in detailed captions: {_percent(recall)}")

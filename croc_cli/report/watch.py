@@ -31,7 +31,7 @@ def frame(folders: Sequence[Path], *, width: int) -> str:
 
 def run_frame(folder: Path, *, width: int) -> str:
     """Return one run: what it does, its curves, its figures, its newest warning."""
-    state = run_state(folder)
+    state = run_state(folder, measure=False)
     stage = current_stage(RunDir(folder))
     lines = [_head(state)]
     if stage is not None:
@@ -106,7 +106,7 @@ def newest_warning(stage: StageDir) -> str | None:
 
 def plain_line(folder: Path) -> str:
     """Return a run in one line, for a pipe or a log."""
-    state = run_state(folder)
+    state = run_state(folder, measure=False)
     stage = current_stage(RunDir(folder))
     rows = last_rows(stage.metrics_file, 1) if stage is not None else []
     parts = [state.folder, state.stage or "", state.state, format_metrics(rows[-1]) if rows else ""]

@@ -16,6 +16,7 @@ from croc_cli.data.sample import Turn
 from croc_cli.errors import CrocError
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.serve.protocol import ApiError, ImagePart, Message
+from croc_cli.words import counted
 
 _PICTURE_KINDS = ("image/", "application/octet-stream")
 
@@ -75,7 +76,7 @@ class PromptMaker:
         if self._max_positions is not None and len(ids) >= self._max_positions:
             raise ApiError(
                 400,
-                f"the conversation has {len(ids)} tokens, the model takes {self._max_positions}",
+                f"the conversation has {counted(len(ids), 'token')}, the model takes {self._max_positions}",
                 code="context_length_exceeded",
                 param="messages",
             )

@@ -1,16 +1,18 @@
 """One forward pass of any stage: the model, then the objectives, as sums that a step can average.
 
-Letter: m masked visual tokens of an image.
+Letters: B samples, T tokens of a sequence, m masked visual tokens of an image.
 """
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.model.lmm import MultimodalModel
+from croc_cli.names import IGNORE_INDEX
 from croc_cli.objectives.baseline import TargetSample
-from croc_cli.objectives.caption import caption_loss_sum
+from croc_cli.objectives.caption import caption_losses
 from croc_cli.objectives.reconstruction import reconstruction_loss_sum
 from croc_cli.objectives.settings import ObjectiveSettings
 
@@ -21,6 +23,7 @@ class StageOutput:
 
     Args:
         caption_sum: Scalar, cross-entropy summed over trained tokens.
+        caption_by_row: [B] float32, the same by row; without gradient.
         reconstruction_sum: Scalar, reconstruction loss summed over real images.
         targets: What the same loss of predicting the step's mean visual token is computed from; None without the
             objective.
@@ -30,6 +33,7 @@ class StageOutput:
     """
 
     caption_sum: Tensor
+    caption_by_row: Tensor
     reconstruction_sum: Tensor
     targets: TargetSample | None
     assignment: Tensor | None
@@ -70,7 +74,8 @@ class StageModule(nn.Module):
             image_rows=batch.image_rows,
             masked=batch.masked,
         )
-        caption_sum = caption_loss_sum(output.logits, output.labels)
+        losses = caption_losses(output.logits, output.labels)
+        caption_sum = losses.sum()
         reconstruction_sum, targets = caption_sum.new_zeros(()), None
         if batch.masked is not None and self.objectives.reconstruction_weight > 0:
             reconstruction_sum, targets = reconstruction_loss_sum(
@@ -82,6 +87,7 @@ class StageModule(nn.Module):
         loss = weighted_caption + reconstruction_sum * image_weight + output.zero
         parts = StageOutput(
             caption_sum=caption_sum,
+            caption_by_row=_by_row(losses.detach(), batch.labels),
             reconstruction_sum=reconstruction_sum,
             targets=targets,
             assignment=None if output.assignment is None else output.assignment[batch.image_is_real.cpu()],
@@ -89,3 +95,10 @@ class StageModule(nn.Module):
             assignment_seconds=output.assignment_seconds,
         )
         return loss, parts
+
+
+def _by_row(losses: Tensor, labels: Tensor) -> Tensor:
+    """Return [B], the sum of each row's [K] token losses, which are in the order of the [B, T] labels they are of."""
+    is_trained = labels[:, 1:] != IGNORE_INDEX
+    placed = torch.zeros(is_trained.shape, dtype=losses.dtype, device=losses.device)
+    return placed.masked_scatter(is_trained, losses).sum(dim=1)

@@ -24,6 +24,7 @@ class TrainerSettings:
             `5%`.
         gradient_shares_every: Steps between measurements of the objectives' gradients; None for never.
         seed: Seed of the run; step seeds derive from it.
+        sources: Names of the sources whose losses are told apart.
     """
 
     num_steps: int
@@ -32,6 +33,7 @@ class TrainerSettings:
     max_bad_images: int | str
     gradient_shares_every: int | None
     seed: int
+    sources: tuple[str, ...] = ()
 
 
 @dataclass

@@ -11,6 +11,7 @@ from croc_cli.objectives.baseline import TargetSample
 from croc_cli.objectives.reconstruction import mean_target_loss
 from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.train.collectives import sum_over_ranks
+from croc_cli.train.loss_groups import LossGroups, SampleLoss, sample_losses
 from croc_cli.train.stage_module import StageOutput
 
 
@@ -71,11 +72,23 @@ class StepSums:
         pool_size: N, tokens in the pool; 0 without one.
         device: Where the step runs.
         objectives: How reconstruction is measured.
+        groups: By what samples' losses are added up.
         started: `time.perf_counter()` at the step's beginning, before its data was there.
     """
 
-    def __init__(self, pool_size: int, device: torch.device, *, objectives: ObjectiveSettings, started: float) -> None:
+    def __init__(
+        self,
+        pool_size: int,
+        device: torch.device,
+        *,
+        objectives: ObjectiveSettings,
+        groups: LossGroups,
+        started: float,
+    ) -> None:
         self.device = device
+        self.groups = groups
+        self.samples: list[SampleLoss] = []
+        self.by_group: dict[str, Any] = {}
         self.objectives = objectives
         self.started = started
         self.caption = self.reconstruction = self.baseline = 0.0
@@ -83,14 +96,18 @@ class StepSums:
         self.pool_counts = torch.zeros(pool_size, dtype=torch.float64)
         self._losses = torch.zeros(2, dtype=torch.float64, device=device)
         self._targets: list[TargetSample] = []
-        self._finite: list[tuple[Tensor, list[str]]] = []
+        self._finite: list[Tensor] = []
+        self._batches: list[MicroBatch] = []
+        self._by_row: list[Tensor] = []
 
-    def add(self, loss: Tensor, parts: StageOutput, *, sample_ids: list[str]) -> None:
-        """Add one micro-batch with its samples."""
+    def add(self, loss: Tensor, parts: StageOutput, batch: MicroBatch) -> None:
+        """Add one micro-batch; `batch` as it was before it went to the device."""
         self._losses += torch.stack([parts.caption_sum, parts.reconstruction_sum]).detach().double()
         if parts.targets is not None:
             self._targets.append(parts.targets)
-        self._finite.append((torch.isfinite(loss.detach()), sample_ids))
+        self._finite.append(torch.isfinite(loss.detach()))
+        self._batches.append(batch)
+        self._by_row.append(parts.caption_by_row)
         self.assignment_cost += parts.assignment_cost_sum
         self.assignment_seconds += parts.assignment_seconds
         if parts.assignment is not None and parts.assignment.numel():
@@ -99,12 +116,15 @@ class StepSums:
     def over_ranks(self) -> None:
         """Add up the ranks; the sums are then the whole step's."""
         times = torch.tensor([self.assignment_cost, self.assignment_seconds], dtype=torch.float64, device=self.device)
-        parts = [self._losses, self._baseline()[None], times, self.pool_counts.to(self.device)]
+        self.samples = sample_losses(self._batches, self._by_row)
+        by_group = self.groups.sums(self.samples).to(self.device)
+        parts = [self._losses, self._baseline()[None], times, by_group, self.pool_counts.to(self.device)]
         summed = sum_over_ranks(torch.cat(parts)).cpu()
         self.caption, self.reconstruction, self.baseline, self.assignment_cost, self.assignment_seconds = (
             float(value) for value in summed[:5]
         )
-        self.pool_counts = summed[5:]
+        self.by_group = self.groups.fields(summed[5 : 5 + len(by_group)])
+        self.pool_counts = summed[5 + len(by_group) :]
 
     def _baseline(self) -> Tensor:
         """Return this rank's sum of the loss of predicting the step's mean target, which all ranks find together."""
@@ -121,7 +141,12 @@ class StepSums:
 
     def samples_not_finite(self) -> list[str]:
         """Return this rank's samples of micro-batches whose loss was not finite."""
-        return [sample for finite, ids in self._finite if not bool(finite) for sample in ids]
+        return [
+            sample
+            for finite, batch in zip(self._finite, self._batches, strict=True)
+            if not bool(finite)
+            for sample in batch.sample_ids
+        ]
 
 
 def loss_fields(sums: StepSums, counts: StepCounts, *, weights: tuple[float, float], has_pool: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_shares import measure_gradient_shares
+from croc_cli.train.loss_groups import LossGroups, SampleLoss
 from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
 from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
@@ -25,6 +26,8 @@ from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
 
 T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
+LOSS_DIGITS = 4
+"""After the point, of a sample's loss in its file."""
 NAMED_SAMPLES = 12
 """Sample ids that an event names; the rest is counted."""
 
@@ -56,6 +59,7 @@ class Trainer:
         state: Where to begin; a fresh one, or what a checkpoint kept.
         saver: Saves on every rank after a step that is to be kept.
         metrics, events: Files that rank 0 writes.
+        samples: This rank's file of its samples' losses.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
     """
@@ -70,6 +74,7 @@ class Trainer:
         saver: Saver,
         metrics: JsonLines,
         events: JsonLines,
+        samples: JsonLines,
         stop_file: Path,
         alone: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -81,6 +86,8 @@ class Trainer:
         self.saver = saver
         self.metrics = metrics
         self.events = events
+        self.samples = samples
+        self.groups = LossGroups(settings.sources)
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
@@ -156,7 +163,7 @@ class Trainer:
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
         shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
         pool_size = self.pool_usage.total.numel() if self.pool_usage else 0
-        sums = StepSums(pool_size, self.device, objectives=objectives, started=started)
+        sums = StepSums(pool_size, self.device, objectives=objectives, groups=self.groups, started=started)
         for number, batch in enumerate(micro_batches):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
@@ -166,7 +173,7 @@ class Trainer:
             self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)
             self.engine.step()
-            sums.add(loss, parts, sample_ids=batch.sample_ids)
+            sums.add(loss, parts, batch)
         POSITION.at("adding up the ranks' losses")
         sums.over_ranks()
         skipped = bool(getattr(self.engine.optimizer, "overflow", False))
@@ -176,6 +183,7 @@ class Trainer:
         fields = self._fields(step, counts, sums, rates=rates, skipped=skipped)
         fields["gradient_shares"] = shares
         self.metrics.write(**fields)
+        self._note_losses(step, sums.samples)
         self._tell_monitors(fields)
         self.failure = self.failure or nothing_trained_failure(self.state, num_steps=self.settings.num_steps)
         return fields
@@ -239,25 +247,29 @@ class Trainer:
             self.state.health["pool_usage"] = self.pool_usage.state_dict()
         self.state.health["explained"] = self.explained.state_dict()
         norm = self.engine.get_global_grad_norm()
-        return fields | {
-            "learning_rate": rates,
-            "gradient_norm": None if norm is None else float(norm),
-            "tokens": counts.tokens,
-            "tokens_per_second": counts.tokens / seconds,
-            "samples": counts.samples,
-            "samples_per_second": counts.samples / seconds,
-            "step_seconds": seconds,
-            "save_seconds": pause,
-            "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "skipped": skipped,
-            "truncated_samples": self.state.truncated,
-            "dropped_samples": self.state.dropped,
-            "bad_images": self.state.bad_images,
-            "seconds_left": (self.state.seconds + self.state.save_seconds)
-            / (step + 1)
-            * (self.settings.num_steps - step - 1),
-        }
+        return (
+            fields
+            | sums.by_group
+            | {
+                "learning_rate": rates,
+                "gradient_norm": None if norm is None else float(norm),
+                "tokens": counts.tokens,
+                "tokens_per_second": counts.tokens / seconds,
+                "samples": counts.samples,
+                "samples_per_second": counts.samples / seconds,
+                "step_seconds": seconds,
+                "save_seconds": pause,
+                "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
+                "peak_memory_bytes": peak_memory_bytes(),
+                "skipped": skipped,
+                "truncated_samples": self.state.truncated,
+                "dropped_samples": self.state.dropped,
+                "bad_images": self.state.bad_images,
+                "seconds_left": (self.state.seconds + self.state.save_seconds)
+                / (step + 1)
+                * (self.settings.num_steps - step - 1),
+            }
+        )
 
     def _note_samples(self, micro_batches: list[MicroBatch], counts: StepCounts) -> None:
         """Count what was cut or dropped, and name images that did not open; too many of them are a failure.
@@ -279,6 +291,13 @@ class Trainer:
         self.state.dropped += counts.dropped
         self.state.images += counts.images_shown
         self.state.bad_images += counts.bad_images
+
+    def _note_losses(self, step: int, samples: list[SampleLoss]) -> None:
+        """Write the loss of each sample that this rank trained on, in nats a token."""
+        trained = [sample for sample in samples if sample.tokens]
+        means = [round(sample.loss / sample.tokens, LOSS_DIGITS) for sample in trained]
+        ids, tokens = [sample.id for sample in trained], [sample.tokens for sample in trained]
+        self.samples.write(step=step + 1, ids=ids, tokens=tokens, losses=means)
 
     def _note_skip(self, step: int, skipped: bool, odd_samples: list[str], micro_batches: list[MicroBatch]) -> None:
         """Log a step that was not finite with its samples; three in a row are a failure."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from croc_cli.errors import RunError
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.position import POSITION
+from croc_cli.words import counted
 
 UNIVERSAL_TAG = "universal"
 _PARTITIONS = "*zero_pp_rank_*_optim_states.pt"
@@ -38,7 +39,7 @@ def universal_tag(resume: Path, tag: str) -> str | None:
     failure = None
     if rank() == 0:
         try:
-            change = f"the checkpoint for {num_ranks()} ranks"
+            change = f"the checkpoint for {counted(num_ranks(), 'rank')}"
             with POSITION.working(f"converting {change}", f"converted {change}", opaque=True):
                 convert(resume / tag, resume / UNIVERSAL_TAG)
         except Exception as error:  # the other ranks wait below, and must hear of it

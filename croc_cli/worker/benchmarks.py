@@ -17,6 +17,7 @@ from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.position import POSITION
+from croc_cli.words import counted
 from croc_cli.worker.device import chosen_device
 
 TASK_FILE = "task.json"
@@ -97,7 +98,7 @@ def answer_benchmark(
                 rows_now = sum(len(read_rows(file)) for file in shard_files(folder, name))
                 moved(num_done + rows_now - num_kept)
     if rank == 0:
-        message = f"{benchmark.name}: {len(records):,} questions, {num_done:,} of them answered before"
+        message = f"{benchmark.name}: {counted(len(records), 'question')}, {num_done:,} of them answered before"
         events.write(time=time.time(), level="info", message=message)
 
 

@@ -17,6 +17,7 @@ from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
+from croc_cli.model.attention_kernel import KERNEL_NAMES, AttentionChoice, choose_attention
 from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
@@ -32,6 +33,9 @@ from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings
 
+GPU_LENGTH_MULTIPLE = 128
+"""Tokens that lengths are rounded up to on a GPU: attention kernels plan anew for every length (0.3 s with cuDNN), and
+flex_attention works in blocks of 128."""
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -45,6 +49,7 @@ class StageParts:
         loader: Yields whole optimizer steps of this rank.
         settings: What the training loop needs to know.
         num_visual_tokens: n, visual tokens of an image.
+        attention: The LLM's attention kernel, and why.
     """
 
     module: StageModule
@@ -52,6 +57,7 @@ class StageParts:
     loader: StepLoader
     settings: TrainerSettings
     num_visual_tokens: int
+    attention: AttentionChoice
 
 
 def build_dataset(
@@ -180,6 +186,7 @@ def build_stage(
     num_ranks: int,
     chat_template: str | None,
     device: str = "cpu",
+    on_gpu: bool = False,
 ) -> StageParts:
     """Build everything of a stage but the engine.
 
@@ -192,14 +199,24 @@ def build_stage(
         num_ranks: All of them.
         chat_template: Jinja template that the saved processor gets; None keeps the tokenizer's own.
         device: Where weights are read to; `cpu` under ZeRO-3, which places them itself.
+        on_gpu: Whether the stage computes on a GPU: attention kernel and lengths of micro-batches are chosen for it.
     """
     section = recipe.stage(stage)
-    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=recipe.model.attention, device=device)
+    named = KERNEL_NAMES.get(recipe.model.attention, recipe.model.attention)
+    llava = load_llava(weights, dtype=DTYPES[section.precision], attention=named, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
     llava.model.vision_tower.eval()
     if section.gradient_checkpointing:
         llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     module = StageModule(build_model(recipe, stage, llava), build_objectives(recipe, stage))
+    attention = choose_attention(
+        recipe.model.attention,
+        kind=module.model.attention_kind,
+        on_gpu=on_gpu,
+        config=llava.config.text_config,
+    )
+    if attention.kernel != named:
+        llava.model.language_model.set_attn_implementation(attention.kernel)
     n = num_visual_tokens(llava.config)
     processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
     dataset = build_dataset(recipe, stage, tokenizer=processor.tokenizer, num_visual_tokens=n)
@@ -234,6 +251,7 @@ def build_stage(
         num_visual_tokens=n,
         pad_token_id=processor.tokenizer.pad_token_id,
         seed=section.seed,
+        length_multiple=GPU_LENGTH_MULTIPLE if on_gpu else 1,
     )
     settings = TrainerSettings(
         num_steps=sampler.num_steps,
@@ -242,5 +260,6 @@ def build_stage(
         max_bad_images=recipe.data.max_bad_images,
         gradient_shares_every=pool_stage.log_gradient_shares_every if pool_stage is not None else None,
         seed=section.seed,
+        sources=dataset.source_names,
     )
-    return StageParts(module, processor, loader, settings, n)
+    return StageParts(module, processor, loader, settings, n, attention)

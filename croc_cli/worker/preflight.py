@@ -28,6 +28,7 @@ from croc_cli.train.metrics import peak_memory_bytes
 from croc_cli.train.position import POSITION
 from croc_cli.train.state import TrainerState
 from croc_cli.train.trainer import Saver
+from croc_cli.words import counted
 from croc_cli.worker.build import StageParts
 
 ANSWER_TOKENS = 16
@@ -137,7 +138,7 @@ class Preflight:
 
     def _describe(self, index: int) -> str:
         dataset = self.parts.loader.dataset
-        return f"{dataset.length_hint(index):,} tokens, {dataset[index].id}"
+        return f"{counted(dataset.length_hint(index), 'token')}, {dataset[index].id}"
 
     def _note(self, **values: Any) -> None:
         if rank() == 0:

@@ -134,8 +134,10 @@ def run_training(
             num_ranks=dist.get_world_size(),
             chat_template=chat_template_for(section.template),
             device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
+            on_gpu=device == "cuda",
         )
     del partitioning
+    say(f"attention kernel: {parts.attention}")
     preflight = Preflight(recipe, stage, stage_dir, parts, device=device) if is_preflight else None
     POSITION.watch_modules(parts.module)
     POSITION.at("preparing pool, head and features")
@@ -152,6 +154,10 @@ def run_training(
         say(f"resuming at step {state.step + 1} of {parts.settings.num_steps}")
     metrics = JsonLines(stage_dir.metrics_file, enabled=on_main, echo=lines.metrics if lines else None)
     metrics.drop_after(state.step)
+    if on_main:
+        for file in stage_dir.samples_files():
+            JsonLines(file).drop_after(state.step)
+    barrier()
     saver = CheckpointSaver(
         engine,
         parts.processor,
@@ -174,6 +180,7 @@ def run_training(
         saver=FirstSaveOnly(saver, stage_dir.checkpoints, check=preflight.check_saved) if preflight else saver,
         metrics=metrics,
         events=events,
+        samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )

@@ -67,7 +67,7 @@ def test_values_that_are_no_numbers_are_named(folder: Path, value: float, dtype:
         weights[NORM][33] = value
 
     change_weights(folder, spoil)
-    assert refusal(folder) == f"/model.safetensors: {NORM} holds 1 values that are NaN or infinite"
+    assert refusal(folder) == f"/model.safetensors: {NORM} holds 1 value that is NaN or infinite"
 
 
 def test_zeros_are_named_and_a_zero_bias_is_not(folder: Path) -> None:

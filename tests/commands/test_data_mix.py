@@ -85,7 +85,7 @@ def test_wrong_usage_is_one_line_and_a_hint(recipe: str) -> None:
         (("nano",), "recipe nano trains on no mix", "`kind: mix`"),
         ((recipe, "--stage", "align"), "is of kind scenes, so there is no mix to make", "preset or sources"),
         ((recipe, "--set", "data.reconstruct.sources.text.count=21"), "only 20 can be drawn", "leave count out"),
-        (("croc-7b", "--stage", "align"), "lcs558k: data/llava", "`croc data fetch` gets known sources"),
+        (("croc-7b", "--stage", "align"), "lcs558k: data/llava", "`croc data fetch lcs558k` gets it"),
     ):
         answer = croc("data", "mix", *words)
         assert answer.code == 2

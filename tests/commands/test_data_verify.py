@@ -45,7 +45,7 @@ def test_a_recipes_data_is_checked_for_what_its_stages_ask(tmp_path: Path) -> No
     assert answer.code == 2
     assert "error    not-a-caption: 1 ×" in answer.out
     assert "row 1: text alone" in answer.out
-    assert "tune.json: 1 rows\nnothing is wrong with it" in answer.out
+    assert "tune.json: 1 row\nnothing is wrong with it" in answer.out
     shorter = croc(
         "data",
         "verify",

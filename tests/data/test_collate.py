@@ -71,6 +71,7 @@ def loader(
         num_visual_tokens=NUM_VISUAL,
         pad_token_id=0,
         seed=5,
+        length_multiple=settings.get("length_multiple", 1),
     )
 
 
@@ -94,6 +95,17 @@ def test_rows_are_filled_up_on_the_right() -> None:
     assert (batch.input_ids[short, length:] == 0).all()
     assert int(batch.attention_mask[1 - short].sum()) == batch.input_ids.shape[1]
     assert batch.num_trained_tokens == int((batch.labels != IGNORE_INDEX).sum()) > 0
+
+
+def test_lengths_are_rounded_up_within_the_maximum_and_what_is_added_is_padding() -> None:
+    samples = [sample("one", Colour(9)), sample("two", question="a longer question")]
+    plain, rounded = only(samples), only(samples, length_multiple=64)
+    length = plain.input_ids.shape[1]
+    assert rounded.input_ids.shape == (2, -(-length // 64) * 64)
+    assert torch.equal(rounded.input_ids[:, :length], plain.input_ids)
+    assert not rounded.attention_mask[:, length:].any()
+    assert (rounded.labels[:, length:] == IGNORE_INDEX).all()
+    assert only(samples, length_multiple=64, max_length=length + 1).input_ids.shape[1] == length + 1
 
 
 def test_images_belong_to_their_rows_in_order() -> None:

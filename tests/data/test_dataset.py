@@ -243,4 +243,4 @@ def test_a_row_of_a_mix_that_was_changed_is_named(tmp_path: Path) -> None:
     first = int(np.argmin(dataset.mix.index.offset))
     with pytest.raises(DataError, match=r"mix, row captions#0: line 1, column 1: not JSON") as caught:
         dataset[first]
-    assert "makes the mix again" in (caught.value.hint or "")
+    assert "make the mix again" in (caught.value.hint or "")

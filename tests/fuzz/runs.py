@@ -57,8 +57,7 @@ def _damaged(rng: random.Random, name: str, content: bytes) -> bytes:
         return _dumped(_changed(rng, json.loads(content)))
     if kind < 5 and name.endswith(".jsonl"):
         lines = content.splitlines()
-        for _ in range(rng.randint(1, 5)):
-            place = rng.randrange(len(lines))
+        for place in rng.sample(range(len(lines)), min(len(lines), rng.randint(1, 5))):
             lines[place] = _dumped(_changed(rng, json.loads(lines[place]))) if rng.random() < 0.8 else b"[1"
         return b"\n".join(lines) + b"\n"
     return rng.choice(

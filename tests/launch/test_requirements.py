@@ -1,10 +1,13 @@
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from croc_cli.errors import UsageError
 from croc_cli.launch.devices import Machine
 from croc_cli.launch.requirements import check_data, check_machine, fits_cpu, state_bytes
+from croc_cli.names import StageName
 from tests.launch.make import TWO_CORES, gpus, recipe
 
 
@@ -50,6 +53,35 @@ def test_missing_data_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"data\.align\.image_folder"):
         check_data(changed, "align")
     check_data(recipe(), "align")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "message"),
+    [
+        (
+            "reconstruct",
+            {},
+            "flash_attention_2 cannot do mixed attention, which reconstruct needs; sdpa, flex_attention",
+        ),
+        ("finetune", {}, "flash_attention_2 is not installed .no module flash_attn.; sdpa, flex_attention, eager"),
+        ("finetune", {"finetune__precision": "fp32"}, "computes in bf16, and finetune.precision is fp32; sdpa"),
+    ],
+)
+def test_a_kernel_that_cannot_run_is_refused_with_those_that_can(
+    stage: StageName, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    chosen = recipe("croc-7b", model__attention="flash_attention_2", **changes)
+    with pytest.raises(UsageError, match=message) as caught:
+        check_machine(chosen, stage, gpus(*"01234567"), command=stage)
+    assert caught.value.hint == "--set model.attention=auto"
+
+
+def test_flash_attention_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    chosen = recipe("nano", model__attention="flash_attention_2", align__precision="bf16")
+    with pytest.raises(UsageError, match="flash_attention_2 needs a CUDA GPU, and this run is on a CPU"):
+        check_machine(chosen, "align", TWO_CORES, command="align")
 
 
 def test_flex_attention_is_refused_on_a_cpu_which_cannot_train_with_it() -> None:

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from croc_cli.errors import RecipeError
-from croc_cli.model.attention_mask import build_attention_mask
+from croc_cli.model.attention_mask import block_mask, build_attention_mask, dense_mask
 
 # row 0: text, two visual tokens, text, text; row 1: text, text, two visual tokens, padding
 IS_VISUAL = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]]).bool()
@@ -114,15 +116,7 @@ def test_the_eager_mask_is_zero_where_the_dense_one_allows_and_lowest_elsewhere(
 
 
 @pytest.mark.parametrize("kind", ["mixed", "prefix"])
-def test_the_flex_mask_allows_what_the_dense_one_allows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # transformers compiles the block mask; the same function uncompiled says the same in a hundredth of the time
-    from torch.nn.attention.flex_attention import create_block_mask
-    from transformers import masking_utils
-
-    def create_uncompiled(**arguments: Any) -> Any:
-        return create_block_mask(**{**arguments, "_compile": False})
-
-    monkeypatch.setattr(masking_utils, "create_block_mask", create_uncompiled)
+def test_the_flex_mask_allows_what_the_dense_one_allows(kind: str) -> None:
     mask = build("flex_attention", kind)
     places = [
         torch.arange(size).view([-1 if axis == at else 1 for axis in range(4)]) for at, size in enumerate((2, 1, 5, 5))
@@ -130,8 +124,51 @@ def test_the_flex_mask_allows_what_the_dense_one_allows(kind: str, monkeypatch: 
     assert torch.equal(mask.mask_mod(*places).expand(2, 1, 5, 5), dense(kind))
 
 
-def test_causal_leaves_the_llm_its_own_mask() -> None:
-    assert torch.equal(build("sdpa", "causal"), ~IS_PADDING)
+@pytest.mark.parametrize("length", [128, 300, 512])
+def test_flex_looks_at_every_block_that_the_dense_mask_allows_and_trusts_full_ones(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    shown_to = torch.randint(0, 3, (3, length), generator=generator)
+    shown_to[0, : length // 2] = 2  # an image of whole blocks
+    shown_to[1, length // 2 :] = 0  # padding of whole blocks
+    mask = block_mask(shown_to)
+    size = -(-length // 128) * 128
+    allowed = torch.nn.functional.pad(dense_mask(shown_to), (0, size - length, 0, size - length))
+    blocks = allowed.view(3, size // 128, 128, size // 128, 128)
+    allows_some, allows_all = blocks.any(dim=4).any(dim=2), blocks.all(dim=4).all(dim=2)
+    looked_at, full = (
+        listed(mask.kv_num_blocks, mask.kv_indices),
+        listed(mask.full_kv_num_blocks, mask.full_kv_indices),
+    )
+    assert not (looked_at & full).any()
+    assert torch.equal(looked_at | full, allows_some)
+    whole_rows = length // 128  # in the last, torn row of blocks the padded queries see nothing in the dense form
+    assert torch.equal(full[:, :whole_rows], allows_all[:, :whole_rows])
+
+
+def listed(counts: Tensor, indices: Tensor) -> Tensor:
+    """Return [B, Q, Q] bool, the blocks that are among the first `counts` of each row's `indices`."""
+    taken = torch.arange(indices.shape[-1]) < counts[..., None]
+    return torch.zeros_like(taken).scatter(-1, indices.long(), taken)[:, 0]
+
+
+@pytest.mark.parametrize("kind", ["mixed", "prefix"])
+def test_flex_attention_computes_what_the_dense_mask_does(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 2, 5, 16, generator=generator)
+    flexible = flex_attention(query, key, value, block_mask=build("flex_attention", kind))
+    expected = scaled_dot_product_attention(query, key, value, attn_mask=dense(kind))
+    torch.testing.assert_close(flexible, expected)
+
+
+def test_a_mask_of_other_tensors_is_the_same_function_so_it_compiles_once() -> None:
+    masks = [build("flex_attention", kind).mask_mod for kind in ("mixed", "prefix")]
+    assert masks[0].__code__ is masks[1].__code__
+    assert [type(cell.cell_contents) for mask in masks for cell in mask.__closure__] == [Tensor, Tensor]
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager", "flex_attention"])
+def test_causal_rows_get_no_mask(kernel: str) -> None:
+    assert build(kernel, "causal") is None
 
 
 def test_an_unknown_kind_is_refused() -> None:
@@ -142,7 +179,7 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_a_kernel_without_masks_is_refused() -> None:
     with pytest.raises(RecipeError, match="attention kernel 'flash_attention_2' cannot do mixed attention") as caught:
         build("flash_attention_2", "mixed")
-    assert caught.value.hint == "set model.attention to one of sdpa, eager, flex_attention"
+    assert caught.value.hint == "set model.attention to one of sdpa, flex_attention, eager"
 
 
 def test_an_llm_with_sliding_windows_is_refused() -> None:

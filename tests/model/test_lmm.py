@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from croc_cli.model import lmm
 from croc_cli.model.lmm import MultimodalModel, MultimodalOutput
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool, initialise_pool
@@ -147,6 +148,18 @@ def test_rows_of_a_batch_do_not_see_each_other(attention: str) -> None:
     )
 
 
+@pytest.mark.parametrize("attention", ["causal", "mixed", "prefix"])
+def test_longer_padding_changes_neither_losses_nor_gradients(attention: str) -> None:
+    batch = make_batch([CAPTIONED, TEXT], num_masked=12)
+    loss, found = gradients(make_model(attention=attention), batch)
+    missing = 128 - batch["input_ids"].shape[1]
+    for name, filling in (("input_ids", 0), ("labels", -100), ("attention_mask", 0)):
+        batch[name] = torch.nn.functional.pad(batch[name], (0, missing), value=filling)
+    longer_loss, longer = gradients(make_model(attention=attention), batch)
+    torch.testing.assert_close(longer_loss, loss)
+    torch.testing.assert_close(longer, found, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("attention", ["mixed", "prefix"])
 def test_eager_and_sdpa_agree(attention: str) -> None:
     batch = make_batch([CAPTIONED, TEXT])
@@ -158,6 +171,19 @@ def test_eager_and_sdpa_agree(attention: str) -> None:
         outputs.append(hidden_of(model, batch)[real])
 
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_causal_rows_padded_on_the_right_need_no_mask(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = make_batch([CAPTIONED, TEXT])
+    assert not batch["attention_mask"].bool().all()
+    model = make_model(pool_size=0, attention="causal")
+    model.llava.model.language_model.set_attn_implementation(kernel)
+    loss, found = gradients(model, batch)
+    monkeypatch.setattr(lmm, "build_attention_mask", lambda _config, _embeds, padding, **_: padding)
+    expected_loss, expected = gradients(model, batch)
+    torch.testing.assert_close(loss, expected_loss, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu
@@ -189,13 +215,13 @@ def test_a_row_of_padding_alone_gives_no_nan() -> None:
 def test_a_row_of_padding_alone_keeps_one_key_because_not_every_kernel_can_do_without() -> None:
     batch = make_batch([CAPTIONED, TEXT])
     batch["attention_mask"][1] = 0
-    model = make_model(pool_size=0, attention="causal")
+    model = make_model(pool_size=0, attention="mixed")
     masks: list[Tensor] = []
     model.llava.model.language_model.register_forward_pre_hook(
         lambda _, __, named: masks.append(named["attention_mask"]), with_kwargs=True
     )
     model(**batch)
-    assert masks[0].sum(dim=1).tolist() == [len(batch["input_ids"][0]), 1]
+    assert masks[0][1, 0].any(dim=0).tolist() == [True] + [False] * (len(batch["input_ids"][0]) - 1)
 
 
 def test_a_blank_image_changes_neither_loss_nor_gradients() -> None:

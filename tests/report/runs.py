@@ -60,6 +60,9 @@ def make_run(
         stage.recipe_file.write_text(text)
         with stage.metrics_file.open("w") as file:
             file.writelines(json.dumps(row(step, steps, stage=name)) + "\n" for step in range(1, steps + 1))
+        stage.samples_file(0).parent.mkdir()
+        losses_of_samples = {"ids": ["scene-1"], "tokens": [3], "losses": [1.5]}
+        stage.samples_file(0).write_text(json.dumps({"step": steps} | losses_of_samples) + "\n")
         health = {"pool_used_share": 1.0, "pool_window_share": 0.9, "explained_share": 0.3} if name[0] == "r" else {}
         losses = {"caption_loss": 2.0 / steps, "reconstruction_loss": 1.0 / steps if health else None}
         write_json(stage.summary_file, {"finished": True, "steps": steps, "losses": losses, "health": health})

@@ -46,7 +46,7 @@ def test_one_stage_given_in_place_of_the_run_points_to_the_run(tmp_path: Path) -
     folder = make_run(tmp_path / "nano")
     with pytest.raises(UsageError) as error:
         read_run(folder / "align")
-    assert error.value.hint == f"this is one stage of a run; croc report {folder} shows the run"
+    assert error.value.hint == f"this is one stage of a run; `croc report {folder}` shows the run"
 
 
 def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import time
 import urllib.request
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from croc_cli.report.watch import frame, plain_line, sparkline
 from croc_cli.run_dir import RunDir
 from tests.commands.croc import croc
 from tests.report.runs import make_run, row
+from tests.report.test_browser import CHROMIUM, chromium
 
 
 @pytest.fixture
@@ -69,5 +71,33 @@ def test_the_page_is_served_on_the_loopback_address_and_follows_the_run(run: Pat
         assert urllib.request.urlopen(page.address + "align-caption-loss.csv").status == 200
         with pytest.raises(UsageError, match="--port"):
             LivePage([run], tmp_path / "page", port=page.server.server_address[1])
+    finally:
+        page.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_browser_shows_the_served_page_and_what_changed(run: Path, tmp_path: Path) -> None:
+    page = LivePage([run], tmp_path / "page")
+    try:
+        assert page.refresh()
+        shown = chromium("--dump-dom", page.address).stdout
+        assert shown.count('class="plot"') > 5
+        assert "not finished" not in shown
+        RunDir(run).stage("align").summary_file.write_text('{"finished": false}')
+        assert page.refresh()
+        assert "not finished" in chromium("--dump-dom", page.address).stdout
+    finally:
+        page.close()
+
+
+def test_the_page_follows_the_run_by_itself(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("croc_cli.report.live_page.REFRESH_SECONDS", 0.05)
+    page = LivePage([run], tmp_path / "page")
+    try:
+        page.follow()
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "page/index.html").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "page/index.html").is_file()
     finally:
         page.close()

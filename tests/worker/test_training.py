@@ -41,8 +41,14 @@ def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: P
 
 def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, tmp_path: Path) -> None:
     recipe = harness.make_recipe(home, reconstruct={"log_gradient_shares_every": 2})
-    rows = harness.metrics(harness.train(recipe, "reconstruct", tmp_path, start=home / "start"))
+    stage_dir = harness.train(recipe, "reconstruct", tmp_path, start=home / "start")
+    rows = harness.metrics(stage_dir)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    noted = [json.loads(line) for line in stage_dir.samples_file(0).read_text().splitlines()]
+    assert [(line["step"], len(line["ids"])) for line in noted] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for line, row in zip(noted, rows, strict=True):
+        total = sum(tokens * loss for tokens, loss in zip(line["tokens"], line["losses"], strict=True))
+        assert total / sum(line["tokens"]) == pytest.approx(row["caption_loss"], abs=1e-4)
     for row in rows:
         assert row["loss"] == pytest.approx(10 * row["reconstruction_loss"] + row["caption_loss"])
         assert 0 < row["pool_window_share"] <= row["pool_used_share"] <= 1
@@ -50,6 +56,14 @@ def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, 
         assert row["assignment_cost"] > 0
         assert row["explained_share"] is not None
         assert set(row["learning_rate"]) == {"projector", "llm", "token_pool"}
+        [(source, all_samples)] = row["source"].items()
+        assert (source, all_samples["samples"]) == ("data.json", row["samples"])
+        assert all_samples["loss"] == pytest.approx(row["caption_loss"])
+        parts = row["modality"].values()
+        assert sum(part["tokens"] for part in parts) == all_samples["tokens"]
+        assert sum(part["tokens"] * part["loss"] for part in parts) / all_samples["tokens"] == pytest.approx(
+            row["caption_loss"]
+        )
     assert [row["gradient_shares"] is not None for row in rows] == [True, False, True, False]
     assert rows[0]["gradient_shares"]["reconstruction"] > 0
 

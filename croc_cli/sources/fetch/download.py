@@ -19,6 +19,7 @@ from croc_cli.place import check_place, is_there
 from croc_cli.progress import Task
 from croc_cli.sources.fetch.feed import Feed, TooSlowError
 from croc_cli.sources.read.content import HEAD_BYTES, FetchError, WrongContentError, check_head
+from croc_cli.words import counted
 
 if TYPE_CHECKING:
     import httpx
@@ -177,7 +178,7 @@ def download(
             if fruitless >= limits.tries:
                 raise FetchError(
                     f"{to.name} cannot be fetched: {reason} ({limits.tries} tries)",
-                    hint=f"{part.size:,} bytes are kept; the same command goes on from there",
+                    hint=f"kept so far: {counted(part.size, 'byte')}; the same command goes on from there",
                 ) from reason
             pause = reason.wait if reason.wait is not None else limits.wait * 2 ** max(0, fruitless - 1)
             task.note(f"{reason}; again in {min(60.0, pause):.0f} s")
@@ -255,7 +256,7 @@ def _check_answer(response: "httpx.Response", remote: Remote, part: _Part, known
         part.clear()  # the server knows no ranges, or the file is another one now
     if remote.size is not None and total is not None and total != remote.size:
         raise WrongContentError(
-            f"{remote.shown} has {total:,} bytes, expected {remote.size:,}",
+            f"{remote.shown} has {counted(total, 'byte')}, expected {remote.size:,}",
             hint="the file was changed where it lies; give the source's new size in a catalogue of your own",
         )
     etag = response.headers.get("ETag", "")
@@ -292,7 +293,7 @@ def _read(
             now = time.monotonic()
             if now - window_start >= limits.window:
                 if received < limits.window_bytes:
-                    raise _Again(f"{remote.shown} sent only {received:,} bytes in {limits.window:g} s")
+                    raise _Again(f"{remote.shown} sent only {counted(received, 'byte')} in {limits.window:g} s")
                 window_start, received = now, 0
             if held is not None:
                 held += block
@@ -310,7 +311,7 @@ def _read(
     if total is not None and part.size < total:
         raise _Again(f"{remote.shown} broke off after {part.size:,} of {total:,} bytes")
     if total is not None and part.size > total:
-        raise _Again(f"{remote.shown} sent more than the {total:,} bytes it announced", afresh=True)
+        raise _Again(f"{remote.shown} sent more than the {counted(total, 'byte')} it announced", afresh=True)
     task.update(part.size, total)
 
 
@@ -318,7 +319,7 @@ def _check_end(part: _Part, block: bytes, remote: Remote, total: int | None) -> 
     """Stop an answer that goes on beyond its length, or one without a length that fills the disk."""
     size = part.size + len(block)
     if total is not None and size > total:
-        raise _Again(f"{remote.shown} sent more than the {total:,} bytes it announced", afresh=True)
+        raise _Again(f"{remote.shown} sent more than the {counted(total, 'byte')} it announced", afresh=True)
     if total is None and size // _CHECK_EVERY > part.size // _CHECK_EVERY:
         free = free_disk(part.path.parent)
         if free < _RESERVE:

@@ -19,6 +19,7 @@ from croc_cli.sources.fetch.url_list import fetch_url_list
 from croc_cli.sources.known.record import FetchRecord
 from croc_cli.sources.known.source import ByHand, HubFile, Link, SamTars, Source, SourceFile, Unpack, UrlList, WebFile
 from croc_cli.sources.read.content import FetchError
+from croc_cli.words import counted
 
 _RESERVE = 10**9
 """Bytes of disk that are left alone."""
@@ -159,7 +160,7 @@ class _Fetch:
             parts.append(self._get(locate, to.rsplit("/", 1)[-1], to, None, size=entry.size, sha256=entry.sha256))
             self.record.put(file_key(file), done=False, **origin, files=parts)
         self.record.put(file_key(file), done=True, **origin, files=parts)
-        return self._outcome(label, "fetched", f"{len(parts)} files")
+        return self._outcome(label, "fetched", f"{counted(len(parts), 'file')}")
 
     def _locate_hub(self, file: HubFile, entry: hub.HubEntry, commit: str) -> Callable[[], Remote]:
         return lambda: hub.remote_of(file, entry, commit, limits=self.options.limits)
@@ -167,7 +168,7 @@ class _Fetch:
     def _check_hub_facts(self, file: HubFile, entry: hub.HubEntry) -> None:
         if file.size is not None and entry.size != file.size:
             raise FetchError(
-                f"{file.repo}/{file.path} has {entry.size:,} bytes, the catalogue says {file.size:,}",
+                f"{file.repo}/{file.path} has {counted(entry.size, 'byte')}, the catalogue says {file.size:,}",
                 hint="it was changed where it lies; give its new size in a catalogue of your own",
             )
         if file.sha256 is not None and entry.sha256 is not None and entry.sha256 != file.sha256:
@@ -268,7 +269,7 @@ class _Fetch:
         self.record.put(file_key(file), done=report.num_waiting == 0, reasons=dict(report.reasons), **numbers)
         repeated = f"; {report.num_repeated:,} have the same bytes as another" if report.num_repeated else ""
         if not report.num_missing:
-            return self._outcome(label, "fetched", f"all {report.num_urls:,} images{repeated}")
+            return self._outcome(label, "fetched", f"all {counted(report.num_urls, 'image')}{repeated}")
         first = list(report.reasons.items())[:_SHOWN_REASONS]
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in first)
         further = f", {len(report.reasons) - len(first)} further reasons" if len(report.reasons) > len(first) else ""
@@ -319,9 +320,9 @@ class _Fetch:
     def _sam_done(self, file: SamTars, label: str) -> Outcome:
         found = count_files(self.root / file.to)
         if file.num_files is not None and found < file.num_files:
-            message = f"the tars gave {found:,} images, expected {file.num_files:,}"
+            message = f"the tars gave {counted(found, 'image')}, expected {file.num_files:,}"
             return self._outcome(label, "incomplete", message, "rows without image are dropped when the mix is made")
-        return self._outcome(label, "fetched", f"{found:,} images")
+        return self._outcome(label, "fetched", f"{counted(found, 'image')}")
 
 
 def _label(file: SourceFile) -> str:

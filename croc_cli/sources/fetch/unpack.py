@@ -17,6 +17,7 @@ from croc_cli.place import is_there, mark_folder, remove_made
 from croc_cli.progress import Task
 from croc_cli.sources.known.source import Unpack
 from croc_cli.sources.read.content import FetchError, check_file
+from croc_cli.words import counted
 
 _BLOCK = 1 << 20
 _UPDATE_EVERY = 200
@@ -114,7 +115,7 @@ def _unpack(archive: Path, folder: Path, wanted: Unpack, task: Task, staging: Pa
     task.update(len(seen), wanted.num_files or len(seen))
     if wanted.num_files is not None and len(seen) != wanted.num_files:
         raise UnpackError(
-            f"{archive.name} gave {len(seen):,} files, expected {wanted.num_files:,}",
+            f"{archive.name} gave {counted(len(seen), 'file')}, expected {wanted.num_files:,}",
             hint="it was changed where it lies; set num_files in a catalogue of your own if it is right as it is",
         )
     return Unpacked(len(seen), num_bytes, num_skipped)

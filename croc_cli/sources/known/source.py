@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from croc_cli.recipe.schema import Section
+from croc_cli.recipe.values import Section
 
 EVAL_PREFIX = "eval:"
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

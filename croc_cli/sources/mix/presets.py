@@ -11,7 +11,8 @@ from croc_cli.files import own_path
 from croc_cli.recipe.find import MIXES_FOLDER, SUFFIXES, recipe_folder, shown_path
 from croc_cli.recipe.issues import nearest
 from croc_cli.recipe.layers import MAX_CHAIN
-from croc_cli.recipe.schema import Section, SourceRecipe
+from croc_cli.recipe.schema import SourceRecipe
+from croc_cli.recipe.values import Section
 from croc_cli.recipe.yaml_file import read_yaml
 
 

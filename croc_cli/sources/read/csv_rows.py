@@ -10,6 +10,7 @@ from croc_cli.reading import TextError, decode_text
 from croc_cli.sources.read.json_rows import DataError, unreadable
 from croc_cli.sources.read.reader import suffix_of
 from croc_cli.sources.read.rows import BadCell
+from croc_cli.words import counted
 
 SWALLOWED_LINES = 3
 """Lines inside one cell that each look like a row of the table: so many are rows that a stray quote swallowed."""
@@ -47,7 +48,7 @@ def csv_rows(file: Path) -> Iterator[dict[str, Any] | BadCell]:
         elif len(cells) == len(names):
             yield {name: cell if cell else None for name, cell in zip(names, cells, strict=True)}
         elif cells:
-            yield BadCell("cells-not-columns", f"line {line}: {len(cells)} cells, {len(names)} columns")
+            yield BadCell("cells-not-columns", f"line {line}: {len(cells)} cells, {counted(len(names), 'column')}")
 
 
 def _records(file: Path) -> Iterator[_Record]:

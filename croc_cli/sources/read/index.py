@@ -11,6 +11,7 @@ from croc_cli.sources.read.json_rows import DataError, parse_row, unreadable
 from croc_cli.sources.read.manifest import Manifest, read_manifest
 from croc_cli.sources.read.rows import IMAGE_RANGE as IMAGE_RANGE
 from croc_cli.sources.read.rows import ROW_DEFECTS, row_error
+from croc_cli.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,9 +132,9 @@ class MixFolder:
         if size < 0:
             wrong = f"{ROWS_NAME} is missing"
         elif len(self.index) != expected:
-            wrong = f"the index has {len(self.index):,} rows, the manifest {expected:,}"
+            wrong = f"the index has {counted(len(self.index), 'row')}, the manifest {expected:,}"
         elif size != self.manifest.bytes:
-            wrong = f"{ROWS_NAME} has {size:,} bytes, the manifest says {self.manifest.bytes:,}"
+            wrong = f"{ROWS_NAME} has {counted(size, 'byte')}, the manifest says {self.manifest.bytes:,}"
         elif expected and int(self.index.source.max()) >= len(self.manifest.sources):
             wrong = "the index names sources that the manifest does not have"
         elif expected and int((self.index.offset + self.index.length).max()) > size:

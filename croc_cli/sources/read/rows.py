@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from croc_cli.names import IMAGE_TOKEN
 from croc_cli.reading import is_unicode, printable
+from croc_cli.words import counted
 
 Level = Literal["error", "warning", "note"]
 
@@ -128,7 +129,7 @@ def row_defects(row: Any) -> list[Defect]:
     if len(empty) == len(texts) // 2:
         return [*found, ("no-answer", f"{len(texts)} turn(s)")]
     if len(texts) % 2:
-        found.append(("ends-on-human", f"{len(texts)} turns"))
+        found.append(("ends-on-human", f"{counted(len(texts), 'turn')}"))
     found.extend(("answer-empty", f"turn {position}") for position in empty)
     if not num_images and not texts[0].strip():
         found.append(("question-empty", "turn 0"))

@@ -10,6 +10,7 @@ from croc_cli.sources.read.columns import Columns, convert, guess_columns
 from croc_cli.sources.read.json_rows import unreadable
 from croc_cli.sources.read.reader import Reader, SourceRow, suffix_of
 from croc_cli.sources.read.rows import BadCell
+from croc_cli.words import counted
 
 IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXT_SUFFIXES: Final = ("txt", "caption", "text")
@@ -50,7 +51,7 @@ class TarReader(Reader):
         name = f"{file.name}/{key}.{images[0]}" if images else None
         try:
             if len(images) > 1:
-                raise BadCell("images-not-one", f"{len(images)} images of {key}")
+                raise BadCell("images-not-one", f"{counted(len(images), 'image')} of {key}")
             record = _record(file, key, members)
             if name is not None:
                 record["image"] = name

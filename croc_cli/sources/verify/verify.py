@@ -20,6 +20,7 @@ from croc_cli.sources.verify.image_cache import ImageCache
 from croc_cli.sources.verify.image_pass import ImagePass, bad_images
 from croc_cli.sources.verify.overlap import EVAL_FOLDER, describe_overlap, eval_images
 from croc_cli.sources.verify.verify_fix import clean_places, write_clean
+from croc_cli.words import counted
 
 __all__ = ["Finding", "StageCheck", "VerifyReport", "verify_mix"]
 
@@ -219,7 +220,7 @@ class RowPass:
         texts = [turn["value"] for turn in turns]
         has_image = "image" in row.row
         if stage.template == "plain" and (len(turns) - (turns[0]["from"] == "gpt") != 2 or not has_image):
-            self._bad(row, "not-a-caption", f"{len(turns)} turns" if has_image else "text alone")
+            self._bad(row, "not-a-caption", f"{counted(len(turns), 'turn')}" if has_image else "text alone")
             return
         if stage.image_aspect == "square" and has_image and any("[" in text and _BOXES.search(text) for text in texts):
             self._bad(row, "boxes-cropped", "")
@@ -267,7 +268,7 @@ def _check_origin(data: CheckedData, num_rows: int, findings: Findings) -> None:
         if source.annotation is None or source.rows is None or os.path.basename(source.annotation) != data.path.name:
             continue
         if source.rows != num_rows and not source.unverified:
-            detail = f"{num_rows:,} rows; {source.title} has {source.rows:,}"
+            detail = f"{counted(num_rows, 'row')}; {source.title} has {source.rows:,}"
             findings.add("row-count", data.path.name, detail)
         findings.add("licence", source.name, source.licence)
 
@@ -275,7 +276,7 @@ def _check_origin(data: CheckedData, num_rows: int, findings: Findings) -> None:
 def _check_manifest(mix: MixFolder, num_rows: int, findings: Findings) -> None:
     manifest = mix.manifest
     if num_rows != manifest.rows or sum(source.rows_out for source in manifest.sources) != manifest.rows:
-        findings.add("mix-broken", "manifest.json", f"{manifest.rows:,} rows, rows.jsonl {num_rows:,}")
+        findings.add("mix-broken", "manifest.json", f"{counted(manifest.rows, 'row')}, rows.jsonl {num_rows:,}")
     arrays = {"source": mix.index.source, "row": mix.index.row}
     if order_hash([source.name for source in manifest.sources], arrays) != manifest.order_sha256:
         findings.add("mix-broken", "index", "its order is not the manifest's")

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,20 +37,24 @@ def test_a_run_that_does_not_end_after_its_last_shard_is_noticed(
 def test_a_run_without_progress_is_noticed_and_one_with_progress_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(img2dataset_run, "_POLL", 0.05)
+    monkeypatch.setattr(img2dataset_run, "_POLL", 0.01)
+    looks: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 0.1 * len(looks))  # a tenth of a second a look, however long one takes
+    monkeypatch.setattr(img2dataset_run, "time", clock)
     child = asleep()
-    started = time.monotonic()
     shard = tmp_path / "00000"
     shard.mkdir()
 
     class Works(Task):
         def update(self, done: int, total: int | None = None) -> None:
-            if time.monotonic() - started < 1.5:
-                (shard / f"{time.monotonic_ns()}.json").touch()
+            looks.append(time.monotonic())
+            if len(looks) < 20:
+                (shard / f"{len(looks)}.json").touch()
 
     assert img2dataset_run._watch(child, tmp_path, 2, ImageDownload(stall_seconds=1), Works()) == "hung"
+    monkeypatch.undo()
     img2dataset_run._end(child)
-    assert time.monotonic() - started > 2.0
+    assert len(looks) >= 29
 
 
 def test_an_img2dataset_that_does_not_start_is_named_with_its_last_words(

@@ -116,7 +116,7 @@ def test_two_members_of_one_name_are_refused_when_flat(tmp_path: Path) -> None:
 
 
 def test_another_number_of_files_than_is_known_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnpackError, match="gave 1 files, expected 2"):
+    with pytest.raises(UnpackError, match="gave 1 file, expected 2"):
         unpack(zip_of(tmp_path / "a.zip", {"1": b""}), tmp_path / "out", Unpack(to="o", num_files=2))
 
 

@@ -383,7 +383,7 @@ def test_a_known_file_with_other_rows_is_noticed(tmp_path: Path) -> None:
     path = write_json(tmp_path / "blip_laion_cc_sbu_558k.json", [text_row(1)])
     report = verify_mix(path)
     [count] = examples(report, "row-count")
-    assert "1 rows; LLaVA-Pretrain, image-caption pairs" in count
+    assert "1 row; LLaVA-Pretrain, image-caption pairs" in count
     assert "has 558,128" in count
     assert "lcs558k: other" in examples(report, "licence")[0]
 
