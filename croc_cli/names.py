@@ -46,11 +46,19 @@ RECIPE_FILE: Final = "mine.yaml"
 
 JUDGE_KEY_VARIABLE: Final = "CROC_JUDGE_API_KEY"
 """Environment variable that holds the key of the judge's endpoint, and the only place for it."""
+EVAL_KEY_VARIABLE: Final = "CROC_EVAL_API_KEY"
+"""Environment variable that holds the key of the server that `croc eval --url` scores."""
+SERVE_KEY_VARIABLE: Final = "CROC_SERVE_API_KEY"
+"""Environment variable that holds the key that clients of `croc serve` send."""
+EVALUATION_PROMPT: Final = ("X-Croc-Prompt", "evaluation")
+"""Header and value that ask `croc serve` for the prompts of `croc eval` where those of conversations differ."""
 PARENT_VARIABLE: Final = "CROC_PARENT"
 """Environment variable that tells ranks which process launched them, as JSON."""
 HOLDS_LOCK_VARIABLE: Final = "CROC_HOLDS_LOCK"
 """Environment variable that tells rank 0 of a joined launch that the run folder's lock is its own."""
-NO_RECIPE_KEYS: Final = frozenset({JUDGE_KEY_VARIABLE, PARENT_VARIABLE, HOLDS_LOCK_VARIABLE})
+NO_RECIPE_KEYS: Final = frozenset(
+    {JUDGE_KEY_VARIABLE, EVAL_KEY_VARIABLE, SERVE_KEY_VARIABLE, PARENT_VARIABLE, HOLDS_LOCK_VARIABLE}
+)
 """Variables with the prefix of recipe keys that are none."""
 
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json_lines, take
@@ -72,6 +72,39 @@ def answers_sha256(folder: Path, name: str) -> str:
         if file.exists():
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def answer_row(record: Record, text: str, *, model_sha256: str, model_id: str) -> Row:
+    """Return an answer as LLaVA's answer files hold it.
+
+    Args:
+        record: The question.
+        text: The answer.
+        model_sha256: What tells the model from every other; the answer's id is made from it.
+        model_id: Its name.
+    """
+    digest = hashlib.sha256(f"{model_sha256} {record.key}".encode()).hexdigest()
+    more = dict(record.extra.get("answer_fields", {}))
+    round_id = {"round_id": more.pop("round_id")} if "round_id" in more else {}
+    return {
+        "question_id": record.question_id,
+        **round_id,
+        "prompt": record.extra.get("saved_prompt", record.prompt),
+        "text": text,
+        **more,
+        "answer_id": digest[:22],
+        "model_id": model_id,
+        "metadata": {},
+    }
+
+
+def open_shard(file: Path) -> IO[str]:
+    """Open a rank's file to append to; a line that a crash cut is ended, so that the next one stands alone."""
+    cut = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+    stream = file.open("a", encoding="utf-8")
+    if cut:
+        stream.write("\n")
+    return stream
 
 
 def append_row(stream: Any, row: Row) -> None:

@@ -138,13 +138,10 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     Raises:
         UsageError: The model cannot be opened, or the device is not there.
     """
-    import transformers
-
     from croc_cli.chat.session import ChatSession
-    from croc_cli.checkpoint.load import load_for_inference
+    from croc_cli.checkpoint.load import load_for_inference, quiet_transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     defaults = recipe_defaults(folder)
     return ChatSession(
         load_for_inference(folder, device=chosen_device(request.device)),

@@ -22,17 +22,19 @@ _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(co
 class AnswerStreamer(BaseStreamer):  # type: ignore[misc]  # transformers is not typed
     """Turns the tokens that `generate` hands over into text, piece by piece.
 
-    The pieces put together are the answer as it is printed in one: decoded, control tokens and control
-    characters left out, whitespace at both ends stripped.
+    The pieces put together are the answer as it is printed in one: decoded, control tokens left out, whitespace at
+    both ends stripped.
 
     Args:
         tokenizer: Decodes the tokens.
         on_text: Called with each new piece.
+        for_terminal: Leave control characters out, too.
     """
 
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None], *, for_terminal: bool = True) -> None:
         self._tokenizer = tokenizer
         self._on_text = on_text
+        self._for_terminal = for_terminal
         self._token_ids: list[int] = []
         self._shown = ""
         self._is_prompt = True
@@ -58,7 +60,7 @@ class AnswerStreamer(BaseStreamer):  # type: ignore[misc]  # transformers is not
     def text(self) -> str:
         """The answer so far."""
         decoded = self._tokenizer.decode(self._token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(decoded).translate(_CONTROLS).strip()
+        return (str(decoded).translate(_CONTROLS) if self._for_terminal else str(decoded)).strip()
 
 
 class StopRequested(StoppingCriteria):  # type: ignore[misc]  # transformers is not typed

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
-import transformers
 
 from croc_cli import __version__
 from croc_cli.checkpoint.formats.gguf import GgufOptions, write_gguf
@@ -16,6 +15,7 @@ from croc_cli.checkpoint.formats.original import is_original
 from croc_cli.checkpoint.formats.original_load import OriginalOptions, open_original
 from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER
 from croc_cli.checkpoint.formats.original_write import write_original, write_tower
+from croc_cli.checkpoint.load import quiet_transformers
 from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
 from croc_cli.checkpoint.metadata import RECIPE_FILE
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
@@ -53,11 +53,10 @@ class ConvertRequest:
     gguf: GgufOptions = field(default_factory=GgufOptions)
 
 
-def quiet_transformers() -> None:
+def quiet_libraries() -> None:
     """Keep the bars and remarks of transformers and DeepSpeed off the terminal, and off stdout."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
 
 
 def convert(request: ConvertRequest, *, say: Callable[[str], None]) -> Path:

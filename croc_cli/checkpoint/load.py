@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
@@ -25,6 +26,12 @@ class LoadedModel:
     processor: LlavaProcessor
     metadata: CheckpointMetadata
     folder: Path
+
+
+def quiet_transformers() -> None:
+    """Keep the bars and remarks of transformers off the terminal."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def load_for_inference(

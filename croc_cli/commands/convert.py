@@ -49,12 +49,12 @@ def convert(
     forms = {"stock": "stock", "llava": "llava", "gguf": "gguf"}
     if to not in forms:
         raise UsageError(f"--to {to}: there is no such form", hint=f"one of {', '.join(forms)}")
-    from croc_cli.checkpoint.convert import ConvertRequest, quiet_transformers
+    from croc_cli.checkpoint.convert import ConvertRequest, quiet_libraries
     from croc_cli.checkpoint.convert import convert as write
     from croc_cli.checkpoint.formats.gguf import GgufOptions
     from croc_cli.checkpoint.formats.original_load import OriginalOptions
 
-    quiet_transformers()
+    quiet_libraries()
     request = ConvertRequest(
         source=source,
         destination=destination,

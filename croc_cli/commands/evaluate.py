@@ -74,6 +74,15 @@ def predict(
             help="A LLaVA checkpoint; left out: the recipe's",
         ),
     ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Ask an OpenAI-compatible server instead; see README")
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option("--served-model", metavar="NAME", help="What the server calls the model")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once")
+    ] = None,
     data: DataOption = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Where answers and scores go")
@@ -98,6 +107,11 @@ def predict(
     from croc_cli.recipe.schema import LaunchRecipe
 
     table = _checked_form(form)
+    _check_served(
+        url,
+        {"--served-model": served_model, "--concurrency": concurrency},
+        {"--model": model, "--ranks": ranks, "--batch-size": batch_size},
+    )
     name = recipe or DEFAULT_RECIPE
     flags = {
         "launch.num_ranks": (ranks, "--gpus"),
@@ -106,10 +120,17 @@ def predict(
     }
     loaded = with_warnings(load_recipe(name, overrides=with_overrides(flags, assignments or ())))
     chosen = choose(benchmark, loaded.recipe.eval.variants | _variants(variant))
+    request = EvalRequest(model, data, run_dir, batch_size, partial, limit, dry_run, table)
+    if url is not None:
+        from croc_cli.pipeline.served import ServedRequest, evaluate_served
+
+        served = ServedRequest(url, served_model, concurrency or ServedRequest.concurrency)
+        judge = _judge(loaded.recipe.judge, own_path(loaded.recipe.runs_folder))
+        evaluate_served(loaded.recipe, chosen, request, served, judge=judge)
+        return
     # A model of its own needs nothing of a recipe; where it runs is then up to this machine.
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
     folder = run_folder_of(model, run_dir).stage(STAGE).root if model else own_path(loaded.recipe.runs_folder)
-    request = EvalRequest(model, data, run_dir, batch_size, partial, limit, dry_run, table)
     judge = _judge(loaded.recipe.judge, folder)
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
 
@@ -231,6 +252,16 @@ def compare(
     for warning in warnings(runs):
         say(f"warning: {warning}")
     result(format_rows(comparison_rows(runs, paper=paper), table))
+
+
+def _check_served(url: str | None, with_url: dict[str, object], without_url: dict[str, object]) -> None:
+    """Refuse flags that go with a server alone, or with a model of one's own alone."""
+    from croc_cli.errors import UsageError
+
+    for flag, value in (with_url if url is None else without_url).items():
+        if value is not None:
+            reason = f"{flag} goes with --url alone" if url is None else f"{flag} does not go with --url"
+            raise UsageError(reason, hint="--url asks a server, --model opens a checkpoint here")
 
 
 def _checked_form(form: str) -> "TableFormat":

@@ -88,6 +88,9 @@ def prune(
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             say("nothing was removed")
             return
+        now = {one.path for one in prunable(list_runs(folders or ()))}  # a run may have started before the answer came
+        found = [one for one in found if one.path in now]
+        total = f"{counted(len(found), 'folder')}, {size(sum(one.size_bytes for one in found))}"
     if problems := remove(found):
         raise RunError(f"not removed: {'; '.join(problems)}")
     say(f"removed {total}")

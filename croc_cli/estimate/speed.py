@@ -6,11 +6,12 @@ backwards over a micro-batch as the stage has it, from which the time of all lay
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ def measured_speeds(
     found: dict[StageName, StageSpeed] = {}
     files = {stage: _file_of(case, num_ranks, threads) for stage, case in cases.items()}
     for stage, file in files.items():
-        if (kept := read_json(file).get("speed")) and not again:
-            found[stage] = StageSpeed(**kept)
+        if (kept := _kept(file)) is not None and not again:
+            found[stage] = kept
     missing = [stage for stage in cases if stage not in found]
     if cases and not missing:
         return found
@@ -124,6 +125,16 @@ def measured_speeds(
         except OSError:
             continue  # a cache that cannot be written is measured again next time
     return found
+
+
+def _kept(file: Path) -> StageSpeed | None:
+    """Return the speed that a file of the cache holds; None where it is missing, damaged or of another version."""
+    kept = read_json(file).get("speed")
+    names = {field.name for field in fields(StageSpeed)}
+    if not isinstance(kept, dict) or kept.keys() != names:
+        return None
+    numbers = [isinstance(value, float | int) and math.isfinite(value) and value >= 0 for value in kept.values()]
+    return StageSpeed(**kept) if all(numbers) else None
 
 
 def _run_children(

@@ -3,13 +3,13 @@
 Which questions make a batch does not depend on the ranks or on what is answered already, so answers do not either.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from croc_cli.benchmarks.base import Record
 from croc_cli.benchmarks.files import Picture
+from croc_cli.benchmarks.predictions import answer_row
 from croc_cli.checkpoint.load import LoadedModel
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.image import BadImageError, LazyImage, PathImage
@@ -86,24 +86,9 @@ def _answer(
             continue
         texts = answer_batch(answerer.model.llava, processor, waiting, pictures, max_new_tokens=max_new_tokens)
         for question, text in zip(waiting, texts, strict=True):
-            yield _row(by_key[question.id], text, answerer)
+            record = by_key[question.id]
+            yield answer_row(record, text, model_sha256=answerer.model_sha256, model_id=answerer.model.folder.name)
         return
-
-
-def _row(record: Record, text: str, answerer: Answerer) -> dict[str, Any]:
-    digest = hashlib.sha256(f"{answerer.model_sha256} {record.key}".encode()).hexdigest()
-    more = dict(record.extra.get("answer_fields", {}))
-    round_id = {"round_id": more.pop("round_id")} if "round_id" in more else {}
-    return {
-        "question_id": record.question_id,
-        **round_id,
-        "prompt": record.extra.get("saved_prompt", record.prompt),
-        "text": text,
-        **more,
-        "answer_id": digest[:22],
-        "model_id": answerer.model.folder.name,
-        "metadata": {},
-    }
 
 
 def _question(encoder: ConversationEncoder, record: Record, reading: ImageReading) -> Question:

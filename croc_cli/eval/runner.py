@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import DynamicCache, GenerationConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from croc_cli.data.image import open_image, process_images
 from croc_cli.data.sample import ImageRef
@@ -116,19 +116,29 @@ def answer_batch(
         for q, pad in zip(batch, padding, strict=True)
     ]
     mask = [[1] * start + [0] * pad + [1] * (longest - start - pad) for pad in padding]
+    # An answer ends where the model's positions do; a prompt that has none left is answered as well as it can be.
+    positions = getattr(llava.config.text_config, "max_position_embeddings", None)
+    rooms = [_room(positions, len(question.prompt_ids), max_new_tokens) for question in batch]
     visual = {"past_key_values": opening.cache} if opening is not None else _visual_inputs(llava, pictures)
     output = llava.generate(
         input_ids=torch.tensor(ids, device=llava.device),
         attention_mask=torch.tensor(mask, device=llava.device),
         **visual,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(rooms),
         do_sample=False,
         num_beams=1,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=end_tokens(llava, processor),
     )
-    texts: list[str] = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    answers = [row[:room] for row, room in zip(output[:, longest:].tolist(), rooms, strict=True)]
+    texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
     return [text.strip() for text in texts]
+
+
+def _room(positions: int | None, num_prompt: int, max_new_tokens: int) -> int:
+    return (
+        max_new_tokens if positions is None or num_prompt >= positions else min(max_new_tokens, positions - num_prompt)
+    )
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,18 @@ def _visual_inputs(llava: LlavaForConditionalGeneration, pictures: Pictures | No
 def end_tokens(llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> list[int]:
     """Return every token that ends an answer: the tokenizer's, and those of the model's generation config."""
     return end_token_ids(processor.tokenizer, llava.generation_config.eos_token_id)
+
+
+def decode_plainly(llava: LlavaForConditionalGeneration, processor: LlavaProcessor) -> int:
+    """Take beams, penalties and top-p out of a model's generation config, and return the token that pads.
+
+    They would be mixed into every answer, greedy ones too.
+    """
+    ends = end_tokens(llava, processor)
+    pad = processor.tokenizer.pad_token_id
+    pad = int(pad) if pad is not None else (ends or [0])[0]
+    llava.generation_config = GenerationConfig(eos_token_id=ends or None, pad_token_id=pad)
+    return pad
 
 
 def prepare_pictures(processor: LlavaProcessor, pictures: Sequence[ImageRef | None]) -> Pictures | None:

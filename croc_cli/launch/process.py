@@ -12,6 +12,7 @@ from typing import Any
 from croc_cli.names import PARENT_VARIABLE
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MAX_PID = 2**31 - 1
 _START_FIELD = 19  # starttime of /proc/PID/stat, counted from the state that follows the command's name
 
 
@@ -51,6 +52,8 @@ class ProcessIdentity:
             return None
         host, pid, started = (value.get(key) for key in ("host", "pid", "started"))
         if not (isinstance(host, str) and isinstance(pid, int) and isinstance(started, str)):
+            return None
+        if isinstance(pid, bool) or not 0 < pid <= _MAX_PID:  # others mean a group of processes, or all
             return None
         return cls(host, pid, started)
 

@@ -1,7 +1,7 @@
 """What `croc eval` does: read the questions, have ranks answer what is open, gather, score, show."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from croc_cli.launch.stage_state import find_start
 from croc_cli.names import RUNS_FOLDER
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
-from croc_cli.run_dir import RunDir, StageDir
+from croc_cli.run_dir import RunDir, StageDir, read_json
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
@@ -97,21 +97,18 @@ def evaluate(
         UsageError: Before anything starts: files are missing, or the model is.
         RunError: Something failed; what went well is kept.
     """
-    from croc_cli.benchmarks.predictions import merge_shards
     from croc_cli.checkpoint.locate import check_checkpoint
 
     root = data_root(request.data)
-    records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
-    for benchmark in chosen:
-        if benchmark.variant is None and (found := len(records[benchmark.name])) != benchmark.size:
-            say(f"note: {benchmark.name}: {found:,} questions here; its split {benchmark.split} has {benchmark.size:,}")
+    records = read_questions(chosen, root)
     model = request.model or _trained_model(recipe, request, recipe_argument)
     if (folder := own_path(model)).is_dir():
         check_checkpoint(folder)
     run_dir = run_folder_of(model, request.run_dir)
     stage_dir = run_dir.stage(STAGE)
     if request.dry_run:
-        _describe(chosen, records, stage_dir, model, limit=request.limit)
+        costs = describe_costs(chosen, records, stage_dir, limit=request.limit)
+        result(f"model: {model}\nanswers: {stage_dir.predictions}\n{costs}")
         return
     task: dict[str, Any] = {
         "model": model,
@@ -123,11 +120,57 @@ def evaluate(
         "limit": request.limit,
     }
     settled = recipe.model_copy(update={"launch": launch_settings})
+
+    def answer(waiting: list[str], lock: RunLock) -> None:
+        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), lock=lock)
+
+    answer_and_score(chosen, records, root, run_dir, task, request, judge=judge, answer=answer)
+
+
+def read_questions(chosen: "Sequence[Benchmark]", root: Path) -> "dict[str, list[Record]]":
+    """Return the questions of benchmarks by name, and say where they are not all of a split.
+
+    Raises:
+        UsageError: A file is missing or damaged.
+    """
+    records = {benchmark.name: benchmark.read(root) for benchmark in chosen}
+    for benchmark in chosen:
+        if benchmark.variant is None and (found := len(records[benchmark.name])) != benchmark.size:
+            say(f"note: {benchmark.name}: {found:,} questions here; its split {benchmark.split} has {benchmark.size:,}")
+    return records
+
+
+def answer_and_score(
+    chosen: "Sequence[Benchmark]",
+    records: "Mapping[str, Sequence[Record]]",
+    root: Path,
+    run_dir: RunDir,
+    task: Mapping[str, Any],
+    request: EvalRequest,
+    *,
+    judge: "Judge | None",
+    answer: Callable[[list[str], RunLock], None],
+) -> None:
+    """Have what is open answered, gather the answers whatever happens, and score them.
+
+    Args:
+        chosen: The benchmarks.
+        records: Their questions.
+        root: Where their files are.
+        run_dir: Gets answers and scores.
+        task: `model`, `model_sha256`, `limit`: what the answers depend on.
+        request: The flags.
+        judge: Scores the answers of benchmarks that need one.
+        answer: Answers the benchmarks of a list of names, those with open questions.
+    """
+    from croc_cli.benchmarks.predictions import merge_shards
+
+    stage_dir = run_dir.stage(STAGE)
     # The lock is the benchmarks' own: a checkpoint of a run that still trains can be scored.
     with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say, claims=False) as lock:
         if waiting := _claim(chosen, records, stage_dir, task):
             try:
-                _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), lock=lock)
+                answer(waiting, lock)
             finally:
                 for benchmark in chosen:
                     merge_shards(stage_dir.predictions, benchmark, records[benchmark.name])
@@ -142,6 +185,26 @@ def evaluate(
             form=request.form,
         )
     say_next(shlex.join(["croc", "report", str(run_dir.root)]))
+
+
+def open_questions(
+    stage_dir: StageDir,
+    benchmark: "Benchmark",
+    asked: "Sequence[Record]",
+    *,
+    limit: int | None,
+    model_sha256: str,
+) -> "list[Record]":
+    """Return the questions that a model has not answered yet; each once, even if the data ask it twice."""
+    from croc_cli.benchmarks.matching import limit_records
+    from croc_cli.benchmarks.predictions import saved_rows
+
+    made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
+    is_same = made_by.get("model_sha256") == model_sha256
+    rows = saved_rows(stage_dir.predictions, benchmark, asked) if is_same else []
+    done = {benchmark.row_key(row) for row in rows if row["text"] is not None}
+    wanted = limit_records(benchmark, asked, limit) if limit else asked
+    return list({record.key: record for record in wanted if record.key not in done}.values())
 
 
 def _trained_model(recipe: Recipe, request: EvalRequest, recipe_argument: str) -> str:
@@ -249,14 +312,10 @@ def score_all(
         raise RunError(f"not scored: {', '.join(failed)}", hint="the saved answers are unchanged")
 
 
-def _describe(
-    chosen: "Sequence[Benchmark]",
-    records: "Mapping[str, Sequence[Record]]",
-    stage_dir: StageDir,
-    model: str,
-    *,
-    limit: int | None,
-) -> None:
+def describe_costs(
+    chosen: "Sequence[Benchmark]", records: "Mapping[str, Sequence[Record]]", stage_dir: StageDir, *, limit: int | None
+) -> str:
+    """Return a table of how many questions there are, and what a judge would be asked."""
     from croc_cli.benchmarks.compare import format_rows
     from croc_cli.benchmarks.judge import estimate
     from croc_cli.benchmarks.judged import JudgedBenchmark
@@ -275,7 +334,7 @@ def _describe(
             costs = estimate(benchmark, asked, [given.get(record.key, "") for record in asked])
             cells = [f"{costs[name]:,}" for name in ("requests", "prompt_tokens", "reply_tokens_at_most")]
         rows.append([benchmark.name, f"{len(asked):,}", f"{len(answered):,}", *cells])
-    result(f"model: {model}\nanswers: {stage_dir.predictions}\n{format_rows(rows, 'text')}")
+    return format_rows(rows, "text")
 
 
 def weights_identity(model: str) -> str:

@@ -1,6 +1,8 @@
 """`croc init`: a short recipe for data of one's own, checked against the data before it is written."""
 
+import os
 import shlex
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -125,10 +127,15 @@ def _image_folder(data: Path, images: Path | None, rows: list[CheckedRow], opene
 
 
 def check_file(file: Path, *, force: bool, data: Path | None) -> None:
-    """Raise UsageError where a recipe cannot go into a file: it is there already, or is named like something else."""
+    """Raise UsageError where a recipe cannot go into a file: it is there already, or its name is no recipe's."""
     if file.suffix not in (".yaml", ".yml"):
         meant = ["croc", "init", str(file.with_suffix(".yaml")), *(["--data", str(data)] if data else [])]
         raise UsageError(f"{file}: a recipe's file ends in .yaml", hint=f"`{shlex.join(meant)}`")
+    if "\n" in str(file) or not str(file).isprintable():
+        raise UsageError(f"{file}: a file's name has no control characters", hint="such as mine.yaml")
+    if file.is_symlink() or file.is_dir():
+        what = "a link" if file.is_symlink() else "a folder"
+        raise UsageError(f"{file} is {what}, so it is left as it is", hint="name another file")
     if file.exists() and not force:
         raise UsageError(f"{file} is there already", hint="--force replaces it; another name keeps both")
 
@@ -142,18 +149,25 @@ def write_recipe(request: InitRequest, facts: DataFacts, machine: Machine) -> Pa
     """
     like = request.like or (ON_GPUS if machine.cuda and request.device != "cpu" else ON_CPU)
     text = recipe_text(request, facts, like, stage_changes(like, request.num_ranks, captions_only=facts.captions_only))
-    trial = request.file.with_name(f"{request.file.stem}.trial.yaml")
+    file = request.file
+    trial: Path | None = None
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{file.stem[:60]}.trial-", suffix=".yaml", dir=file.parent)
+        os.close(handle)
+        trial = Path(name)  # a new file, never one of the user's
         write_whole(trial, text)
         load_recipe(str(trial), environ={})
-        trial.replace(request.file)
+        trial.replace(file)
     except OSError as error:
-        raise UsageError(f"{request.file} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
     except RecipeError as error:
-        raise UsageError(error.message.replace(trial.name, request.file.name), hint=error.hint) from error
+        trial_name = trial.name if trial is not None else ""
+        raise UsageError(error.message.replace(trial_name, file.name), hint=error.hint) from error
     finally:
-        trial.unlink(missing_ok=True)
-    return request.file
+        if trial is not None:
+            trial.unlink(missing_ok=True)
+    return file
 
 
 def stage_changes(like: str, num_ranks: int | None, *, captions_only: bool) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.place import check_place
 from croc_cli.report.page import PAGE_FILE
 from croc_cli.report.run_data import FOLDERS
 from croc_cli.report.run_page import write_report
@@ -49,13 +50,20 @@ class LivePage:
         run_dirs: Run folders.
         out: Folder of the page.
         port: To listen on; 0 takes a free one.
+
+    Raises:
+        UsageError: A file of the user's lies where the page goes, or the port is taken.
     """
 
     def __init__(self, run_dirs: Sequence[Path], out: Path, *, port: int = 0) -> None:
         self.run_dirs = run_dirs
         self.out = out
         self._seen: object = None
-        out.mkdir(parents=True, exist_ok=True)
+        check_place(out / PAGE_FILE)  # a user's page is neither replaced nor handed out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{out} cannot be made: {error.strerror}", hint="name the run by another path") from error
         try:
             self.server = ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(out)))
         except OSError as error:

@@ -18,6 +18,8 @@ MAX_BINS = 600
 WINDOW = 50
 """Steps at the end of a stage over which its headline losses are averaged: a single step's depend on its samples."""
 _LAST_BYTES = 1 << 18
+_NESTED = frozenset({"learning_rate", "held_out"})
+"""Keys of the last rows that hold further keys."""
 _NOT_CURVES = frozenset({"step", "total_steps", "skipped", "seconds_left"})
 
 
@@ -155,7 +157,10 @@ def read_metrics(path: Path, *, max_bins: int = MAX_BINS) -> Metrics:
 
 
 def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
-    """Return the last rows of a metrics.jsonl, reading its end alone; a missing file has none."""
+    """Return the last rows of a metrics.jsonl, reading its end alone; a missing file has none.
+
+    Values that are not what croc writes, as in a damaged file, are left out of a row.
+    """
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -166,10 +171,26 @@ def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
                 lines = stream.read(size - start).split(b"\n")
                 rows = [row for line in (lines[1:] if start else lines) if (row := _row(line)) is not None]
                 if len(rows) >= count or not start:
-                    return rows[-count:]
+                    return [_figures(row) for row in rows[-count:]]
                 length *= 4
     except OSError:
         return []
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a row is a finite number, by key; beside it rates, held-out losses and `skipped` as they are."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, bool):
+            if key == "skipped":
+                found[key] = value
+        elif isinstance(value, dict) and key in _NESTED:
+            found[key] = _figures(value)
+        elif isinstance(value, float | int) and math.isfinite(value) and key not in _NESTED:
+            found[key] = value
+    if not isinstance(found.get("total_steps", 1), int):
+        del found["total_steps"]
+    return found
 
 
 def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:

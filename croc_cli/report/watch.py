@@ -10,7 +10,7 @@ from croc_cli.launch.live import format_metrics, format_seconds
 from croc_cli.report.metrics_reader import last_rows, mean_of
 from croc_cli.report.run_list import RunState, age, current_stage, run_state, size
 from croc_cli.run_dir import RunDir, StageDir, read_jsonl
-from croc_cli.words import counted
+from croc_cli.words import counted, shown
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 SPARK_ROWS = 600
@@ -42,6 +42,7 @@ def run_frame(folder: Path, *, width: int) -> str:
             lines.append(f"  {warning}")
     if state.command is not None and state.state != "never started":
         lines.append(f"  resume: {state.command}")
+    lines = [shown(" ".join(line.splitlines())) for line in lines]
     return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
 
 

@@ -1,23 +1,27 @@
 """The samples that a stage found hardest: their losses from the run folder, their text and images from the data."""
 
-import json
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.files import open_file
 from croc_cli.launch.data_record import data_changes
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
-from croc_cli.run_dir import RunDir, StageDir
+from croc_cli.run_dir import RunDir, StageDir, parse_object
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.index import MixFolder
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 
+_MOST_DIGITS = 19
+"""Numbers of so many digits are no row's, and fit into no array."""
 LEAST_STEPS = 50
 """Steps of the window, where a fifth of the steps would be fewer."""
 
@@ -132,19 +136,25 @@ def _stage_dir(run_dir: Path, stage: StageName | None) -> StageDir:
 def _records(stage_dir: StageDir) -> Iterator[dict[str, Any]]:
     """Yield what ranks wrote, step by step; lines that are cut off or no such record are left out."""
     for file in stage_dir.samples_files():
-        with file.open("rb") as lines:
+        with suppress(OSError), open_file(file) as lines:  # no file, as in a damaged folder
             for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict) and isinstance(record.get("step"), int) and _is_whole(record):
-                    yield record
+                with suppress(ValueError):
+                    record = parse_object(line)
+                    if "step" in record and _is_whole(record):
+                        yield record
 
 
 def _is_whole(record: dict[str, Any]) -> bool:
-    columns = [record.get(key) for key in ("ids", "tokens", "losses")]
-    return all(isinstance(column, list) for column in columns) and len({len(column or ()) for column in columns}) == 1
+    """Tell whether a record holds what ranks write: names, whole numbers, and finite numbers or null."""
+    ids, tokens, losses = (record.get(key) for key in ("ids", "tokens", "losses"))
+    if not (isinstance(ids, list) and isinstance(tokens, list) and isinstance(losses, list)):
+        return False
+    return (
+        len(ids) == len(tokens) == len(losses)
+        and all(isinstance(name, str) for name in ids)
+        and all(type(number) is int for number in (record["step"], *tokens))
+        and all(loss is None or (isinstance(loss, float | int) and math.isfinite(loss)) for loss in losses)
+    )
 
 
 def _rows(stage_dir: StageDir, stage: StageName, ids: Sequence[str]) -> tuple[dict[str, CheckedRow], str | None]:
@@ -169,7 +179,7 @@ def _find(recipe: Recipe, stage: StageName, ids: Sequence[str]) -> dict[str, Che
     if not isinstance(source, LlavaJsonData):
         return {}
     root = recipe.data.root
-    wanted = {int(name.rpartition("#")[2]): name for name in ids}
+    wanted = {number: name for name in ids if (number := _row_number(name)) is not None}
     rows: dict[str, CheckedRow] = {}
     for row in CheckedData(data_path(root, source.path), data_path(root, source.image_folder)).rows():
         if row.number in wanted:
@@ -183,13 +193,19 @@ def _find_in_mix(mix: MixFolder, ids: Sequence[str]) -> dict[str, CheckedRow]:
     numbers = {source.name: number for number, source in enumerate(mix.manifest.sources)}
     rows = {}
     for name in ids:
-        source, _, row = name.rpartition("#")
-        if source not in numbers:
+        source = name.rpartition("#")[0]
+        if source not in numbers or (number := _row_number(name)) is None:
             continue
-        for position in ((mix.index.source == numbers[source]) & (mix.index.row == int(row))).nonzero()[0][:1]:
+        for position in ((mix.index.source == numbers[source]) & (mix.index.row == number)).nonzero()[0][:1]:
             root = str(mix.image_roots[numbers[source]])
             rows[name] = CheckedRow(int(position), name, mix.row(int(position)), root)
     return rows
+
+
+def _row_number(name: str) -> int | None:
+    """Return the number of a sample's row, which its name ends in; None where it is no name that croc gives."""
+    digits = name.rpartition("#")[2]
+    return int(digits) if digits.isdecimal() and len(digits) < _MOST_DIGITS else None
 
 
 def _with_row(sample: TrainedSample, row: CheckedRow | None) -> TrainedSample:

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from croc_cli.names import EVALUATION_PROMPT
 from croc_cli.serve.engine import Engine, Job, QueueFullError
 from croc_cli.serve.look import look
 from croc_cli.serve.prompt import Prompt, PromptMaker
@@ -27,7 +29,8 @@ from croc_cli.serve.settings import ServeSettings, is_loopback
 
 PICTURE_THREADS = 4
 PAGE = Path(__file__).parent / "page.html"
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
+_LENGTH_DIGITS = 18
+_PORT = re.compile(r":[0-9]*$")
 
 
 class ServedModel:
@@ -74,6 +77,7 @@ class Service:
 
         async def answer(request: Request) -> Response:
             started = time.monotonic()
+            path = request.scope["path"]  # one of the routes'; `request.url` has the Host header in it
             try:
                 self._check_host(request)
                 if needs_key:
@@ -84,11 +88,11 @@ class Service:
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception as error:  # a fault of ours: the client gets a status, the log the kind, never the content
-                print(f"error: {request.url.path}: {type(error).__name__}", file=sys.stderr, flush=True)
+                print(f"error: {path}: {type(error).__name__}", file=sys.stderr, flush=True)
                 response = _error_response(ApiError(500, "the server failed on this request", code="internal_error"))
-            if request.url.path != "/health":
+            if path != "/health":
                 seconds = time.monotonic() - started
-                line = f"{request.method} {request.url.path} {response.status_code} {seconds:.2f} s"
+                line = f"{request.method} {path} {response.status_code} {seconds:.2f} s"
                 print(line, file=sys.stderr, flush=True)
             return response
 
@@ -96,15 +100,17 @@ class Service:
 
     def _check_host(self, request: Request) -> None:
         """Refuse names that are not this machine's where only this machine may ask: a page elsewhere cannot pretend."""
-        host = (request.headers.get("host") or "").rsplit(":", 1)[0] if "host" in request.headers else ""
-        if is_loopback(self.settings.host) and host and host not in _LOCAL_NAMES and not is_loopback(host):
+        given = request.headers.get("host", "").strip().lower()
+        host = _PORT.sub("", given).strip("[]").rstrip(".")
+        if is_loopback(self.settings.host) and given and not is_loopback(host):
             raise ApiError(403, "this server answers to localhost only", code="wrong_host")
 
     def _check_key(self, request: Request) -> None:
         key = self.settings.key
         if key is None:
             return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        scheme, _, given = request.headers.get("authorization", "").strip().partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else scheme
         if not hmac.compare_digest(given.encode(), key.encode()):
             raise ApiError(401, "the key is missing or wrong", code="invalid_api_key")
 
@@ -143,7 +149,10 @@ class Service:
         """Answer `POST /v1/chat/completions`."""
         request = parse_request(await self._body(http))
         model = self._model(request.model)
-        prompt = await run_in_threadpool(model.prompts.make, request.messages)
+        name, value = EVALUATION_PROMPT
+        prompt = await run_in_threadpool(
+            model.prompts.make, request.messages, evaluation=http.headers.get(name) == value
+        )
         answer = _Answer(request, model, prompt, self.settings)
         if request.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -179,10 +188,12 @@ class Service:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != "application/json":
             raise ApiError(415, "Content-Type must be application/json", code="unsupported_media_type")
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise ApiError(415, "send the body without Content-Encoding", code="unsupported_media_type")
         limit = self.settings.limits.body_bytes
         too_large = ApiError(413, f"the body is larger than {limit // 2**20} MiB", code="body_too_large")
         announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
+        if announced.isdecimal() and (len(announced) > _LENGTH_DIGITS or int(announced) > limit):
             raise too_large
         body = bytearray()
 
@@ -266,6 +277,9 @@ class _Answer:
             yield _event(_too_slow(self._seconds).content())
         except ApiError as error:
             yield _event(error.content())
+        except Exception as error:  # a fault of ours; the log has its kind, never the content
+            print(f"error: a stream failed: {type(error).__name__}", file=sys.stderr, flush=True)
+            yield _event(ApiError(500, "the server failed on this request", code="internal_error").content())
         finally:
             self._job.cancelled.set()
         yield b"data: [DONE]\n\n"
@@ -298,9 +312,17 @@ def _event(content: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
 
 
-def _error_response(error: ApiError) -> Response:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
-    return JSONResponse(error.content(), status_code=error.status, headers=headers)
+class _Json(JSONResponse):
+    """JSON of texts that may hold half a surrogate pair, which a request's JSON can write and no encoding can."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    waits = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    return _Json(error.content(), status_code=error.status, headers={**(headers or {}), **waits})
 
 
 @asynccontextmanager
@@ -313,4 +335,4 @@ async def _few_threads(_app: Starlette) -> AsyncIterator[None]:
 async def _http_error(_request: Request, error: Exception) -> Response:
     """Give the framework's own refusals (no such path, wrong method) OpenAI's form."""
     assert isinstance(error, HTTPException)
-    return _error_response(ApiError(error.status_code, str(error.detail)))
+    return _error_response(ApiError(error.status_code, str(error.detail)), error.headers)

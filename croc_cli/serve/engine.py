@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 from transformers.generation import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from croc_cli.chat.stream import AnswerStreamer
 from croc_cli.checkpoint.load import LoadedModel
-from croc_cli.eval.runner import end_tokens
+from croc_cli.eval.runner import decode_plainly, end_tokens
 from croc_cli.serve.prompt import Prompt
 from croc_cli.serve.text import StopFilter
 
@@ -96,10 +95,7 @@ class Engine:
         self.max_batch = max_batch
         self.max_queue = max_queue
         self._ends = end_tokens(model.llava, model.processor)
-        pad = model.processor.tokenizer.pad_token_id
-        self._pad = pad if pad is not None else (self._ends or [0])[0]
-        # The model's own generation config would mix in its beams, penalties and top-p.
-        model.llava.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self._pad)
+        self._pad = decode_plainly(model.llava, model.processor)
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._changed = threading.Condition()
@@ -191,7 +187,7 @@ class Engine:
         llava = self.model.llava
         for job in jobs:
             if job.streamer is None:
-                job.streamer = AnswerStreamer(self.model.processor.tokenizer, job.filter.put)
+                job.streamer = AnswerStreamer(self.model.processor.tokenizer, job.filter.put, for_terminal=False)
                 job.streamer.put(torch.tensor(job.prompt.ids))
         rows = [job.prompt.ids + job.token_ids for job in jobs]
         longest = max(map(len, rows))

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -15,9 +16,11 @@ from croc_cli.data.image import BadImageError, BytesImage, open_image, process_i
 from croc_cli.data.sample import Turn
 from croc_cli.errors import CrocError
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.pictures import ImageReading
 from croc_cli.serve.protocol import ApiError, ImagePart, Message
 from croc_cli.words import counted
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _PICTURE_KINDS = ("image/", "application/octet-stream")
 
 
@@ -39,10 +42,12 @@ class PromptMaker:
 
     Args:
         build: The model's own way to be spoken to.
+        build_evaluation: How `croc eval` asks it, which differs for models of others.
         image_processor: Its picture preparation.
         max_positions: Longest sequence of the LLM, where it has a limit.
         max_pictures: Most pictures of a request.
         allow_private: Fetch pictures from addresses of your own network, too.
+        reading: How pictures become RGB, as in the model's training.
     """
 
     def __init__(
@@ -50,18 +55,26 @@ class PromptMaker:
         build: PromptBuilder,
         image_processor: object,
         *,
+        build_evaluation: PromptBuilder | None = None,
         max_positions: int | None,
         max_pictures: int,
         allow_private: bool = False,
+        reading: ImageReading = "upright",
     ) -> None:
         self._build = build
+        self._build_evaluation = build_evaluation or build
+        self._reading: ImageReading = reading
         self._image_processor = image_processor
         self._max_positions = max_positions
         self._max_pictures = max_pictures
         self._allow_private = allow_private
 
-    def make(self, messages: list[Message]) -> Prompt:
+    def make(self, messages: list[Message], *, evaluation: bool = False) -> Prompt:
         """Return the prompt of a conversation; opens and fetches its pictures.
+
+        Args:
+            messages: The conversation.
+            evaluation: Ask as `croc eval` does.
 
         Raises:
             ApiError: 400 or 422, with the message at fault.
@@ -70,7 +83,8 @@ class PromptMaker:
         if len(urls) > self._max_pictures:
             raise ApiError(400, f"{len(urls)} pictures, at most {self._max_pictures} in one request", param="messages")
         try:
-            ids = self._build(turns_of(messages), num_images=len(urls))
+            build = self._build_evaluation if evaluation else self._build
+            ids = build(turns_of(messages), num_images=len(urls))
         except (SampleError, CrocError) as error:
             raise ApiError(400, f"this model cannot take that: {error}", param="messages") from error
         if self._max_positions is not None and len(ids) >= self._max_positions:
@@ -91,7 +105,7 @@ class PromptMaker:
         """Return the prepared pixels of one picture."""
         data = picture_bytes(url, number, allow_private=self._allow_private)
         try:
-            picture = open_image(BytesImage(f"picture {number + 1}", data))
+            picture = open_image(BytesImage(f"picture {number + 1}", data, reading=self._reading))
         except BadImageError as error:
             raise ApiError(422, f"picture {number + 1}: {error.reason}", code="invalid_image") from error
         with torch.inference_mode():
@@ -155,6 +169,8 @@ def picture_bytes(url: str, number: int, *, allow_private: bool = False) -> byte
         ApiError: 415 for another kind of data, 422 where it cannot be decoded or fetched.
     """
     label = f"picture {number + 1}"
+    if _HALF_PAIR.search(url):
+        raise ApiError(422, f"{label}: its URL has half a surrogate pair", code="invalid_image_url")
     if url[:5].lower() != "data:":
         try:
             return fetch(url, allow_private=allow_private)

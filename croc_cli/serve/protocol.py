@@ -153,7 +153,8 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ApiError(400, f"{place}: {first['msg']}" if place else first["msg"], param=place or None) from error
+        said = first["msg"] if first["type"] != "union_tag_invalid" else "type must be text or image_url"
+        raise ApiError(400, f"{place}: {said}" if place else said, param=place or None) from error
     _check_supported(request)
     return request
 

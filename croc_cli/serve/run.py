@@ -14,9 +14,11 @@ import uvicorn
 
 from croc_cli.chat.session import prompt_builder
 from croc_cli.chat.start import ChatRequest, chosen_device, find_model
-from croc_cli.checkpoint.load import load_for_inference
+from croc_cli.checkpoint.load import load_for_inference, quiet_transformers
 from croc_cli.errors import UsageError
+from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.serve.app import ServedModel, Service
+from croc_cli.serve.connection import guarded
 from croc_cli.serve.engine import Engine
 from croc_cli.serve.prompt import PromptMaker
 from croc_cli.serve.settings import ServeSettings
@@ -42,15 +44,7 @@ def serve(names: Sequence[str], settings: ServeSettings, *, served_names: Sequen
     listening = listen(settings.host, settings.port)
     settings = replace(settings, port=listening.getsockname()[1])
     models = {label: open_model(label, folder, settings, device) for label, folder in zip(labels, folders, strict=True)}
-    server = _Server(
-        uvicorn.Config(
-            Service(models, settings).app(),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_CLOSING_SECONDS,
-        )
-    )
+    server = _Server(server_config(Service(models, settings), closing_seconds=_CLOSING_SECONDS))
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"serving {', '.join(labels)} at http://{shown}:{settings.port} (Ctrl-C ends)")
     try:
@@ -61,17 +55,33 @@ def serve(names: Sequence[str], settings: ServeSettings, *, served_names: Sequen
     say("ended")
 
 
+def server_config(service: Service, *, closing_seconds: int) -> uvicorn.Config:
+    """Return how a service is served: HTTP/1 alone, and no word of a request in the log."""
+    return uvicorn.Config(
+        service.app(),
+        http=guarded(service.settings.limits.stall_seconds),
+        ws="none",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=closing_seconds,
+    )
+
+
 def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -> ServedModel:
     """Load one model and start its engine."""
     say(f"loading {folder}")
+    quiet_transformers()
     model = load_for_inference(folder, device=chosen_device(device))
     limits = settings.limits
     prompts = PromptMaker(
         prompt_builder(model),
         model.processor.image_processor,
+        build_evaluation=evaluation_encoder(model).encode_prompt,
         max_positions=getattr(model.llava.config.text_config, "max_position_embeddings", None),
         max_pictures=limits.pictures,
         allow_private=settings.allow_private,
+        reading=model.metadata.image_reading,
     )
     return ServedModel(label, Engine(model, max_batch=limits.batch, max_queue=limits.queue), prompts)
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from croc_cli.errors import UsageError
+from croc_cli.names import SERVE_KEY_VARIABLE
 
-KEY_VARIABLE = "CROC_SERVE_API_KEY"
 MEBIBYTE = 2**20
 
 
@@ -22,6 +22,7 @@ class Limits:
         tokens: Longest answer in tokens where a request names none.
         seconds: Longest time from request to answer; after it 503.
         body_seconds: Longest time for a request body to arrive; after it 408.
+        stall_seconds: Longest time that a client may send half a request or read nothing; then it is cut off.
     """
 
     body_bytes: int = 32 * MEBIBYTE
@@ -31,6 +32,7 @@ class Limits:
     tokens: int = 512
     seconds: float = 300.0
     body_seconds: float = 30.0
+    stall_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_key(environ: Mapping[str, str], *, host: str, no_key: bool) -> str | No
     Raises:
         UsageError: The host is reached from other machines and there is no key, or the key cannot be sent in a header.
     """
-    key = environ.get(KEY_VARIABLE, "").strip()
+    key = environ.get(SERVE_KEY_VARIABLE, "").strip()
     if no_key:
         return None
     if not key:
@@ -81,11 +83,11 @@ def read_key(environ: Mapping[str, str], *, host: str, no_key: bool) -> str | No
             return None
         raise UsageError(
             f"--host {host} can be reached from other machines, and there is no key",
-            hint=f"set {KEY_VARIABLE}, or add --no-key to let everybody in",
+            hint=f"set {SERVE_KEY_VARIABLE}, or add --no-key to let everybody in",
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(
-            f"{KEY_VARIABLE} has characters that a header cannot carry",
+            f"{SERVE_KEY_VARIABLE} has characters that a header cannot carry",
             hint="use letters, digits and punctuation of ASCII, without spaces",
         )
     return key

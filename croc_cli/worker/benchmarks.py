@@ -3,16 +3,17 @@
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.matching import limit_records
-from croc_cli.benchmarks.predictions import answers_file, append_row, read_rows, shard_file, shard_files
+from croc_cli.benchmarks.predictions import answers_file, append_row, open_shard, read_rows, shard_file, shard_files
 from croc_cli.benchmarks.registry import choose
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.image import BadImageError
 from croc_cli.eval.predict import Answerer, answer_share
 from croc_cli.eval.prompts import evaluation_encoder
+from croc_cli.eval.runner import decode_plainly
 from croc_cli.recipe.load import load_resolved
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.metrics import JsonLines
@@ -37,6 +38,7 @@ def run_benchmarks(stage_dir: StageDir, *, start: Path | None) -> None:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     with POSITION.working("loading the model", "loaded the model", opaque=True):
         model = load_for_inference(start or Path(task["model"]), device=device)
+    decode_plainly(model.llava, model.processor)
     encoder = evaluation_encoder(model)
     answerer = Answerer(model, encoder, int(task["batch_size"]), str(task["model_sha256"]))
     events = JsonLines(stage_dir.events_file)
@@ -100,12 +102,3 @@ def answer_benchmark(
     if rank == 0:
         message = f"{benchmark.name}: {counted(len(records), 'question')}, {num_done:,} of them answered before"
         events.write(time=time.time(), level="info", message=message)
-
-
-def open_shard(file: Path) -> IO[str]:
-    """Open a rank's file to append to; a line that a crash cut is ended, so that the next one stands alone."""
-    cut = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
-    stream = file.open("a", encoding="utf-8")
-    if cut:
-        stream.write("\n")
-    return stream

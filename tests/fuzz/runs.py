@@ -42,6 +42,10 @@ def cases(seed: int) -> Iterator[Case]:
             ("plan", "nano", "--gpus", "8"),
             ("eval", "compare", "out"),
             ("push", "out", "me/it", "--dry-run"),
+            ("runs", "out"),
+            ("runs", "prune", "out", "--dry-run"),
+            ("watch", "out", "--once"),
+            ("report", "samples", "out"),
             ("ablate", "pool", "--run-dir", "out", "--reuse", "out", "--dry-run"),
         ]
         yield Case(

@@ -42,7 +42,8 @@ def press_ctrl_c(stage_dir: StageDir, *, times: int) -> None:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
         if times > 1:
-            time.sleep(0.5)
+            while not stage_dir.stop_file.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
@@ -163,9 +164,9 @@ def test_ctrl_c_before_the_first_step_stops_at_once_and_leaves_nothing(
     threading.Thread(target=press, daemon=True).start()
     with pytest.raises(Interrupted, match="align was stopped before its first step"):
         run_job(plan, recipe_yaml="name: nano\n", progress=PlainLines("align", io.StringIO()))
-    assert time.monotonic() - pressed[0] < 2
+    assert time.monotonic() - pressed[0] < 30  # not the minutes that ranks have to save
     for pid in pids.read_text().split():
-        wait_until_dead(int(pid), seconds=2)
+        wait_until_dead(int(pid), seconds=30)
     assert not plan.stage_dir.root.exists()
     assert not run_dir.recipe_file.exists()
 

@@ -1,19 +1,43 @@
 import json
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from croc_cli.errors import RunError, UsageError
 from croc_cli.launch.process import ProcessIdentity, this_process
-from croc_cli.launch.run_lock import RunLock
+from croc_cli.launch.run_lock import RANKS_SECONDS, RunLock
 from croc_cli.place import claim_run
 from croc_cli.run_dir import RunDir, read_json, write_json
 
 SLEEPER = "import sys, time; print('up', flush=True); time.sleep(600)"
+
+
+class Clock:
+    """A clock that moves when somebody sleeps, and calls back each time."""
+
+    strftime = staticmethod(time.strftime)
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.on_sleep()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("croc_cli.launch.run_lock.time", clock)
+    return clock
 
 
 def lock(folder: Path, said: list[str] | None = None, **options: float) -> RunLock:
@@ -88,21 +112,23 @@ def test_half_a_lock_file_is_no_lock(tmp_path: Path) -> None:
         pass
 
 
-def test_a_run_on_another_machine_holds_the_folder_while_its_beat_goes_on(tmp_path: Path) -> None:
+def test_a_run_on_another_machine_holds_the_folder_while_its_beat_goes_on(tmp_path: Path, clock: Clock) -> None:
     file = held_by(tmp_path, ProcessIdentity("elsewhere", 1, "x"))
 
     def beat() -> None:
-        time.sleep(0.7)
-        write_json(file, json.loads(file.read_text()) | {"beat": 4})
+        if clock.now > 15:
+            write_json(file, json.loads(file.read_text()) | {"beat": 4})
 
-    threading.Thread(target=beat).start()
+    clock.on_sleep = beat
     with pytest.raises(UsageError, match="pid 1 on elsewhere"):
         lock(tmp_path, silence_seconds=20).__enter__()
+    assert clock.now == 15.5
 
 
-def test_a_run_on_another_machine_that_fell_silent_is_taken_over(tmp_path: Path) -> None:
+def test_a_run_on_another_machine_that_fell_silent_is_taken_over(tmp_path: Path, clock: Clock) -> None:
     held_by(tmp_path, ProcessIdentity("elsewhere", 1, "x"))
-    with lock(tmp_path, silence_seconds=0.6) as held:
+    with lock(tmp_path, silence_seconds=20) as held:
+        assert clock.now == 20
         assert read_json(held.file)["process"]["host"] == this_process().host
 
 
@@ -115,18 +141,17 @@ def test_a_run_whose_folder_was_taken_over_ends(tmp_path: Path) -> None:
     assert held.file.exists()
 
 
-def test_ranks_that_outlived_their_launch_are_waited_for(tmp_path: Path) -> None:
+def test_ranks_that_outlived_their_launch_are_waited_for(tmp_path: Path, clock: Clock) -> None:
     process = another_process()
     rank_file = RunDir(tmp_path).stage("align").rank_file(0)
     write_json(rank_file, {"process": identity_of(process).as_json()})
     said: list[str] = []
     with pytest.raises(UsageError, match=f"ranks of an earlier align still run in .*, such as pid {process.pid}"):
-        lock(tmp_path, said, ranks_seconds=0.1).__enter__()
-    killer = threading.Timer(1.0, process.kill)
-    killer.start()
+        lock(tmp_path, said).__enter__()
+    assert clock.now > RANKS_SECONDS
+    clock.on_sleep = lambda: (process.kill(), process.wait())
     with lock(tmp_path, said):
-        killer.join()
-        assert process.wait(timeout=0.0) is not None
+        assert process.returncode is not None
     assert "waiting for them to save" in said[-1]
 
 

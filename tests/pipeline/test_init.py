@@ -90,3 +90,25 @@ def test_a_recipe_that_is_there_is_replaced_with_force_only(project: Path) -> No
     assert "mine.yaml is there already" in answer.err
     assert croc("init", "--data", "my.json", "--like", "nano", "--force").code == 0
     assert "extends: nano" in (project / "mine.yaml").read_text()
+
+
+def test_no_file_of_the_users_is_written_over_or_through(project: Path) -> None:
+    Path("mine.trial.yaml").write_text("mine")
+    Path("link.yaml").symlink_to("nowhere.yaml")
+    Path("folder.yaml").mkdir()
+    given = ("--data", "my.json", "--like", "nano", "--device", "cpu")
+    for name, force in (("link.yaml", ()), ("link.yaml", ("--force",)), ("folder.yaml", ("--force",))):
+        answer = croc("init", name, *given, *force)
+        assert (answer.code, name in answer.err) == (2, True), answer.err
+    assert not Path("nowhere.yaml").exists()
+    assert croc("init", "mine.yaml", *given).code == 0
+    assert Path("mine.trial.yaml").read_text() == "mine"
+    assert sorted(path.name for path in project.glob("*.yaml")) == [
+        *("folder.yaml", "link.yaml", "mine.trial.yaml", "mine.yaml"),
+    ]
+
+
+def test_a_file_name_with_a_line_end_writes_no_key_of_its_own(project: Path) -> None:
+    answer = croc("init", "a\nname: x.yaml", "--data", "my.json", "--like", "nano")
+    assert answer.code == 2
+    assert "control characters" in answer.err

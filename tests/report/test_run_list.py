@@ -124,7 +124,8 @@ def old_and_new(path: str) -> RunDir:
     for step in (10, 20):
         (run.stage("align").checkpoint(step) / "resume").mkdir(parents=True)
         (run.stage("align").checkpoint(step) / "resume/state.pt").write_bytes(bytes(1000))
-    (run.root / "align-20260101-120000").mkdir()
+        write_json(run.stage("align").checkpoint(step) / "croc.json", {"croc_version": "1", "weights_sha256": "a"})
+    write_json(run.root / "align-20260101-120000/launch.json", {})
     return run
 
 
@@ -151,6 +152,32 @@ def test_nothing_goes_of_a_run_that_runs_nor_what_a_stage_resumes_from() -> None
     write_json(stopped.stage("align").summary_file, {"finished": False})
     found = [str(one.path) for one in prunable(list_runs(()))]
     assert found == ["runs/stopped/align/checkpoints/step-00000010", "runs/stopped/align-20260101-120000"]
+
+
+def test_prune_leaves_what_is_the_users_and_what_a_save_puts_back() -> None:
+    run = old_and_new("runs/a")
+    checkpoints = run.stage("align").checkpoints
+    elsewhere = Path("photos")
+    for folder in (
+        checkpoints / "step-00000003",  # named like one, as the newest is
+        checkpoints / "step-99999999",
+        checkpoints / ".git",
+        checkpoints / ".step-notes",
+        run.root / "finetune-20260101-120000",
+        elsewhere,
+    ):
+        folder.mkdir(parents=True)
+        (folder / "photo.jpg").write_text("mine")
+    (checkpoints / "step-00000005").symlink_to(elsewhere.resolve())
+    (run.root / "reconstruct-20260101-120000").symlink_to(elsewhere.resolve())
+    (checkpoints / "step-00000010" / "notes.txt").write_text("mine")
+    (run.root / "align-20260101-120000" / "notes.txt").write_text("mine")
+    old = checkpoints / ".step-00000015.old"
+    write_json(old / "croc.json", {"croc_version": "1", "weights_sha256": "a"})
+    assert [str(one.path) for one in prunable(list_runs(()))] == ["runs/a/align/checkpoints/step-00000020/resume"]
+    before = {path for path in Path().rglob("*") if "resume" not in path.parts}
+    assert croc("runs", "prune", "--yes").code == 0
+    assert before == {path for path in Path().rglob("*") if "resume" not in path.parts}
 
 
 def test_ages_and_sizes_are_short_to_read() -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import time
 import urllib.request
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from croc_cli.errors import UsageError
 from croc_cli.report.live_page import LivePage
 from croc_cli.report.watch import frame, plain_line, sparkline
-from croc_cli.run_dir import RunDir
+from croc_cli.run_dir import RunDir, write_json
 from tests.commands.croc import croc
 from tests.report.runs import make_run, row
 from tests.report.test_browser import CHROMIUM, chromium
@@ -73,6 +74,35 @@ def test_the_page_is_served_on_the_loopback_address_and_follows_the_run(run: Pat
             LivePage([run], tmp_path / "page", port=page.server.server_address[1])
     finally:
         page.close()
+
+
+def test_a_page_of_the_users_is_neither_replaced_nor_handed_out(run: Path) -> None:
+    mine = run / "report" / "index.html"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    answer = croc("watch", str(run), "--page", "--once")
+    assert answer.code == 2
+    assert "report/index.html" in answer.err
+    assert mine.read_text() == "mine"
+
+
+def test_damaged_figures_are_left_out(run: Path) -> None:
+    stage = RunDir(run).stage("reconstruct")
+    odd = {"seconds_left": 1e400, "learning_rate": [1], "loss": "x", "total_steps": "many", "tokens_per_second": {}}
+    odd |= {"caption_loss": [], "pool_window_share": True, "padding_share": float("nan"), "held_out": 7}
+    with stage.metrics_file.open("a") as file:
+        file.write(json.dumps({"step": 21, **odd}) + "\n")
+        file.write(json.dumps({"step": 22, "learning_rate": {"llm": "x"}, "caption_loss": float("nan")}) + "\n")
+    write_json(stage.summary_file, {"finished": False})
+    write_json(RunDir(run).lock_file, {"process": {"host": os.uname().nodename, "pid": 10**15, "started": ""}})
+    stage.events_file.write_text('{"level": "error", "message": "a\\nb \\u001b[31mred"}\n')
+    for command in (("watch", str(run), "--once"), ("watch", str(run)), ("runs", str(run))):
+        answer = croc(*command)
+        assert answer.code == 0, answer.err
+        assert "22" in answer.out
+    shown = frame([run], width=80)
+    assert "error: a b" in shown
+    assert "\x1b" not in shown
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from croc_cli.serve.app import Service
-from croc_cli.serve.run import listen, open_model
+from croc_cli.serve.run import listen, open_model, server_config
 from croc_cli.serve.settings import ServeSettings
 from tests.tiny import make_tiny_llava
 
@@ -29,7 +29,7 @@ def running(folder: Path, settings: ServeSettings | None = None) -> Iterator[Run
     sock = listen(settings.host, 0)
     model = open_model("tiny", folder, settings, "cpu")
     service = Service({"tiny": model}, settings)
-    server = uvicorn.Server(uvicorn.Config(service.app(), log_level="warning", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(server_config(service, closing_seconds=2))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

@@ -41,7 +41,9 @@ def test_a_server_says_where_it_is_and_ends_with_0_on_a_signal(folder: Path, num
     words = [sys.executable, "-m", "croc_cli", "serve", "--model", str(folder), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stderr is not None
+        before = []
         for line in process.stderr:
+            before.append(line)
             if found := re.search(r"serving model at (http://127\.0\.0\.1:\d+) \(Ctrl-C ends\)", line):
                 break
         else:
@@ -50,5 +52,6 @@ def test_a_server_says_where_it_is_and_ends_with_0_on_a_signal(folder: Path, num
         process.send_signal(number)
         rest = process.stderr.read()
         assert process.wait() == 0
+    assert [line.split()[0] for line in before] == ["loading", "serving"]  # no bars of transformers between
     assert rest.endswith("ended\n")
     assert "Traceback" not in rest

@@ -1,11 +1,27 @@
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from croc_cli.run_dir import StageDir, read_json, write_json
-from croc_cli.train.position import Position, PositionWriter
+from croc_cli.train.position import Position, PositionWriter, _activity
+
+
+class Rounds:
+    """Counts the rounds of a writer, and tells when so many have begun."""
+
+    def __init__(self, most: int) -> None:
+        self.count = 0
+        self.most = most
+        self.over = threading.Event()
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count >= self.most:
+            self.over.set()
 
 
 def writer_of(stage_dir: StageDir, position: Position, *, stall_timeout: float = 60.0, **more: Any) -> PositionWriter:
@@ -49,25 +65,46 @@ def test_inner_work_gives_the_outer_its_place_back() -> None:
     assert not position.computes_alone()
 
 
-def test_a_process_that_computes_is_told_from_one_that_sleeps(tmp_path: Path) -> None:
+def test_a_process_that_computes_or_reads_is_told_from_one_that_sleeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([(0.0, 0.0, 0), (1.0, 0.5, 0), (2.0, 0.5, 0), (3.0, 0.5, 10**9), (4.0, 0.501, 10**9)])
+    monkeypatch.setattr("croc_cli.train.position._activity", lambda: next(looks))
     writer = writer_of(StageDir(tmp_path), Position())
-    end = time.process_time() + 0.2
+    assert [writer._was_busy() for _ in range(4)] == [True, False, True, False]
+
+
+def test_activity_counts_what_this_process_computes_and_reads(tmp_path: Path) -> None:
+    before = _activity()
+    end = time.process_time() + 0.1
     while time.process_time() < end:
         sum(range(1000))
-    writer._activity = (time.monotonic() - 1.0, *writer._activity[1:])  # as if it had taken a second, on a busy machine
-    assert writer._was_busy()
-    time.sleep(0.3)
-    assert not writer._was_busy()
+    (tmp_path / "file").write_bytes(bytes(10**6))
+    _, computed, moved = (now - then for now, then in zip(_activity(), before, strict=True))
+    assert computed > 0.05
+    assert moved >= 10**6 or not Path("/proc/self/io").exists()
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_work_that_cannot_say_how_far_it_is_moves_while_the_process_is_busy(tmp_path: Path, busy: bool) -> None:
-    position, codes = Position(), list[int]()
-    writer = writer_of(StageDir(tmp_path), position, stall_timeout=0.2, end=codes.append)
+def test_work_that_cannot_say_how_far_it_is_moves_while_the_process_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    rounds, codes, seen = Rounds(10), list[int](), threading.Event()
+    # A second passes each round, and a rank hangs after two and a half.
+    clock = SimpleNamespace(monotonic=lambda: float(rounds.count), sleep=lambda _seconds: None)
+    monkeypatch.setattr("croc_cli.train.position.time", clock)
+    monkeypatch.setattr("croc_cli.train.position.WRITE_SECONDS", 0.01)
+
+    def end(code: int) -> None:
+        codes.append(code)
+        seen.set()
+
+    position = Position()
+    writer = writer_of(StageDir(tmp_path), position, stall_timeout=2.5, end=end, each_time=rounds)
     writer._was_busy = lambda: busy  # type: ignore[method-assign]
-    writer.start()
     with position.working("loading", "loaded", opaque=True):
-        time.sleep(0.8)
+        writer.start()
+        assert (rounds.over if busy else seen).wait(60)
     writer.stop()
     assert bool(codes) is not busy
 
@@ -96,9 +133,11 @@ def test_before_the_first_step_a_rank_ends_at_once_when_its_launch_is_gone(tmp_p
     for step, expected in ((0, True), (3, False)):
         position, codes = Position(), []
         position.step = step
-        writer = writer_of(StageDir(tmp_path / str(step)), position, parent=Gone(), end=codes.append)  # type: ignore[arg-type]
+        rounds = Rounds(2)  # the second begins when the first has looked at the parent
+        more: dict[str, Any] = {"parent": Gone(), "end": codes.append, "each_time": rounds}
+        writer = writer_of(StageDir(tmp_path / str(step)), position, **more)
         writer.start()
-        time.sleep(0.2)
+        assert rounds.over.wait(60)
         writer.stop()
         assert writer.parent_is_gone
         assert bool(codes) is expected

@@ -15,7 +15,7 @@ from croc_cli.sources.known.record import fetched_files, locked
 from croc_cli.sources.known.source import Source
 from tests.sources.web import COMMIT, Web, cut
 
-OPTIONS = FetchOptions(limits=Limits(tries=2, wait=0.01, silence=2.0))
+OPTIONS = FetchOptions(limits=Limits(tries=2, wait=0.01))
 
 
 def source(name: str, *files: dict[str, object], **facts: object) -> Source:

@@ -9,7 +9,7 @@ from croc_cli.sources.known.source import HubFile
 from croc_cli.sources.read.content import FetchError
 from tests.sources.web import COMMIT, Web
 
-QUICK = Limits(tries=2, wait=0.01, silence=2.0)
+QUICK = Limits(tries=2, wait=0.01)
 
 
 @pytest.fixture
