@@ -1,8 +1,7 @@
-import os
-
 """A model's folder is looked into before any launch: what is missing or damaged is named, with exit code 2."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +56,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a shard": (shards, "lacks 1 of 2 shards: model-00002-of-00002.safetensors"),
     "an index that leaves": (
         lambda folder: index(folder, {"a": "../model.safetensors"}),
-        "lists '../model.safetensors'",
+        "lists '../model",
     ),
     "an index of lists": (lambda folder: index(folder, {"a": [1]}), r"lists \[1\], expected files"),
     "an index of nothing": (lambda folder: index(folder, []), "lists no weight_map"),
