@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "ablation": (*BASE, "recipe", "launch", "estimate", "benchmarks", "report"),
     "commands": (*LIGHT, "chat", "serve", "checkpoint", "data"),
     "data": LIGHT,
-    "model": LIGHT,
+    "model": (*LIGHT, "data"),
     "objectives": LIGHT,
     "checkpoint": (*LIGHT, "data", "model", "objectives"),
     "train": (*LIGHT, "data", "model", "objectives", "checkpoint"),

@@ -21,6 +21,7 @@ from croc_cli.data.features import FeatureCache
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.masking import draw_masked_positions
 from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.data.places import find_places
 from croc_cli.data.sample import ImageRef, Sample
 from croc_cli.data.sampler import StepSampler
 from croc_cli.names import IGNORE_INDEX
@@ -101,13 +102,14 @@ class Collator:
         for row in {place.row for place in places if not place.trains}:
             trains[row] = False
         input_ids, labels, attention_mask = self._rows(encoded, trains)
+        image_rows = torch.tensor([place.row for place in places] or [-1])
         return MicroBatch(
             input_ids=input_ids,
             labels=labels,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             image_is_real=torch.tensor([trains[place.row] for place in places] or [False]),
-            image_rows=torch.tensor([place.row for place in places] or [-1]),
+            image_rows=image_rows,
             masked=self._masked(places, step),
             sample_ids=[sample.id for sample in samples],
             sources=[sample.source for sample in samples],
@@ -116,6 +118,13 @@ class Collator:
             num_truncated=sum(row.truncated for row in encoded),
             num_dropped=num_dropped,
             bad_images=bad_images,
+            places=find_places(
+                input_ids,
+                labels,
+                image_rows,
+                image_token_id=self.encoder.image_token_id,
+                num_visual_tokens=self.num_visual_tokens,
+            ),
         )
 
     def _encode(self, sample: Sample) -> EncodedConversation:
@@ -262,7 +271,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
 
 
 def build_data_loader(
-    step_loader: StepLoader, *, start_step: int = 0, num_workers: int = 0
+    step_loader: StepLoader, *, start_step: int = 0, num_workers: int = 0, pin_memory: bool = False
 ) -> Iterable[list[MicroBatch]]:
     """Return an iterable over the remaining steps, in order, loaded ahead by worker processes where there are any.
 
@@ -270,19 +279,21 @@ def build_data_loader(
         step_loader: The steps.
         start_step: The first step to load.
         num_workers: Processes; 0 loads in this one.
+        pin_memory: Put tensors into memory that a GPU copies from while the host goes on.
     """
     loader: torch.utils.data.DataLoader[list[MicroBatch]] = torch.utils.data.DataLoader(
         step_loader,
         batch_size=None,
         sampler=range(start_step, len(step_loader)),
         num_workers=num_workers,
-        worker_init_fn=_start_worker if num_workers else None,
+        worker_init_fn=start_worker if num_workers else None,
         prefetch_factor=2 if num_workers else None,
+        pin_memory=pin_memory,
     )
     return loader
 
 
-def _start_worker(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
     """Make a worker process use one thread, and leave Ctrl-C and its like to the process that trains."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -164,6 +164,11 @@ class LlavaJsonDataset:
         """The file's name."""
         return (self.path.name,)
 
+    @property
+    def row_numbers(self) -> npt.NDArray[np.int64]:
+        """[N] int64, which row of the file each sample is."""
+        return np.arange(len(self._index)) if self._drawn is None else self._drawn
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": -1}
 

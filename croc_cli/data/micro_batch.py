@@ -3,11 +3,13 @@
 Letters: B samples · T sequence length · I images · n visual tokens of an image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
+from croc_cli.data.places import Places
 from croc_cli.names import IGNORE_INDEX
 
 
@@ -31,6 +33,7 @@ class MicroBatch:
         num_truncated: Samples whose end was cut off.
         num_dropped: Samples that train nothing, because nothing to train was left of them.
         bad_images: (sample id, image name, reason) of each image that did not open.
+        places: Where images and trained tokens lie; None leaves it to the forward pass to look for them.
     """
 
     input_ids: torch.Tensor
@@ -47,6 +50,7 @@ class MicroBatch:
     num_truncated: int
     num_dropped: int
     bad_images: list[tuple[str, str, str]]
+    places: Places | None = None
 
     @property
     def num_trained_tokens(self) -> int:
@@ -59,10 +63,19 @@ class MicroBatch:
         return counts[: len(self.sample_ids)]
 
     def to(self, device: torch.device | str) -> "MicroBatch":
-        """Return the micro-batch with its tensors on a device."""
-        moved: dict[str, Any] = {
-            entry.name: value.to(device, non_blocking=True)
+        """Return the micro-batch with its tensors on a device; copies from pinned memory do not block."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "MicroBatch":
+        """Return the micro-batch with its tensors in pinned memory; torch's loader calls this by its name."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "MicroBatch":
+        changed: dict[str, Any] = {
+            entry.name: change(value)
             for entry in fields(self)
             if isinstance(value := getattr(self, entry.name), torch.Tensor)
         }
-        return replace(self, **moved)
+        if self.places is not None:
+            changed["places"] = Places(*map(change, self.places))
+        return replace(self, **changed)

@@ -161,8 +161,9 @@ class LiveLine:
             self.message(f"{self.stage}: {line}")
 
     def metrics(self, row: Mapping[str, Any]) -> None:
-        """Take a step's figures; the line is drawn at its own pace."""
-        self.row = row
+        """Take a step's figures; the line is drawn at its own pace, with the last held-out loss that was measured."""
+        known = (self.row or {}).get("held_out")
+        self.row = row if known is None else {"held_out": known, **row}
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
@@ -243,6 +244,9 @@ def step_figures(row: Mapping[str, Any]) -> list[tuple[int, str]]:
         figures.append((DETAIL, f"assignment {row['assignment_share']:.0%}"))
     if row.get("pool_window_share") is not None:
         figures.append((DETAIL, f"pool {row['pool_window_share']:.0%}"))
+    held_out = row.get("held_out") or {}
+    if held_out.get("caption_loss") is not None:
+        figures.append((SPEED, f"held-out {held_out['caption_loss']:.3f}"))
     if row.get("skipped"):
         figures.append((LOSS, "skipped"))
     return figures

@@ -20,6 +20,7 @@ from croc_cli.recipe.schema import STALL_SECONDS, MixData, Recipe, ScenesData, S
 from croc_cli.run_dir import StageDir
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.manifest import mix_rows
+from croc_cli.sources.verify.held_out import num_held_out
 from croc_cli.words import counted
 
 WORKER = "croc_cli.worker"
@@ -242,7 +243,18 @@ def count_steps(section: StageRecipe, num_samples: int | None) -> int | None:
 
 
 def count_samples(recipe: Recipe, stage: StageName) -> int | None:
-    """Return the samples of an epoch, or None where the data is not here; a file is counted, not parsed."""
+    """Return the samples of an epoch, or None where the data is not here; a file is counted, not parsed.
+
+    Held-out samples are taken off; rows that share their pictures, which are left out too, are not known here.
+    """
+    samples, held = _count_rows_of(recipe, stage), num_held_out(recipe, stage) or 0
+    source = recipe.data.source(stage)
+    if samples is None or isinstance(source, ScenesData) or getattr(source, "num_samples", None) is not None:
+        return samples
+    return max(1, samples - held)
+
+
+def _count_rows_of(recipe: Recipe, stage: StageName) -> int | None:
     source = recipe.data.source(stage)
     if source is None:
         return None

@@ -14,6 +14,7 @@ from croc_cli.recipe.paths import PATHS_START, data_path
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
+from croc_cli.sources.verify.held_out import check_held_out
 from croc_cli.words import counted
 
 CPU_PARAMETERS = 1_000_000_000
@@ -166,8 +167,12 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
         )
     if isinstance(source, MixData):
         check_mix(recipe, stage)
-    if not isinstance(source, LlavaJsonData):
-        return
+    elif isinstance(source, LlavaJsonData):
+        _check_file(recipe, stage, source)
+    check_held_out(recipe, stage)
+
+
+def _check_file(recipe: Recipe, stage: StageName, source: LlavaJsonData) -> None:
     file, images = data_path(recipe.data.root, source.path), data_path(recipe.data.root, source.image_folder)
     if not file.is_file():
         says = "is not a file" if file.exists() else "does not exist"

@@ -28,6 +28,7 @@ BESIDE_THE_POINT = frozenset(
         "keep_checkpoints",
         "gradient_checkpointing",
         "log_gradient_shares_every",
+        "validate_every",
         "batch.micro_size",
     }
 )
@@ -47,6 +48,8 @@ def stage_facts(recipe: Mapping[str, Any], stage: str) -> dict[str, Any]:
     section = _flat(recipe.get(stage, {}), stage)
     own = {key: value for key, value in section.items() if key.removeprefix(f"{stage}.") not in BESIDE_THE_POINT}
     data = recipe.get("data", {}).get(stage) or {}
+    if data.get("kind") == "scenes" or (data.get("held_out") or {}).get("path"):
+        data = {key: value for key, value in data.items() if key != "held_out"}  # what is trained on stays the same
     return _flat(recipe.get("model", {}), "model") | _flat(data, f"data.{stage}") | own
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from croc_cli.data.places import Places, find_places
 from croc_cli.model.attention_mask import build_attention_mask
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.names import HEAD_PREFIX, IGNORE_INDEX, POOL_PREFIX
@@ -95,6 +96,7 @@ class MultimodalModel(nn.Module):
         image_is_real: Tensor,
         image_rows: Tensor,
         masked: Tensor | None = None,
+        places: Places | None = None,
     ) -> MultimodalOutput:
         """Run the model on one micro-batch.
 
@@ -107,29 +109,34 @@ class MultimodalModel(nn.Module):
             image_rows: [I] int64, the row of each image, images of a row in order of appearance; -1 for a blank without
                 a place.
             masked: [I, n] bool, visual tokens to replace; None for none.
+            places: Where images and trained tokens lie; None finds them here, for which a GPU has to wait.
 
         Raises:
             ValueError: Image tokens and images do not match.
         """
-        is_visual = input_ids == self.llava.config.image_token_id
-        places = self._order_of_places(is_visual, image_rows)
+        image_token_id, n = self.llava.config.image_token_id, self.num_visual_tokens
+        if places is None:
+            places = find_places(input_ids, labels, image_rows, image_token_id=image_token_id, num_visual_tokens=n)
+        is_visual = input_ids == image_token_id
         visual_targets = self.encode_images(pixel_values)
         tokens, assignment, cost_sum, seconds = visual_targets, None, 0.0, 0.0
         if self.pool is not None:
-            masked = torch.zeros(tokens.shape[:2], dtype=torch.bool) if masked is None else masked
+            masked = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool) if masked is None else masked
             masked = masked.to(tokens.device)
             tokens, assignment, cost_sum, seconds = self.pool(tokens, masked, image_is_real, matching=self.matching)
 
         embeds = self.llava.get_input_embeddings()(input_ids)
-        embeds = embeds.masked_scatter(is_visual[..., None], tokens[places].to(embeds.dtype))
+        shown = tokens[places.images].flatten(0, 1).to(embeds.dtype)
+        embeds = embeds.flatten(0, 1).index_copy(0, places.visual, shown).view_as(embeds)
         hidden = self._run_llm(embeds, attention_mask, labels, is_visual)
-        logits, logit_labels = self._label_logits(hidden, labels)
-        visual_hidden = self._gather_visual(hidden, is_visual, places, num_images=len(tokens))
+        by_position = hidden.flatten(0, 1)
+        logits = self.llava.lm_head(by_position[places.before_labels])
+        visual_hidden = self._gather_visual(by_position, places, num_images=len(tokens))
         if self.head is not None:
             visual_hidden = self.head(visual_hidden)
         return MultimodalOutput(
             logits=logits,
-            labels=logit_labels,
+            labels=places.labels,
             visual_hidden=visual_hidden,
             visual_targets=visual_targets,
             masked=masked if self.pool is not None else None,
@@ -160,18 +167,6 @@ class MultimodalModel(nn.Module):
             )
         return F.normalize(tokens, dim=-1) if self.visual_norm == "l2" else tokens
 
-    def _order_of_places(self, is_visual: Tensor, image_rows: Tensor) -> Tensor:
-        """Return [P] int64, the images that have a place, in the order in which their places are met, row by row."""
-        order = torch.argsort(image_rows, stable=True)
-        places = order[image_rows[order] >= 0]
-        expected = torch.bincount(image_rows[places], minlength=len(is_visual)) * self.num_visual_tokens
-        if not torch.equal(expected, is_visual.sum(dim=1)):
-            raise ValueError(
-                f"rows hold {is_visual.sum(dim=1).tolist()} image tokens, expected {expected.tolist()}: "
-                f"{self.num_visual_tokens} for each image"
-            )
-        return places
-
     def _run_llm(self, embeds: Tensor, attention_mask: Tensor, labels: Tensor, is_visual: Tensor) -> Tensor:
         """Return [B, T, D] last hidden states."""
         language_model = self.llava.model.language_model
@@ -193,16 +188,7 @@ class MultimodalModel(nn.Module):
         hidden: Tensor = outputs.last_hidden_state
         return hidden
 
-    def _label_logits(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return [K, V] logits of the positions whose next token is trained, and those [K] tokens."""
-        following = labels[:, 1:]
-        trained = following != IGNORE_INDEX
-        states, wanted = hidden[:, :-1][trained], following[trained]
-        if len(wanted) == 0:
-            states, wanted = hidden[0, :1], labels.new_full((1,), IGNORE_INDEX)
-        return self.llava.lm_head(states), wanted
-
-    def _gather_visual(self, hidden: Tensor, is_visual: Tensor, places: Tensor, *, num_images: int) -> Tensor:
-        """Return [I, n, D], hidden states at each image's positions; zeros for an image without a place."""
-        found = hidden[is_visual].view(len(places), self.num_visual_tokens, hidden.shape[-1])
-        return hidden.new_zeros(num_images, *found.shape[1:]).index_copy(0, places, found)
+    def _gather_visual(self, by_position: Tensor, places: Places, *, num_images: int) -> Tensor:
+        """Return [I, n, D] of [B · T, D], hidden states of each image; zeros for an image without a place."""
+        found = by_position[places.visual].view(len(places.images), self.num_visual_tokens, by_position.shape[-1])
+        return by_position.new_zeros(num_images, *found.shape[1:]).index_copy(0, places.images, found)

@@ -149,6 +149,19 @@ def _data_fits(recipe: Recipe) -> Iterator[Issue]:
             yield Issue((stage, "template"), message, related=(("data", stage, "task"),))
 
 
+def _held_out_fits(recipe: Recipe) -> Iterator[Issue]:
+    for stage in _enabled(recipe):
+        source = recipe.data.source(stage)
+        held, path = source.held_out if source is not None else None, ("data", stage, "held_out")
+        if held is None:
+            continue
+        if (held.count is None) == (held.path is None):
+            both = "has both a count and a path" if held.count else "has neither a count nor a path"
+            yield Issue(path, f"{both}; give a number, or a file: {{path: FILE, image_folder: DIR}}")
+        elif held.path is not None and held.image_folder is None:
+            yield Issue((*path, "image_folder"), "is missing; give the folder that the image paths of path start from")
+
+
 def _stages_enabled(recipe: Recipe) -> Iterator[Issue]:
     if not _enabled(recipe):
         paths: tuple[KeyPath, ...] = tuple((stage, "enabled") for stage in STAGES)
@@ -230,6 +243,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _stages_enabled,
     _batches,
     _data_fits,
+    _held_out_fits,
     _rates_fit,
     _optimizer_fits,
     _deepspeed_fits,

@@ -1,4 +1,4 @@
-"""What a run learns: the loss of each source, and of images and text alone."""
+"""What a run learns: the loss of held-out samples, of each source, and of images and text alone."""
 
 from croc_cli.names import STAGES
 from croc_cli.report.charts import Line, line_chart
@@ -12,10 +12,11 @@ _KINDS = (("source", "source"), ("modality", "modality"), ("num_images", "number
 
 
 def learning_figures(run: RunData) -> list[Figure]:
-    """Return a run's figures of groups of samples; a stage whose samples are one group has none."""
+    """Return a run's figures of held-out samples, and of groups; a stage whose samples are one group has no group's."""
     figures = []
     for stage in STAGES:
         metrics = run.stages[stage].metrics if stage in run.stages else Metrics()
+        figures += _held_out_figures(stage, metrics)
         for kind, words in _KINDS:
             groups = _groups(metrics, kind)
             if len(groups) < 2 or (kind == "num_images" and set(groups) <= {"0", "1"}):
@@ -32,6 +33,43 @@ def learning_figures(run: RunData) -> list[Figure]:
             )
             figures += [figure] if figure is not None else []
     return figures
+
+
+def _held_out_figures(stage: str, metrics: Metrics) -> list[Figure]:
+    curves = metrics.curves
+    if "held_out/caption_loss" not in curves:
+        return []
+    charts = (
+        (
+            "held-out-loss",
+            "held-out samples",
+            "nats a token",
+            "Other picture: the same samples with one another's pictures; a model that looks has a higher loss there.",
+            (
+                ("trained on", "caption_loss"),
+                ("held out", "held_out/caption_loss"),
+                ("other picture", "held_out/other_picture_caption_loss"),
+            ),
+        ),
+        (
+            "held-out-explained-share",
+            "explained share of held-out images",
+            "1 − loss / loss of the mean token",
+            "",
+            (("trained on", "explained_share"), ("held out", "held_out/explained_share")),
+        ),
+    )
+    figures = []
+    for name, title, unit, note, keys in charts:
+        if keys[1][1] not in curves:
+            continue
+        lines = [
+            Line(label, curves[key], number, smooth=not number)
+            for number, (label, key) in enumerate(keys)
+            if key in curves
+        ]
+        figures.append(line_chart(f"{stage}-{name}", f"{stage}: {title}", lines, unit=unit, note=note))
+    return [figure for figure in figures if figure is not None]
 
 
 def _groups(metrics: Metrics, kind: str) -> dict[str, Curve]:

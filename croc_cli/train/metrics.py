@@ -5,7 +5,7 @@ import math
 import os
 import resource
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,15 @@ class JsonLines:
         replacement = self.path.with_name(f".{self.path.name}.new")
         replacement.write_text("".join(kept), encoding="utf-8")
         replacement.replace(self.path)
+
+
+def flat_figures(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield (key, number) of a row's numbers, those of mappings under `source/NAME/loss`."""
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from flat_figures(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float):
+            yield prefix + key, value
 
 
 def _finite(value: Any) -> Any:

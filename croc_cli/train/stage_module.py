@@ -27,7 +27,8 @@ class StageOutput:
         reconstruction_sum: Scalar, reconstruction loss summed over real images.
         targets: What the same loss of predicting the step's mean visual token is computed from; None without the
             objective.
-        assignment: [I_real, m] int64, pool tokens that took the masked places of real images; None without a pool.
+        assignment: [I, m] int64 on the CPU, pool tokens that took the masked places, -1 for blanks; None without a
+            pool.
         assignment_cost_sum: Sum over real images of their mean distance to the assigned pool tokens.
         assignment_seconds: Time the assignment took.
     """
@@ -73,6 +74,7 @@ class StageModule(nn.Module):
             image_is_real=batch.image_is_real,
             image_rows=batch.image_rows,
             masked=batch.masked,
+            places=batch.places,
         )
         losses = caption_losses(output.logits, output.labels)
         caption_sum = losses.sum()
@@ -90,7 +92,7 @@ class StageModule(nn.Module):
             caption_by_row=_by_row(losses.detach(), batch.labels),
             reconstruction_sum=reconstruction_sum,
             targets=targets,
-            assignment=None if output.assignment is None else output.assignment[batch.image_is_real.cpu()],
+            assignment=output.assignment,
             assignment_cost_sum=output.assignment_cost_sum,
             assignment_seconds=output.assignment_seconds,
         )

@@ -49,6 +49,7 @@ class TrainerState:
         skipped, skipped_in_a_row: Steps that were not finite.
         seconds: Time in steps.
         save_seconds: Time that the ranks stood still for saves.
+        held_out_seconds: Time in measurements of the held-out loss.
         health: State of the health figures.
     """
 
@@ -62,6 +63,7 @@ class TrainerState:
     skipped_in_a_row: int = 0
     seconds: float = 0.0
     save_seconds: float = 0.0
+    held_out_seconds: float = 0.0
     health: dict[str, Any] = field(default_factory=dict)
 
     @property

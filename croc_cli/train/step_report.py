@@ -110,8 +110,9 @@ class StepSums:
         self._by_row.append(parts.caption_by_row)
         self.assignment_cost += parts.assignment_cost_sum
         self.assignment_seconds += parts.assignment_seconds
-        if parts.assignment is not None and parts.assignment.numel():
-            self.pool_counts += torch.bincount(parts.assignment.flatten().cpu(), minlength=len(self.pool_counts))
+        if parts.assignment is not None:
+            taken = parts.assignment[parts.assignment >= 0]
+            self.pool_counts += torch.bincount(taken, minlength=len(self.pool_counts))
 
     def over_ranks(self) -> None:
         """Add up the ranks; the sums are then the whole step's."""

@@ -15,8 +15,9 @@ from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_shares import measure_gradient_shares
+from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
-from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
+from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, flat_figures, peak_memory_bytes
 from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
@@ -60,6 +61,7 @@ class Trainer:
         saver: Saves on every rank after a step that is to be kept.
         metrics, events: Files that rank 0 writes.
         samples: This rank's file of its samples' losses.
+        held_out: Measures the loss of samples that are not trained on; None where none are held out.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
     """
@@ -75,6 +77,7 @@ class Trainer:
         metrics: JsonLines,
         events: JsonLines,
         samples: JsonLines,
+        held_out: HeldOutMeasure | None = None,
         stop_file: Path,
         alone: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -87,6 +90,7 @@ class Trainer:
         self.metrics = metrics
         self.events = events
         self.samples = samples
+        self.held_out = held_out
         self.groups = LossGroups(settings.sources)
         self.stop_file = stop_file
         self.alone = alone
@@ -182,6 +186,7 @@ class Trainer:
         self._note_skip(step, skipped, sums.samples_not_finite(), micro_batches)
         fields = self._fields(step, counts, sums, rates=rates, skipped=skipped)
         fields["gradient_shares"] = shares
+        fields |= self._held_out_fields(step)
         self.metrics.write(**fields)
         self._note_losses(step, sums.samples)
         self._tell_monitors(fields)
@@ -204,6 +209,16 @@ class Trainer:
             before_each=lambda batch: self._seed_dropout(step, batch),
         )
 
+    def _held_out_fields(self, step: int) -> dict[str, Any]:
+        """Return the losses of held-out samples where it is this step's turn, with the share of time that they take."""
+        is_last = step + 1 == self.settings.num_steps
+        if self.held_out is None or not (is_last or (step + 1) % self.held_out.every == 0):
+            return {}
+        fields = self.held_out.measure()
+        self.state.held_out_seconds += fields["seconds"]
+        share = self.state.held_out_seconds / (self.state.held_out_seconds + self.state.seconds)
+        return {"held_out": fields | {"time_share": share}}
+
     def _seed_dropout(self, step: int, batch: MicroBatch) -> None:
         """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
         torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
@@ -213,14 +228,8 @@ class Trainer:
         monitor = self.engine.monitor
         if rank() != 0 or not monitor.enabled:
             return
-        flat = {
-            f"{key}/{name}": v
-            for key, values in fields.items()
-            if isinstance(values, dict)
-            for name, v in values.items()
-        }
-        flat |= {key: value for key, value in fields.items() if isinstance(value, (int, float))}
-        monitor.write_events([(f"croc/{key}", value, fields["step"]) for key, value in flat.items() if key != "step"])
+        figures = [(key, value) for key, value in flat_figures(fields) if key != "step"]
+        monitor.write_events([(f"croc/{key}", value, fields["step"]) for key, value in figures])
 
     def _fields(
         self, step: int, counts: StepCounts, sums: StepSums, *, rates: dict[str, float], skipped: bool
@@ -265,7 +274,7 @@ class Trainer:
                 "truncated_samples": self.state.truncated,
                 "dropped_samples": self.state.dropped,
                 "bad_images": self.state.bad_images,
-                "seconds_left": (self.state.seconds + self.state.save_seconds)
+                "seconds_left": (self.state.seconds + self.state.save_seconds + self.state.held_out_seconds)
                 / (step + 1)
                 * (self.settings.num_steps - step - 1),
             }

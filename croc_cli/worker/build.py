@@ -15,6 +15,7 @@ from croc_cli.data.image import build_image_processor
 from croc_cli.data.lengths import tokenizer_key
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
+from croc_cli.data.subset import Subset
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
 from croc_cli.model.attention_kernel import KERNEL_NAMES, AttentionChoice, choose_attention
@@ -32,6 +33,7 @@ from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings
+from croc_cli.worker.held_out import trained_part
 
 GPU_LENGTH_MULTIPLE = 128
 """Tokens that lengths are rounded up to on a GPU: attention kernels plan anew for every length (0.3 s with cuDNN), and
@@ -81,20 +83,22 @@ def build_dataset(
             f"data.{stage} is missing, and {stage} is enabled", hint=f"name its samples under data.{stage}"
         )
     if isinstance(source, LlavaJsonData):
-        return LlavaJsonDataset(
+        rows = LlavaJsonDataset(
             data_path(recipe.data.root, source.path),
             data_path(recipe.data.root, source.image_folder),
             num_samples=source.num_samples,
             seed=seed,
             reading=recipe.data.image_reading,
         )
+        return trained_part(rows, recipe, stage)
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
         key = None if tokenizer is None else tokenizer_key(tokenizer, recipe.stage(stage).template)
         lengths = None if key is None else find_lengths(folder, key)
-        return MixDataset(
+        mix = MixDataset(
             folder, lengths=lengths, num_visual_tokens=num_visual_tokens, reading=recipe.data.image_reading
         )
+        return trained_part(mix, recipe, stage)
     return SceneDataset(
         source.task,
         num_samples=source.num_samples,
@@ -229,7 +233,9 @@ def build_stage(
         seed=section.seed,
         epochs=section.epochs,
         max_steps=section.max_steps,
-        shows_images=dataset.shows_images if isinstance(dataset, MixDataset) and is_grouped(recipe, stage) else None,
+        shows_images=dataset.shows_images
+        if isinstance(dataset, MixDataset | Subset) and is_grouped(recipe, stage)
+        else None,
     )
     encoder = ConversationEncoder(
         processor.tokenizer,

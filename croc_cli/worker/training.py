@@ -43,6 +43,7 @@ from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
+from croc_cli.worker.held_out import held_out_measure
 from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.preflight import FirstSaveOnly, Preflight
 from croc_cli.worker.sound import check_sound
@@ -168,6 +169,11 @@ def run_training(
         patience=min(AWAY_SECONDS, recipe.launch.stall_timeout / 2),  # the others wait, and must not seem to hang
         metadata=checkpoint_metadata(recipe, stage, start_folder),
     )
+    held_out = None
+    if preflight is None:
+        held_out = held_out_measure(
+            recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
+        )
     trainer = Trainer(
         engine,
         parts.settings,
@@ -181,10 +187,13 @@ def run_training(
         metrics=metrics,
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
+        held_out=held_out,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
-    loader = build_data_loader(parts.loader, start_step=state.step, num_workers=recipe.data.num_workers)
+    loader = build_data_loader(
+        parts.loader, start_step=state.step, num_workers=recipe.data.num_workers, pin_memory=device == "cuda"
+    )
     with preflight.around(parts.module) if preflight else nullcontext():
         last = trainer.run(loader)
     if preflight is not None:
@@ -272,6 +281,7 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "seconds": state.seconds,
         "save_seconds": state.save_seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
+        "held_out": last.get("held_out"),
         "health": health_of(last),
         "counts": {
             "truncated_samples": state.truncated,

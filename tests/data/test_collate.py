@@ -97,6 +97,16 @@ def test_rows_are_filled_up_on_the_right() -> None:
     assert batch.num_trained_tokens == int((batch.labels != IGNORE_INDEX).sum()) > 0
 
 
+def test_every_visual_and_trained_token_has_its_place() -> None:
+    batch = only([sample("two", Colour(10), Colour(200)), sample("none"), sample("one", Colour(90))])
+    assert batch.places is not None
+    ids = batch.input_ids.flatten()
+    assert (ids[batch.places.visual] == IMAGE_ID).all()
+    assert len(batch.places.visual) == 3 * NUM_VISUAL
+    assert torch.equal(ids[batch.places.before_labels + 1], batch.places.labels)
+    assert len(batch.places.labels) == batch.num_trained_tokens
+
+
 def test_lengths_are_rounded_up_within_the_maximum_and_what_is_added_is_padding() -> None:
     samples = [sample("one", Colour(9)), sample("two", question="a longer question")]
     plain, rounded = only(samples), only(samples, length_multiple=64)
@@ -223,6 +233,8 @@ def test_a_micro_batch_moves_to_a_device_whole() -> None:
     assert batch.masked is not None
     assert batch.masked.device.type == "meta"
     assert batch.sample_ids == ["a"]
+    assert batch.places is not None
+    assert {index.device.type for index in batch.places} == {"meta"}
 
 
 def test_loading_data_imports_no_deepspeed() -> None:

@@ -25,6 +25,14 @@ def test_a_step_is_told_in_one_line() -> None:
     )
 
 
+def test_the_live_line_keeps_the_last_held_out_loss() -> None:
+    line = LiveLine("align", io.StringIO())
+    line.metrics({"step": 1, "total_steps": 9, "held_out": {"caption_loss": 1.25}})
+    line.metrics({"step": 2, "total_steps": 9})
+    assert line.row is not None
+    assert format_metrics(line.row) == "step 2/9 · held-out 1.250"
+
+
 def test_figures_that_a_step_does_not_have_are_left_out() -> None:
     assert format_metrics({"step": 1, "total_steps": 2, "reconstruction_loss": None}) == "step 1/2"
 

@@ -1,6 +1,7 @@
 """Micro-batches for the tiny LLaVA of `tests.tiny`, written down as rows of text tokens and images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ IMAGE = "image"
 LABELLED = 200
 """Text tokens from here on are trained."""
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 def picture(seed: int) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from croc_cli.data.places import find_places
 from croc_cli.model import lmm
 from croc_cli.model.lmm import MultimodalModel, MultimodalOutput
 from croc_cli.model.reconstruction import build_head
@@ -146,6 +147,20 @@ def test_rows_of_a_batch_do_not_see_each_other(attention: str) -> None:
     torch.testing.assert_close(
         hidden_of(model, alone)[0], hidden_of(model, together)[1, : len(TEXT)], atol=1e-5, rtol=0
     )
+
+
+def test_places_that_the_collator_found_change_nothing() -> None:
+    batch = make_batch([CAPTIONED, TEXT], num_blanks=1, num_masked=12)
+    model = make_model()
+    loss, found = gradients(model, batch)
+    places = find_places(
+        *(batch[name] for name in ("input_ids", "labels", "image_rows")),
+        image_token_id=model.llava.config.image_token_id,
+        num_visual_tokens=NUM_VISUAL_TOKENS,
+    )
+    given_loss, given = gradients(model, {**batch, "places": places})
+    assert torch.equal(given_loss, loss)
+    assert all(torch.equal(given[name], gradient) for name, gradient in found.items() if gradient is not None)
 
 
 @pytest.mark.parametrize("attention", ["causal", "mixed", "prefix"])

@@ -27,3 +27,11 @@ def test_sources_are_drawn_the_largest_first_and_one_group_alone_is_not(tmp_path
 
 def test_a_run_of_an_older_croc_has_no_such_figures(tmp_path: Path) -> None:
     assert learning_figures(read_run(make_run(tmp_path / "run"))) == []
+
+
+def test_the_held_out_loss_is_drawn_beside_that_of_the_training(tmp_path: Path) -> None:
+    held = {"caption_loss": 1.5, "other_picture_caption_loss": 2.5, "picture_gain": 1.0, "samples": 8}
+    run = read_run(with_groups(tmp_path / "run", held_out=held))
+    [figure] = learning_figures(run)
+    assert figure.name == "finetune-held-out-loss"
+    assert list(dict.fromkeys(row[1] for row in figure.rows[1:])) == ["trained on", "held out", "other picture"]
