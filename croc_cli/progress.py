@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from croc_cli.redact import redact
 from croc_cli.words import shown
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class _LineTask(Task):
             self._say(self._measure.describe())
 
     def note(self, text: str) -> None:
-        print(f"note: {shown(text)}", file=self._stream, flush=True)
+        print(f"note: {shown(redact(text))}", file=self._stream, flush=True)
 
     def close(self, summary: str = "") -> None:
         if summary or self._has_said:
@@ -203,7 +204,7 @@ class _LineTask(Task):
 
     def _say(self, text: str) -> None:
         self._has_said = True
-        print(f"{shown(self._label)}: {shown(text)}", file=self._stream, flush=True)
+        print(f"{shown(self._label)}: {shown(redact(text))}", file=self._stream, flush=True)
 
 
 class _Bars(Progress):
@@ -240,13 +241,15 @@ class _BarTask(Task):
         self.update = measure.update  # type: ignore[method-assign]  # rich draws at its own pace
 
     def note(self, text: str) -> None:
-        self._bars.console.print(f"note: {shown(text)}", markup=False, soft_wrap=True)
+        self._bars.console.print(f"note: {shown(redact(text))}", markup=False, soft_wrap=True)
 
     def close(self, summary: str = "") -> None:
         if self in self._bars.tasks:
             self._bars.tasks.remove(self)
             if summary:
-                self._bars.console.print(f"{shown(self._label)}: {shown(summary)}", markup=False, soft_wrap=True)
+                self._bars.console.print(
+                    f"{shown(self._label)}: {shown(redact(summary))}", markup=False, soft_wrap=True
+                )
 
     def draw(self) -> "Text":
         measure = self._measure

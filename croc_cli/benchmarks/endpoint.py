@@ -163,7 +163,7 @@ class Endpoint:
         except asyncio.TimeoutError:
             return RequestFailed(f"ReadTimeout: a reply of more than {self.timeout:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, RecursionError) as error:
-            failed = RequestFailed(redact(f"{type(error).__name__}: {first_line(error)}"[:_REASON_LENGTH]))
+            failed = RequestFailed(redact(f"{type(error).__name__}: {first_line(error)}")[:_REASON_LENGTH])
             if isinstance(error, httpx.TransportError):
                 return failed
             raise failed from error
@@ -287,7 +287,7 @@ def error_text(response: httpx.Response) -> str:
         return ""
     for name in ("error", "detail", "message"):
         said = said.get(name, said) if isinstance(said, dict) else said
-    return redact(" ".join(str(said).split())[:_REASON_LENGTH]) if isinstance(said, str) else ""
+    return redact(" ".join(str(said).split()))[:_REASON_LENGTH] if isinstance(said, str) else ""
 
 
 def _backoff(attempt: int) -> float:

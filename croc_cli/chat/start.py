@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from croc_cli.chat.images import ChatImage, load_image
 from croc_cli.checkpoint.locate import locate_checkpoint, newest_checkpoints
 from croc_cli.checkpoint.metadata import RECIPE_FILE
+from croc_cli.console import say
 from croc_cli.errors import UsageError
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.words import shown
@@ -107,9 +108,6 @@ def find_model(request: ChatRequest) -> Path:
     """
     if request.model is not None:
         return locate_checkpoint(request.model)
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
     failure: UsageError | None = None
     for folder in newest_checkpoints("finetune", say=say):

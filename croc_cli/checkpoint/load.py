@@ -1,6 +1,5 @@
 """Opens a checkpoint for inference, and the training state that lies beside it."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from croc_cli.checkpoint.locate import find_folder, read_config
 from croc_cli.checkpoint.metadata import CheckpointMetadata
 from croc_cli.checkpoint.opened import trained_end_ids
 from croc_cli.checkpoint.validate import naming, validate_checkpoint
+from croc_cli.console import say
 from croc_cli.model.build import end_token_ids
 
 
@@ -58,7 +58,7 @@ def load_for_inference(
 
 def _load_original(folder: Path, *, dtype: torch.dtype | None, device: str | torch.device) -> LoadedModel:
     """Open a checkpoint of the original code in memory, as `croc convert` would write it."""
-    opened = open_original(folder, say=lambda line: print(line, file=sys.stderr))
+    opened = open_original(folder, say=say)
     return _ready(LoadedModel(opened.build(dtype=dtype), opened.processor, opened.metadata, folder), device)
 
 

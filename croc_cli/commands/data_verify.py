@@ -61,7 +61,7 @@ def verify(
     from croc_cli.progress import work_line
     from croc_cli.sources.verify.verify import verify_mix
 
-    is_good = True
+    is_good, cleaned = True, None
     for path, folder, check in targets(target, stage, assignments or [], image_folder, deep=deep):
         with work_line("done") as line:
             report = verify_mix(
@@ -77,22 +77,30 @@ def verify(
             )
         result(describe_report(report, deep=deep, fix=fix, stage=check.name if check is not None else None))
         is_good = is_good and (report.ok or report.clean_path is not None)
+        cleaned = report.clean_path or cleaned
     if not is_good:
         raise typer.Exit(EXIT_USAGE)
-    if command := next_command(target, image_folder):
+    if command := next_command(target, image_folder, cleaned):
         say_next(command)
 
 
-def next_command(target: str, image_folder: Path | None) -> str | None:
-    """Return the command that follows a check that went well: training of a recipe, a recipe for a file."""
+def next_command(target: str, image_folder: Path | None, cleaned: Path | None) -> str | None:
+    """Return the command that follows a check that went well: training of a recipe, a recipe for a file.
+
+    Args:
+        target: What was checked.
+        image_folder: Where image paths start.
+        cleaned: The clean copy, where one was needed: a recipe must name it before it can be run.
+    """
     import shlex
 
     path = own_path(target)
     if is_recipe(path):
-        return shlex.join(["croc", "run", target])
+        return shlex.join(["croc", "run", target]) if cleaned is None else None
     if (path / "manifest.json").is_file():
         return None
-    return shlex.join(["croc", "init", "--data", target, *(["--images", str(image_folder)] if image_folder else [])])
+    data = target if cleaned is None else str(cleaned)
+    return shlex.join(["croc", "init", "--data", data, *(["--images", str(image_folder)] if image_folder else [])])
 
 
 def is_recipe(path: Path) -> bool:

@@ -75,13 +75,15 @@ def predict(
         ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option("--url", metavar="URL", help="Ask an OpenAI-compatible server instead; see README")
+        str | None,
+        typer.Option("--url", metavar="URL", help="Ask an OpenAI-compatible server; key in CROC_EVAL_API_KEY"),
     ] = None,
     served_model: Annotated[
         str | None, typer.Option("--served-model", metavar="NAME", help="What the server calls the model")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once")
+        int | None,
+        typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once; left out: 8"),
     ] = None,
     data: DataOption = None,
     run_dir: Annotated[
@@ -110,7 +112,7 @@ def predict(
     _check_served(
         url,
         {"--served-model": served_model, "--concurrency": concurrency},
-        {"--model": model, "--ranks": ranks, "--batch-size": batch_size},
+        {"--model": model, "--gpus": ranks, "--batch-size": batch_size},
     )
     name = recipe or DEFAULT_RECIPE
     flags = {

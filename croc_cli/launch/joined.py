@@ -15,7 +15,9 @@ from croc_cli.launch.plan import LaunchPlan, worker_arguments
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import move_aside
 from croc_cli.names import HOLDS_LOCK_VARIABLE
+from croc_cli.redact import redact
 from croc_cli.run_dir import RunDir, read_json, write_json
+from croc_cli.words import shown
 
 WAIT_SECONDS = 120.0
 """How long a rank waits for rank 0's files; a shared file system may show them late."""
@@ -67,7 +69,7 @@ def join_launch(plan: LaunchPlan, *, recipe_yaml: str, fingerprint: str, fresh: 
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(shown(redact(message)), file=sys.stderr, flush=True)
 
 
 def wait_for_files(plan: LaunchPlan, identity: str, *, seconds: float = WAIT_SECONDS) -> None:

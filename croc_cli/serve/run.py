@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import uvicorn
 from croc_cli.chat.session import prompt_builder
 from croc_cli.chat.start import ChatRequest, chosen_device, find_model
 from croc_cli.checkpoint.load import load_for_inference, quiet_transformers
+from croc_cli.console import say
 from croc_cli.errors import UsageError
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.serve.app import ServedModel, Service
@@ -116,15 +116,11 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    except (OSError, UnicodeError) as error:  # a name may have parts that no network name has
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number and number > 0 else str(error)
         raise UsageError(f"cannot listen on {host}:{port}: {reason}", hint="--port 0 takes a free one") from error
     return bound
-
-
-def say(line: str) -> None:
-    """Write one line to stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class _Server(uvicorn.Server):

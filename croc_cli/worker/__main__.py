@@ -17,6 +17,7 @@ from croc_cli.names import STAGES
 from croc_cli.output import guard_output
 from croc_cli.redact import guard_streams, redact
 from croc_cli.run_dir import StageDir
+from croc_cli.words import shown
 
 ROOM_BYTES = 64 * 1024
 """What a failure's message and traceback take at most, and the last lines of a log beside them."""
@@ -65,7 +66,7 @@ def report_failure(stage_dir: StageDir, error: BaseException, *, room: Path) -> 
         stage_dir.failure_file(rank).write_text(redact(json.dumps(record, indent=1)), encoding="utf-8")
     if not isinstance(error, Interrupted):
         known = f"error: {message}" + (f"\nhint: {hint}" if hint else "")
-        print(known if isinstance(error, CrocError) else whole, file=sys.stderr, flush=True)
+        print(shown(known if isinstance(error, CrocError) else whole), file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -9,6 +9,7 @@ from croc_cli.names import HOLDS_LOCK_VARIABLE
 from croc_cli.output import LOSS
 from croc_cli.run_dir import RunDir, StageDir
 from croc_cli.train.position import POSITION, PositionWriter
+from croc_cli.words import shown
 
 
 def watch_this_rank(
@@ -25,7 +26,7 @@ def watch_this_rank(
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     lock = None
     if os.environ.get(HOLDS_LOCK_VARIABLE) and rank == 0:
-        lock = RunLock(RunDir(stage_dir.root.parent), doing=stage_dir.name, say=lambda text: print(text, flush=True))
+        lock = RunLock(RunDir(stage_dir.root.parent), doing=stage_dir.name, say=_say)
 
     def each_time() -> None:
         if lines is not None:
@@ -44,3 +45,7 @@ def watch_this_rank(
     )
     watcher.start()
     return watcher
+
+
+def _say(text: str) -> None:
+    print(shown(text), flush=True)

@@ -261,7 +261,7 @@ def test_the_dry_run_sends_nothing_and_says_what_would_be_sent(data: Path) -> No
     ("flags", "message"),
     [
         (("--model", "m"), "--model does not go with --url"),
-        (("--ranks", "2"), "--ranks does not go with --url"),
+        (("--ranks", "2"), "--gpus does not go with --url"),
         (("--url", "ftp://x/v1"), "the server's URL 'ftp://x/v1' is no http(s) URL"),
         (("--url", "http://x/v1?key=abc"), "has a part behind ?"),
     ],

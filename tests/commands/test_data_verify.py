@@ -93,6 +93,10 @@ def test_a_clean_copy_comes_with_the_recipe_lines_that_use_it(tmp_path: Path, mo
     assert not list(tmp_path.glob("rows.clean.clean*"))
     alone = croc("data", "verify", "rows.json", "--image-folder", "images", "--fix")
     assert "  finetune:  # or another stage\n" in alone.out
+    # What comes next uses the clean copy; a recipe has to name it first.
+    assert "next: `croc init --data rows.clean.jsonl --images images`" in alone.err
+    assert "croc run own.yaml" not in fixed.err
+    assert "next: `croc run new.yaml`" in again.err
 
 
 def test_a_clean_mix_comes_with_the_recipe_lines_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,3 +55,8 @@ def test_a_server_says_where_it_is_and_ends_with_0_on_a_signal(folder: Path, num
     assert [line.split()[0] for line in before] == ["loading", "serving"]  # no bars of transformers between
     assert rest.endswith("ended\n")
     assert "Traceback" not in rest
+
+
+def test_a_host_that_is_no_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot listen on a{300}:0: "):
+        listen("a" * 300, 0)

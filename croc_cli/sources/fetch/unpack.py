@@ -17,6 +17,7 @@ from croc_cli.place import is_there, mark_folder, remove_made
 from croc_cli.progress import Task
 from croc_cli.sources.known.source import Unpack
 from croc_cli.sources.read.content import FetchError, check_file
+from croc_cli.sources.read.tar_ends import StrictInfo, check_tar_end
 from croc_cli.words import counted
 
 _BLOCK = 1 << 20
@@ -24,8 +25,6 @@ _UPDATE_EVERY = 200
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LEFT_OVER = ("__MACOSX",)
 _HEADER_BYTES = 1 << 20
-_MAX_PADDING = 1 << 30
-"""Bytes after the last member of a tar that are read at most."""
 _ZIP_ENCRYPTED = 0x1
 
 
@@ -229,7 +228,7 @@ def _read_errors(archive: Path, part: str = "") -> Iterator[None]:
         raise _broken(archive, f"{_shown(part)}: {first_line(error)}" if part else first_line(error)) from error
 
 
-class _BoundedInfo(tarfile.TarInfo):
+class _BoundedInfo(StrictInfo):
     """A tar member whose extended header is of a size that headers have: tarfile reads them into memory whole."""
 
     @classmethod
@@ -247,6 +246,7 @@ def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], Any, Callable[[], 
     if archive.name.lower().endswith(".zip"):
         with _read_errors(archive):
             packed = zipfile.ZipFile(archive)
+            _check_zip_start(packed, archive)
         with packed:
             yield _zip_members(packed, archive), lambda member: packed.open(member.raw), lambda: None
         return
@@ -257,11 +257,16 @@ def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], Any, Callable[[], 
 
 
 def _check_tar_end(tar: tarfile.TarFile, archive: Path) -> None:
-    """Read a tar to its end, where a compressed one has the checksum of what was unpacked."""
     with _read_errors(archive):
-        for _ in range(_MAX_PADDING // _BLOCK):
-            if not tar.fileobj or not tar.fileobj.read(_BLOCK):
-                return
+        check_tar_end(tar)
+
+
+def _check_zip_start(packed: zipfile.ZipFile, archive: Path) -> None:
+    """Raise UnpackError where another zip stands in front: zipfile reads the last one alone."""
+    with archive.open("rb") as file:
+        begins_with_member = file.read(4) == b"PK\x03\x04"
+    if begins_with_member and min((info.header_offset for info in packed.infolist()), default=1) > 0:
+        raise UnpackError(f"{archive.name}: several zip files, one after the other", hint="unpack and pack them again")
 
 
 def _zip_members(packed: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ FORMS = (".json", ".jsonl", ".parquet")
 EXPORTS_FOLDER = "exports"
 """Folder below the data root for the images of exports, each in a folder with the name of its file."""
 _BATCH_ROWS = 5000
+_PLACE_LETTERS = 8
 _FOLDER_ROWS = 10_000
 """Rows of a source whose images share a folder."""
 
@@ -59,13 +61,15 @@ def export_mix(folder: Path, out: Path, *, progress: Progress | None = None) -> 
 def exported_images(mix: MixFolder, out: Path) -> Path | None:
     """Return the folder for images that other programs could not open where they are; None where there are none.
 
+    Its name has a part of the hash of where the file lies: exports of one name in two places keep their own images.
     It holds `SOURCE/00000/000000003.png`: numbers of the row in its source, 10,000 rows a folder.
     """
     sources = mix.index.source[mix.index.images > 0]
     for number in sorted(set(sources.tolist())):  # a source's images lie in tars, or none does
         first = int((mix.index.images > 0).nonzero()[0][sources == number][0])
         if IMAGE_RANGE in mix.row(first):
-            return mix.data_root / EXPORTS_FOLDER / out.stem
+            place = sha256(os.fsencode(out.absolute())).hexdigest()[:_PLACE_LETTERS]
+            return mix.data_root / EXPORTS_FOLDER / f"{out.stem}-{place}"
     return None
 
 

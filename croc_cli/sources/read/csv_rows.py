@@ -45,10 +45,17 @@ def csv_rows(file: Path) -> Iterator[dict[str, Any] | BadCell]:
     for line, cells in _records(file):
         if names is None:
             names = cells
+        elif _is_header(cells, names):
+            yield BadCell("header-repeated", f"line {line}")
         elif len(cells) == len(names):
             yield {name: cell if cell else None for name, cell in zip(names, cells, strict=True)}
         elif cells:
             yield BadCell("cells-not-columns", f"line {line}: {len(cells)} cells, {counted(len(names), 'column')}")
+
+
+def _is_header(cells: list[str], names: list[str]) -> bool:
+    """Tell whether a line names the columns again, as where tables were joined; a table of one column may say so."""
+    return len(names) > 1 and [cells[0].removeprefix("\ufeff"), *cells[1:]] == names
 
 
 def _records(file: Path) -> Iterator[_Record]:
@@ -75,6 +82,11 @@ def _records(file: Path) -> Iterator[_Record]:
             start = reader.line_num + 1
     except csv.Error as error:
         hint = "double the quotes that belong to a text, and put the cell into quotes"
+        if "new-line" in str(error):  # line ends of a lone carriage return, as old Macs have them
+            raise DataError(
+                f"{file}, line {start}: a carriage return without a line feed",
+                hint=f"`tr '\\r' '\\n' < {file} > NEW` writes line feeds",
+            ) from error
         raise unreadable(file, error, place=f"line {start}", hint=hint) from error
 
 

@@ -243,11 +243,10 @@ def _check_end(buffer: _Text, position: int) -> None:
         position = 0
     if buffer.text[position : position + 7] in ("<<<<<<<", "=======", ">>>>>>>", "|||||||"):
         raise buffer.error("marks of a merge conflict after the list's end", position, hint="resolve the conflict")
-    raise buffer.error(
-        "more text after the list's end",
-        position,
-        hint=f"a file holds one list; `jq -s add {buffer.path} > NEW` joins lists that stand one after the other",
-    )
+    hint = f"a file holds one list; `jq -s 'flatten(1)' {buffer.path} > NEW` joins lists and rows one after the other"
+    if buffer.text[position] not in "[{":
+        hint = "a file holds one list: what belongs to it stands before its closing bracket"
+    raise buffer.error("more text after the list's end", position, hint=hint)
 
 
 def _value(buffer: _Text, position: int) -> tuple[Any, int, int]:

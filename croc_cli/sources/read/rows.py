@@ -41,6 +41,7 @@ ROW_DEFECTS: Final[dict[str, DefectKind]] = {
     "cells-not-columns": DefectKind(
         "error", "a line with more or fewer cells than the table has columns", "put a cell with commas into quotes"
     ),
+    "header-repeated": DefectKind("error", "the table's header again, as where tables were joined"),
     "text-not-utf8": DefectKind("error", "a text that is not UTF-8"),
     "text-not-unicode": DefectKind("error", "a text with half of a character, such as an emoji that was cut in two"),
     "row-not-object": DefectKind("error", "a row that is no object"),

@@ -14,6 +14,7 @@ from croc_cli.sources.read.rows import BadCell
 BATCH_ROWS = 512
 """Rows of a parquet file in memory at once; an image each makes them large."""
 _ARROW = (".parquet", ".arrow")
+_ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 class TableReader(Reader):
@@ -115,14 +116,15 @@ def _arrow_record(row: Any) -> dict[str, Any] | BadCell:
 
 
 def _schema(file: Path) -> Any:
+    import pyarrow
     from pyarrow import parquet
 
     try:
         if suffix_of(file) == ".parquet":
             schema = parquet.read_schema(file)
         else:
-            with _open_arrow(file) as source:
-                schema = source.schema
+            with pyarrow.memory_map(str(file)) as content:
+                schema = _open_arrow(content).schema
     except Exception as error:  # pyarrow raises nearly anything on a damaged file
         raise unreadable(file, error) from error
     if len(set(schema.names)) < len(schema.names):
@@ -145,29 +147,36 @@ def _parquet_batches(file: Path) -> Iterator[Any]:
 
 
 def _arrow_batches(file: Path) -> Iterator[Any]:
+    import pyarrow
+
     row = 0
     try:
-        with _open_arrow(file) as source:
-            for batch in _batches(source):
+        with pyarrow.memory_map(str(file)) as content:
+            for batch in _batches(content):
                 row += batch.num_rows
                 yield batch
     except Exception as error:
         raise unreadable(file, error, place=f"after row {row}" if row else "") from error
 
 
-def _open_arrow(file: Path) -> Any:
+def _open_arrow(content: Any) -> Any:
     """Open an arrow file: a stream, as the datasets library writes it, or the form with an index at its end."""
-    import pyarrow
     from pyarrow import ipc
 
-    source = pyarrow.memory_map(str(file))
-    has_index = source.read(6) == b"ARROW1"
-    source.seek(0)
-    return ipc.open_file(source) if has_index else ipc.open_stream(source)
+    has_index = content.read(6) == b"ARROW1"
+    content.seek(0)
+    return ipc.open_file(content) if has_index else ipc.open_stream(content)
 
 
-def _batches(source: Any) -> Iterator[Any]:
+def _batches(content: Any) -> Iterator[Any]:
+    source = _open_arrow(content)
     if hasattr(source, "num_record_batches"):
         yield from (source.get_batch(number) for number in range(source.num_record_batches))
-    else:
-        yield from source
+        return
+    yield from source
+    end = content.tell()
+    content.seek(max(0, end - len(_ARROW_END)))
+    if content.read(len(_ARROW_END)) != _ARROW_END:
+        raise ValueError("it ends without the mark of a stream's end, so it may have been cut off")
+    if content.read(1):
+        raise ValueError("more follows its end, as in files that `cat` joined")

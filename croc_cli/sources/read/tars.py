@@ -10,9 +10,13 @@ from croc_cli.sources.read.columns import Columns, convert, guess_columns
 from croc_cli.sources.read.json_rows import unreadable
 from croc_cli.sources.read.reader import Reader, SourceRow, suffix_of
 from croc_cli.sources.read.rows import BadCell
+from croc_cli.sources.read.tar_ends import StrictInfo, check_tar_end
 from croc_cli.words import counted
 
-IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_SUFFIXES: Final = (
+    *("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"),
+    *("avif", "jp2", "ppm", "pgm"),
+)
 TEXT_SUFFIXES: Final = ("txt", "caption", "text")
 
 Members = dict[str, Any]
@@ -106,7 +110,7 @@ def _groups(file: Path) -> Iterator[tuple[str, Members]]:
     key: str | None = None
     members: Members = {}
     try:
-        with tarfile.open(file, "r:") as tar:
+        with tarfile.open(file, "r:", tarinfo=StrictInfo) as tar:
             for member in tar:
                 if not member.isreg():
                     continue
@@ -124,6 +128,7 @@ def _groups(file: Path) -> Iterator[tuple[str, Members]]:
                     content = tar.extractfile(member)
                     members[suffix] = content.read() if content is not None else b""
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it saw
+            check_tar_end(tar)
             if key is not None and members:
                 yield key, members
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:

@@ -190,6 +190,21 @@ def test_truncated_archives_are_called_broken(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_archives_that_lose_members_without_a_word_are_refused(tmp_path: Path, mode: str) -> None:
+    content = tar_of(tmp_path / "a.tar", [("1", b"x"), ("2", b"y")]).read_bytes()
+    damaged = (content + content, content[:1024], content[:1024] + b"\xff" * 99 + content[1123:])
+    for bad in damaged:
+        file = tmp_path / ("b.tar" if mode == "w" else "b.tar.gz")
+        file.write_bytes(bad if mode == "w" else gzip.compress(bad))
+        with pytest.raises(BrokenArchiveError, match=r"b\.tar(\.gz)? is broken"):
+            unpack(file, tmp_path / "out", Unpack(to="o"))
+    zipped = zip_of(tmp_path / "a.zip", {"1": b"x"}).read_bytes() + zip_of(tmp_path / "b.zip", {"2": b"x"}).read_bytes()
+    (tmp_path / "c.zip").write_bytes(zipped)
+    with pytest.raises(UnpackError, match="several zip files"):
+        unpack(tmp_path / "c.zip", tmp_path / "out", Unpack(to="o"))
+
+
 def test_a_spoiled_member_is_called_broken_and_leaves_nothing(tmp_path: Path) -> None:
     content = bytearray(zip_of(tmp_path / "a.zip", {"1": b"x" * 5000}).read_bytes())
     content[100] ^= 0xFF

@@ -43,12 +43,14 @@ def test_images_in_tables_and_tars_are_written_out_to_files(tmp_path: Path, monk
         assert export_mix(mix, tmp_path / "out.json") == 8
     rows = {row["conversations"][1]["value"]: row for row in json.loads((tmp_path / "out.json").read_text())}
     assert rows["Picture 2 shows a shape."]["image"] == "images/00002.jpg"
-    assert rows["Cell 1."]["image"] == "exports/out/table/00000/000000001.png"
-    assert rows["Member 1."]["image"] == "exports/out/tars/00000/000000001.jpg"
+    folder = exported_images(MixFolder(mix), tmp_path / "out.json")
+    assert folder is not None
+    assert rows["Cell 1."]["image"] == f"exports/{folder.name}/table/00000/000000001.png"
+    assert rows["Member 1."]["image"] == f"exports/{folder.name}/tars/00000/000000001.jpg"
     assert not any("image_range" in row for row in rows.values())
     assert (tmp_path / rows["Cell 1."]["image"]).read_bytes() == encoded(picture(1), "PNG")
     assert (tmp_path / rows["Member 1."]["image"]).read_bytes() == encoded(picture(10))
-    assert is_made(tmp_path / "exports" / "out", "export")
+    assert is_made(folder, "export")
     assert verify_mix(tmp_path / "out.json", image_folder=tmp_path).ok
     export_mix(mix, tmp_path / "again.parquet")
     names = [name for row in parquet.read_table(tmp_path / "again.parquet").to_pylist() for name in row["image"]]
@@ -68,11 +70,13 @@ def test_a_mix_of_files_alone_writes_no_images(tmp_path: Path) -> None:
 
 def test_a_folder_of_the_users_and_a_tar_that_lacks_its_end_are_refused(tmp_path: Path) -> None:
     mix = mixed(tmp_path)
-    (tmp_path / "exports" / "out").mkdir(parents=True)
-    (tmp_path / "exports" / "out" / "mine.jpg").write_bytes(b"mine")
-    with pytest.raises(UsageError, match=r"exports/out is a folder that croc did not make"):
+    folder = exported_images(MixFolder(mix), tmp_path / "out.json")
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=rf"exports/{folder.name} is a folder that croc did not make"):
         export_mix(mix, tmp_path / "out.json")
-    assert (tmp_path / "exports" / "out" / "mine.jpg").read_bytes() == b"mine"
+    assert (folder / "mine.jpg").read_bytes() == b"mine"
     tar = next((mix / "images").glob("*.tar"))
     with tarfile.open(tar) as opened:
         offset = opened.getmembers()[-1].offset_data
@@ -80,4 +84,17 @@ def test_a_folder_of_the_users_and_a_tar_that_lacks_its_end_are_refused(tmp_path
     with pytest.raises(UsageError, match="ends before"):
         export_mix(mix, tmp_path / "other.json")
     assert not (tmp_path / "other.json").exists()
-    assert not (tmp_path / "exports" / "other").exists()
+    assert not list((tmp_path / "exports").glob("other*"))
+
+
+def test_exports_of_one_name_in_two_places_keep_their_images(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "two")):
+        root = tmp_path / name
+        root.mkdir()
+        table = [{"image": {"bytes": encoded(picture(number), "PNG"), "path": None}, "caption": name}]
+        parquet.write_table(pyarrow.Table.from_pylist(table), root / "table.parquet")
+        build_mix(MixSpec(name, (SourceSpec("s", root / "table.parquet"),), tmp_path), root / "mix")
+        export_mix(root / "mix", root / "out.json")
+    for number, name in enumerate(("one", "two")):
+        [row] = json.loads((tmp_path / name / "out.json").read_text())
+        assert (tmp_path / row["image"]).read_bytes() == encoded(picture(number), "PNG")

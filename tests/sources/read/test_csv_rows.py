@@ -69,3 +69,17 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,file_name,text\n1,2,3\n")
     with pytest.raises(DataError, match=r"a\.csv, line 1: two columns are named 'text'"):
         csv_columns(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_header_of_a_joined_table_is_no_row(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "a.csv").write_text(f"question,answer\n1,2\n{mark}question,answer\n3,4\n", encoding="utf-8")
+    good = [{"question": "1", "answer": "2"}, {"question": "3", "answer": "4"}]
+    assert rows(tmp_path / "a.csv") == [good[0], ("header-repeated", "line 3"), good[1]]
+
+
+def test_line_ends_of_carriage_returns_alone_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"question,answer\r1,2\r")
+    with pytest.raises(DataError, match="line 1: a carriage return without a line feed") as caught:
+        rows(tmp_path / "a.csv")
+    assert r"`tr '\r' '\n' < " in (caught.value.hint or "")

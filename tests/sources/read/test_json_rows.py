@@ -59,6 +59,21 @@ def test_a_broken_list_is_named_with_its_place(tmp_path: Path, content: str, mes
         list(json_rows(tmp_path / "a.json"))
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ('[{"a": 1}][{"b": 2}]', "`jq -s 'flatten(1)' "),
+        ('[{"a": 1}]\n{"b": 2}', "`jq -s 'flatten(1)' "),
+        ('[{"a": 1}],\n{"b": 2}]', "stands before its closing bracket"),
+    ],
+)
+def test_what_follows_a_list_has_a_hint_that_mends_it(tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError) as caught:
+        list(json_rows(tmp_path / "a.json"))
+    assert hint in (caught.value.hint or "")
+
+
 def test_a_broken_line_does_not_keep_the_others_from_being_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": \n{"a": 2} x\n\xff\n  {"a": 3}\n')
     found = list(json_rows(tmp_path / "a.jsonl"))

@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,53 @@ def test_a_tar_that_ends_too_early_is_named(tmp_path: Path) -> None:
     assert "download it again" in (caught.value.hint or "")
 
 
+def _tars() -> tuple[bytes, bytes]:
+    """Two tars of two samples each; a sample takes four blocks."""
+    made = []
+    for number in range(2):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name in ("0.jpg", "0.txt", "1.jpg", "1.txt"):
+                member = tarfile.TarInfo(f"{number}{name}")
+                member.size = 1
+                tar.addfile(member, io.BytesIO(b"x"))
+        made.append(buffer.getvalue())
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda one, two: one + two, "more follows its end"),
+        (lambda one, two: one[:2048], "ends without the mark of a tar's end"),
+        (lambda one, two: one[:2048] + b"\xff" * 99 + one[2147:], "a damaged header"),
+        (lambda one, two: one[:2048] + bytes(1024) + one[3072:], "more follows its end"),
+    ],
+)
+def test_a_tar_that_loses_samples_without_a_word_is_refused(tmp_path: Path, damage: Any, message: str) -> None:
+    (tmp_path / "a.tar").write_bytes(damage(*_tars()))
+    with pytest.raises(DataError, match=rf"a\.tar: cannot be read: .*{message}"):
+        read(tmp_path / "a.tar")
+
+
+def test_an_arrow_stream_that_was_joined_or_cut_is_refused(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist([{"question": "Which?", "answer": "This."}])
+    with ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    whole = (tmp_path / "a.arrow").read_bytes()
+    assert len(read(tmp_path / "a.arrow")) == 1
+    for content, message in ((whole + whole, "more follows its end"), (whole[:-8], "without the mark")):
+        (tmp_path / "b.arrow").write_bytes(content)
+        with pytest.raises(DataError, match=rf"b\.arrow, after row 1: cannot be read: .*{message}"):
+            read(tmp_path / "b.arrow")
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jp2", "ppm", "pgm"])
+def test_every_form_of_picture_that_croc_opens_is_one_in_a_tar(tmp_path: Path, suffix: str) -> None:
+    write_tar(tmp_path / "a.tar", {f"0.{suffix}": b"x", "0.txt": b"y"})
+    assert [row.row["image"] for row in read(tmp_path / "a.tar")] == [f"a.tar/0.{suffix}"]
+
+
 def test_what_holds_no_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no data that is known") as caught:
         read(tmp_path)
@@ -214,7 +263,7 @@ def test_what_a_sample_lacks_is_counted(tmp_path: Path) -> None:
         "0.jfif": image,
         "0.txt": b"one",
         "1.txt": b"no picture",
-        "2.avif": image,
+        "2.svg": image,
         "2.txt": b"a picture of an unknown kind",
         "3.jpg": image,
         "4.input.jpg": image,
