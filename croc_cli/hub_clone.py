@@ -37,6 +37,10 @@ class CloneFile:
     config: str
     split: str | None
 
+    def is_of(self, split: str) -> bool:
+        """Tell whether it may be of a split: it is named so, or longer, such as train_sft, or no split at all."""
+        return self.split is None or re.match(rf"{split}(?![a-z])", self.split) is not None
+
 
 def clone_files(folder: Path, *suffixes: str) -> list[CloneFile]:
     """Return the files of a clone with certain endings, in order of their paths; those at most two folders down."""

@@ -19,6 +19,7 @@ class Ai2d(Benchmark):
     name = "ai2d"
     title = "AI2D"
     folder = "ai2d"
+    hub_splits = ("test",)
     split = "test"
     size = 3_088
     metric = "accuracy"
@@ -27,7 +28,7 @@ class Ai2d(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; a question's id is its row."""
         folder = root / self.folder
-        rows = read_parquet(folder, "test")
+        rows = read_parquet(folder, *self.hub_splits)
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []

@@ -15,6 +15,7 @@ from croc_cli.benchmarks.files import Picture
 from croc_cli.benchmarks.prompts import same_question
 from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
+from croc_cli.hub_clone import clone_files
 
 _DOCUMENT_IDS = ("question_id", "questionId", "index", "id")
 
@@ -56,6 +57,7 @@ class Benchmark(ABC):
         hidden_labels: Whether the split's labels are at a server only.
         layout: Its files below `folder`, alternatives with | between; a name that ends with / is a folder of pictures.
             The parquet files of the hub's data set serve instead.
+        hub_splits: The split in that data set, under all names that it goes by; empty where its files are not named so.
         variants: What else can be asked for by name: other scorers' rules, other prompts, other splits.
         variant: The one that is asked for; None is the primary one, which reproduces the paper's LLaVA-1.5 row.
     """
@@ -70,6 +72,7 @@ class Benchmark(ABC):
     needs_judge: ClassVar[bool] = False
     hidden_labels: ClassVar[bool] = False
     layout: ClassVar[tuple[str, ...]] = ()
+    hub_splits: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[Mapping[str, str]] = {}
     variant: str | None = None
 
@@ -144,10 +147,14 @@ class Benchmark(ABC):
     def lacks(self, root: Path) -> list[str]:
         """Return which files of the layout are not below a data root; an empty folder does not count as one."""
         folder = root / self.folder
-        if any(next(folder.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet")):
-            return []
         wanted = self.layout or ("*.parquet",)
-        return [entry for entry in wanted if not any(_is_there(folder / name) for name in entry.split("|"))]
+        lacking = [entry for entry in wanted if not any(_is_there(folder / name) for name in entry.split("|"))]
+        clone = clone_files(folder, ".parquet")
+        if not lacking or not clone:
+            return lacking
+        if not self.hub_splits or any(file.is_of(split) for file in clone for split in self.hub_splits):
+            return []
+        return [f"{self.hub_splits[0]}-*.parquet"]
 
     def missing(self, folder: Path, *names: str) -> BenchmarkDataError:
         """Return the error of files that are not there."""

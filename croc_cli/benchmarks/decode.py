@@ -17,6 +17,7 @@ from croc_cli.errors import UsageError, first_line
 from croc_cli.files import read_bytes
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+_BINARY = {b"PAR1": "a parquet file", b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "gzipped"}
 _REPLACEMENT = "\ufffd"
 
 
@@ -34,6 +35,10 @@ def read_text(file: Path) -> str:
         content = read_bytes(file)
     except OSError as error:
         raise BenchmarkDataError(f"{file} cannot be read: {error.strerror or error}") from error
+    if found := next((kind for mark, kind in _BINARY.items() if content.startswith(mark)), None):
+        raise BenchmarkDataError(
+            f"{file}: {found}, not text", hint="unpack or convert it: JSON, JSON lines, CSV or TSV"
+        )
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return content.decode(encoding)

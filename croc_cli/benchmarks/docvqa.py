@@ -22,6 +22,7 @@ class DocVqa(Benchmark):
     name = "docvqa"
     title = "DocVQA"
     folder = "docvqa"
+    hub_splits = ("validation", "val")
     split = "val"
     size = 5_349
     metric = "ANLS"
@@ -34,7 +35,7 @@ class DocVqa(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
         folder = root / self.folder
-        rows = None if self.holds(root, *_FILES) else read_parquet(folder, "validation", "val", config="DocVQA")
+        rows = None if self.holds(root, *_FILES) else read_parquet(folder, *self.hub_splits, config="DocVQA")
         file = folder if rows is not None else self.find(root, *_FILES)
         rows = rows if rows is not None else take_list(read_json(file), "data", str(file))
         records = []

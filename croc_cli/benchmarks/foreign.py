@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ TEXT_KEYS = ("text", "prediction", "response", "output", "pred", "generated_text
 """An `answer` beside a prediction is the truth, so that it comes last."""
 PROMPT_KEYS = ("prompt", "question", "input")
 _LISTS = ("answers", "predictions", "results", "data", "samples")
+_QUOTE = "put a text with quotes, commas or line ends into quotes, and double the quotes inside"
 _RESPONSES = ("resps", "filtered_resps")
 
 _Placed = tuple[str, Mapping[str, Any]]
@@ -81,9 +83,7 @@ def read_foreign(file: Path, benchmark: Benchmark, records: Sequence[Record]) ->
 
 def _placed_rows(file: Path) -> list[_Placed]:
     if file.suffix.lower() in (".csv", ".tsv"):
-        dialect = "excel-tab" if file.suffix.lower() == ".tsv" else "excel"
-        table = csv.DictReader(io.StringIO(read_text(file), newline=""), dialect=dialect)
-        return [(f"{file}, row {number}", row) for number, row in enumerate(table, start=1)]
+        return _table_rows(file)
     text = read_text(file)
     start = text.lstrip()[:1]
     if start == "[" or (start == "{" and file.suffix.lower() == ".json"):
@@ -95,6 +95,43 @@ def _placed_rows(file: Path) -> list[_Placed]:
         places = ((f"{file}, row {number}", row) for number, row in enumerate(content, start=1))
         return [(where, take_object(row, where)) for where, row in places]
     return list(read_json_lines(file))
+
+
+def _table_rows(file: Path) -> list[_Placed]:
+    """Return the rows of a CSV or TSV.
+
+    Raises:
+        BenchmarkDataError: A stray quote takes lines together, or a line has more or fewer cells than columns.
+    """
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    text = read_text(file)
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[_Placed] = []
+    names: list[str] = []
+    line = 1
+    try:
+        for cells in reader:
+            where, line = f"{file}, line {line}", reader.line_num + 1
+            if not names:
+                names = cells
+            elif cells and len(cells) != len(names):
+                raise BenchmarkDataError(
+                    f"{where}: {counted(len(cells), 'cell')}, {counted(len(names), 'column')}", hint=_QUOTE
+                )
+            elif any(_swallows(cell, delimiter, len(names)) for cell in cells):
+                raise BenchmarkDataError(f"{where}: a quote opens a cell that ends at line {line - 1}", hint=_QUOTE)
+            elif cells:
+                rows.append((where, dict(zip(names, cells, strict=True))))
+    except csv.Error as error:
+        raise BenchmarkDataError(f"{file}, line {line}: {error}", hint=_QUOTE) from error
+    return rows
+
+
+def _swallows(cell: str, delimiter: str, width: int) -> bool:
+    """Tell whether a cell holds lines of which each looks like a row of the table."""
+    inside = cell.splitlines()[1:-1]
+    return bool(inside) and all(line.count(delimiter) == width - 1 > 0 for line in inside)
 
 
 def _key_of(row: _Placed, names: Sequence[str], meaning: str) -> str:

@@ -40,6 +40,7 @@ class Mme(Benchmark):
     name = "mme"
     title = "MME"
     folder = "MME"
+    hub_splits = ("test",)
     split = "all"
     size = 2_374
     metric = "perception"
@@ -47,7 +48,7 @@ class Mme(Benchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        if not self.holds(root, _RELEASE) and (rows := read_parquet(root / self.folder, "test")) is not None:
+        if not self.holds(root, _RELEASE) and (rows := read_parquet(root / self.folder, *self.hub_splits)) is not None:
             return [_hub_record(row, f"{root / self.folder}, row {number}") for number, row in enumerate(rows)]
         folder = self.find(root, _RELEASE)
         records = []

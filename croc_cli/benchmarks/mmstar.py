@@ -21,6 +21,7 @@ class MmStar(Benchmark):
     name = "mmstar"
     title = "MMStar"
     folder = "mmstar"
+    hub_splits = ("val", "test")
     split = "val"
     size = 1_500
     metric = "accuracy"
@@ -30,7 +31,7 @@ class MmStar(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
         folder = root / self.folder
-        rows = read_parquet(folder, "val", "test")
+        rows = read_parquet(folder, *self.hub_splits)
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []

@@ -18,6 +18,7 @@ class RealWorldQa(Benchmark):
     name = "realworldqa"
     title = "RealWorldQA"
     folder = "realworldqa"
+    hub_splits = ("test",)
     split = "test"
     size = 765
     metric = "accuracy"
@@ -26,7 +27,7 @@ class RealWorldQa(Benchmark):
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; options and instruction are part of a question, whose id is its row."""
         folder = root / self.folder
-        rows = read_parquet(folder, "test")
+        rows = read_parquet(folder, *self.hub_splits)
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []

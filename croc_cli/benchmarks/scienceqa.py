@@ -21,6 +21,7 @@ class ScienceQa(Benchmark):
     name = "scienceqa"
     title = "SciQA-I"
     folder = "scienceqa"
+    hub_splits = ("test",)
     split = "test, with image"
     size = 4_241
     metric = "accuracy with image"
@@ -32,7 +33,7 @@ class ScienceQa(Benchmark):
         names = ("problems.json", "pid_splits.json")
         if (
             not self.holds(root, *names)
-            and (rows := read_parquet(root / self.folder, "test", config="ScienceQA-FULL")) is not None
+            and (rows := read_parquet(root / self.folder, *self.hub_splits, config="ScienceQA-FULL")) is not None
         ):
             where = f"{root / self.folder}, row "
             return [

@@ -25,6 +25,7 @@ class SeedBench(Benchmark):
     name = "seedbench"
     title = "SEED"
     folder = "seed_bench"
+    hub_splits = ("test",)
     split = "image and video"
     size = 19_242
     metric = "accuracy"
@@ -36,7 +37,7 @@ class SeedBench(Benchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; of a video its middle frame is shown."""
-        if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, "test")) is not None:
+        if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, *self.hub_splits)) is not None:
             where = f"{root / self.folder}, row "
             return [_record(row, f"{where}{n}", take(row, "image", f"{where}{n}"), {}) for n, row in enumerate(rows)]
         file = self.find(root, _RECORDS)

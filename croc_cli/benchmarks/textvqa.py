@@ -24,6 +24,7 @@ class TextVqa(Benchmark):
     name = "textvqa"
     title = "TextVQA"
     folder = "textvqa"
+    hub_splits = ("validation",)
     split = "val"
     size = 5_000
     metric = "VQA accuracy"
@@ -32,7 +33,7 @@ class TextVqa(Benchmark):
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; prompts have OCR tokens where LLaVA's question file is there."""
-        if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, "validation")) is not None:
+        if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, *self.hub_splits)) is not None:
             return self._read_hub(rows, root / self.folder)
         file = self.find(root, _RECORDS)
         prompts_file = file.parent / _PROMPTS

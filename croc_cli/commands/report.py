@@ -32,18 +32,26 @@ def report_runs(
     with_model: Annotated[
         bool, typer.Option("--model/--no-model", help="Have a worker send pictures through stage 1.5, once a run")
     ] = True,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit", metavar="NAME=VALUE", help="Limit of a rule of what to look at, such as padding=0.3. Repeatable"
+        ),
+    ] = None,
 ) -> None:
     """Write the page of one run, or of several side by side, and name it."""
-    from croc_cli.console import result
+    from croc_cli.console import result, say
     from croc_cli.pipeline.figures import compute_model_figures
+    from croc_cli.report.findings import parse_limits
     from croc_cli.report.run_data import find_runs
     from croc_cli.report.run_page import write_report
     from croc_cli.run_dir import RunDir
 
+    limits = parse_limits(limit or [])
     run_dirs = [run for folder in run_dirs for run in (find_runs(folder) or [folder])]
     if with_model and len(run_dirs) == 1:
         compute_model_figures(RunDir(run_dirs[0]))
-    page = write_report(run_dirs, out=out)
+    page = write_report(run_dirs, out=out, limits=limits, tell=lambda text: say(f"look at: {text}"))
     result(str(page))
     if open_page:
         show_page(page)

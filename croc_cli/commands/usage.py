@@ -48,11 +48,16 @@ def value_message(error: TyperException) -> str | None:
         "int_parsing": "must be a whole number",
         "int_from_float": "must be a whole number",
         "float_parsing": "must be a number",
-        "less_than_equal": f"must be at most {bounds.get('le', 0):.15g}",
-        "greater_than_equal": f"must be at least {bounds.get('ge', 0):.15g}",
+        "less_than_equal": f"must be at most {_bound(bounds.get('le', 0))}",
+        "greater_than_equal": f"must be at least {_bound(bounds.get('ge', 0))}",
     }.get(kind)
     if wanted is None:
         return None
     meant = number_meant(value, is_share=bounds.get("le") == 1, is_whole=kind.startswith("int"))
     flag = parameter.opts[0] if parameter.param_type_name == "option" else parameter.display_name_raw
     return f"{flag} {value}: {wanted}" + (f"; did you mean {meant}?" if meant is not None else "")
+
+
+def _bound(value: float) -> str:
+    """Return a bound as it is typed: whole numbers with all of their digits."""
+    return str(int(value)) if value == int(value) else f"{value:g}"

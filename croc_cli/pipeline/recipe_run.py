@@ -179,7 +179,7 @@ def name_report(run_dir: RunDir) -> None:
 
     compute_model_figures(run_dir)
     try:
-        page = write_report([run_dir.root])
+        page = write_report([run_dir.root], tell=lambda text: say(f"look at: {text}"))
     except CrocError as error:
         show_error(error.message, error.hint, label="no report")
         return

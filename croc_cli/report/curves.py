@@ -82,6 +82,7 @@ def optimizer_figures(runs: Sequence[RunData]) -> list[Figure]:
             line_chart(f"{stage}-learning-rates", title, lines, unit="learning rate", note=note, log=len(lines) > 1)
         )
     figures += _throughput(runs)
+    figures += _padding_and_waits(first) if len(runs) == 1 else []
     for stage in STAGES:
         lines = _lines(runs, stage, "gradient_norm", smooth=True)
         title, named = f"{stage}: gradient norm", len(runs) > 1
@@ -121,6 +122,21 @@ def _throughput(runs: Sequence[RunData]) -> list[Figure | None]:
         )
         for stage in STAGES
     ]
+
+
+def _padding_and_waits(run: RunData) -> list[Figure | None]:
+    """Return the share of padding in all stages, and for each stage that waited what for."""
+    padding = [Line(stage, curve_of(run, stage, "padding_share"), index) for index, stage in enumerate(STAGES)]
+    padding = [Line(line.label, line.curve, line.colour, smooth=True) for line in padding]
+    unit = "share of the places"
+    figures = [line_chart("padding", "padding of the batches", padding, unit=unit, percent=True, named=True)]
+    waits = (("data_seconds", "for samples"), ("rank_wait_seconds", "for slower ranks"), ("save_seconds", "for saves"))
+    for stage in STAGES:
+        lines = [Line(name, curve_of(run, stage, key), number) for number, (key, name) in enumerate(waits)]
+        lines = [line for line in lines if any(line.curve.means)]
+        if lines:
+            figures.append(line_chart(f"{stage}-waits", f"{stage}: time that ranks wait", lines, unit="seconds a step"))
+    return figures
 
 
 def _only(lines: Sequence[Line]) -> str:

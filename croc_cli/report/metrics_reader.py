@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.report.spikes import NormSpikes, Spike
 from croc_cli.run_dir import parse_object
 
 MAX_BINS = 600
@@ -18,7 +19,9 @@ MAX_BINS = 600
 WINDOW = 50
 """Steps at the end of a stage over which its headline losses are averaged: a single step's depend on its samples."""
 _LAST_BYTES = 1 << 18
-_NESTED = frozenset({"learning_rate", "held_out"})
+_SPARSE_BYTES = 1 << 22
+"""Of the end of a file that is searched for what only some rows have: 4,000 rows or so."""
+_NESTED = frozenset({"learning_rate", "held_out", "source"})
 """Keys of the last rows that hold further keys."""
 _NOT_CURVES = frozenset({"step", "total_steps", "skipped", "seconds_left"})
 
@@ -53,6 +56,7 @@ class Metrics:
         num_skipped: Steps that the optimizer skipped.
         max_step: Highest step.
         recent: The last `WINDOW` rows.
+        spikes: Steps whose gradient norm stands out most, the highest first.
     """
 
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -64,6 +68,7 @@ class Metrics:
     num_skipped: int = 0
     max_step: int = 0
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    spikes: list[Spike] = field(default_factory=list)
 
     def recent_mean(self, key: str) -> float | None:
         """Return the mean of a key over the last rows; None where none of them has a number."""
@@ -129,6 +134,7 @@ def read_metrics(path: Path, *, max_bins: int = MAX_BINS) -> Metrics:
     """
     metrics = Metrics()
     bins: dict[str, _Bins] = {}
+    spikes = NormSpikes()
     width = 1
     try:
         stream = path.open("rb")
@@ -152,6 +158,9 @@ def read_metrics(path: Path, *, max_bins: int = MAX_BINS) -> Metrics:
                 for one in bins.values():
                     one.halve()
             metrics.num_not_finite += _count(row, "", (step - 1) // width, bins)
+            if (norm := mean_of([row], "gradient_norm")) is not None:
+                spikes.add(step, norm)
+    metrics.spikes = spikes.highest
     metrics.curves = {key: one.curve(width) for key, one in bins.items() if one.cells}
     return metrics
 
@@ -177,16 +186,30 @@ def last_rows(path: Path, count: int = WINDOW) -> list[dict[str, Any]]:
         return []
 
 
-def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a row is a finite number, by key; beside it rates, held-out losses and `skipped` as they are."""
+def last_rows_with(path: Path, key: str) -> list[dict[str, Any]]:
+    """Return those of the last few thousand rows of a metrics.jsonl that have a key, without parsing the others."""
+    try:
+        with path.open("rb") as stream:
+            start = max(0, stream.seek(0, 2) - _SPARSE_BYTES)
+            stream.seek(start)
+            lines = stream.read(_SPARSE_BYTES).split(b"\n")
+    except OSError:
+        return []
+    wanted = f'"{key}"'.encode()
+    rows = [_row(line) for line in (lines[1:] if start else lines) if wanted in line]
+    return [_figures(row) for row in rows if row is not None and row.get(key) is not None]
+
+
+def _figures(row: Mapping[str, Any], *, inside: bool = False) -> dict[str, Any]:
+    """Return what of a row is a finite number, by key; beside it `skipped`, and what is nested `inside` known keys."""
     found: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, bool):
             if key == "skipped":
                 found[key] = value
-        elif isinstance(value, dict) and key in _NESTED:
-            found[key] = _figures(value)
-        elif isinstance(value, float | int) and math.isfinite(value) and key not in _NESTED:
+        elif isinstance(value, dict) and (inside or key in _NESTED):
+            found[key] = _figures(value, inside=True)
+        elif isinstance(value, float | int) and math.isfinite(value) and (inside or key not in _NESTED):
             found[key] = value
     if not isinstance(found.get("total_steps", 1), int):
         del found["total_steps"]

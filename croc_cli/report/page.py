@@ -190,6 +190,7 @@ class Page:
         lead: The sentence under it.
         tiles: (figure, what it is) pairs: the few numbers that matter most.
         warnings: What a reader must know before the rest.
+        findings: (what is unusual, name of the figure that shows it) pairs; empty for a figure that the page lacks.
         sections: The parts, in order.
         made_from: Folders that it was made from.
         is_alone: One file, beside which no figures and tables lie.
@@ -199,6 +200,7 @@ class Page:
     lead: str
     tiles: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    findings: list[tuple[str, str]] = field(default_factory=list)
     sections: list[PageSection] = field(default_factory=list)
     made_from: list[str] = field(default_factory=list)
     is_alone: bool = False

@@ -13,15 +13,13 @@ from croc_cli.launch.live import format_seconds
 from croc_cli.launch.process import ProcessIdentity
 from croc_cli.launch.run_lock import SILENCE_SECONDS
 from croc_cli.names import RUNS_FOLDER, STAGES
-from croc_cli.report.metrics_reader import last_rows, mean_of
+from croc_cli.report.metrics_reader import last_rows, last_rows_with, mean_of
 from croc_cli.report.run_data import find_runs, read_recipe
 from croc_cli.report.terminal import format_table
 from croc_cli.run_dir import RunDir, StageDir, read_json
 from croc_cli.words import counted
 
 State = Literal["running", "stopped", "failed", "killed", "finished", "never started"]
-_HELD_OUT = ("held_out_caption_loss", "held_out_loss")
-"""Metrics that a held-out loss may be found under, the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def run_state(folder: Path, *, measure: bool = True) -> RunState:
         state=state,
         where=where,
         loss=mean_of(rows, "loss"),
-        held_out_loss=_held_out(rows),
+        held_out_loss=next(reversed(held_out_losses(stage) if stage is not None else []), None),
         tokens_per_second=mean_of(rows, "tokens_per_second"),
         seconds_left=_number(last.get("seconds_left")) if state in ("running", "stopped", "failed", "killed") else None,
         age_seconds=_age(run, stage),
@@ -171,13 +169,11 @@ def _age(run: RunDir, stage: StageDir | None) -> float | None:
     return max(0.0, time.time() - max(times)) if times else None
 
 
-def _held_out(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    for row in reversed(rows):
-        nested = row.get("held_out")
-        values = [nested.get("caption_loss") if isinstance(nested, Mapping) else None, *map(row.get, _HELD_OUT)]
-        if (found := next((value for value in values if isinstance(value, float | int)), None)) is not None:
-            return float(found)
-    return None
+def held_out_losses(stage: StageDir) -> list[float]:
+    """Return the caption losses of a stage's held-out samples, the newest last; none where none are measured."""
+    measured = [row.get("held_out") for row in last_rows_with(stage.metrics_file, "held_out")]
+    losses = [_number(one.get("caption_loss")) for one in measured if isinstance(one, Mapping)]
+    return [loss for loss in losses if loss is not None]
 
 
 def folder_bytes(folder: Path) -> int:

@@ -1,6 +1,6 @@
 """The page of one run, or of several side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from croc_cli.launch.live import format_seconds
@@ -8,6 +8,7 @@ from croc_cli.names import STAGES
 from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
+from croc_cli.report.findings import Limits, run_findings
 from croc_cli.report.labels import distinct_names
 from croc_cli.report.learning import learning_figures
 from croc_cli.report.metrics_reader import WINDOW
@@ -22,12 +23,20 @@ REPORT_FOLDER = "report"
 _MAX_PICTURE_BYTES = 400_000
 
 
-def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
+def write_report(
+    run_dirs: Sequence[Path],
+    *,
+    out: Path | None = None,
+    limits: Limits | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
     """Read runs, write their page, and return its file.
 
     Args:
         run_dirs: Run folders.
         out: Folder of the page; None takes `report/` of the run, or beside the first of several.
+        limits: From where on a figure is unusual; None for the usual ones.
+        tell: Is told what is unusual in the runs, a line each.
 
     Raises:
         UsageError: A folder holds no run, or the page cannot be written.
@@ -35,7 +44,11 @@ def write_report(run_dirs: Sequence[Path], *, out: Path | None = None) -> Path:
     runs = [read_run(folder, label=label) for folder, label in zip(run_dirs, labels(run_dirs), strict=True)]
     if out is None:
         out = run_dirs[0] / REPORT_FOLDER if len(runs) == 1 else run_dirs[0].resolve().parent / REPORT_FOLDER
-    return write_page(run_page(runs), out)
+    page = run_page(runs, limits=limits)
+    if tell is not None:
+        for text, _ in page.findings:
+            tell(text)
+    return write_page(page, out)
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
@@ -45,7 +58,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
     return distinct_names([folder.as_posix() for folder in whole]) or numbered
 
 
-def run_page(runs: Sequence[RunData]) -> Page:
+def run_page(runs: Sequence[RunData], *, limits: Limits | None = None) -> Page:
     """Return the page of runs that were read."""
     several = len(runs) > 1
     notes = [f"{run.label}: {note}" if several else note for run in runs for note in run.notes]
@@ -78,7 +91,17 @@ def run_page(runs: Sequence[RunData]) -> Page:
         composition_section(drawn),
         _recipes(runs),
     ]
+    page.findings = _findings(runs, limits, shown={one.name for part in page.sections for one in part.figures})
     return page
+
+
+def _findings(runs: Sequence[RunData], limits: Limits | None, *, shown: Collection[str]) -> list[tuple[str, str]]:
+    """Return what is unusual in runs, each with the name of its chart where the page shows it."""
+    found = [(run.label, finding) for run in runs for finding in run_findings(run, limits)]
+    return [
+        (f"{label}: {one.text}" if len(runs) > 1 else one.text, one.chart if one.chart in shown else "")
+        for label, one in found
+    ]
 
 
 def _name(run: RunData) -> str:

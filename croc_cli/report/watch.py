@@ -8,7 +8,7 @@ from typing import Any
 from croc_cli.files import free_disk
 from croc_cli.launch.live import format_metrics, format_seconds
 from croc_cli.report.metrics_reader import last_rows, mean_of
-from croc_cli.report.run_list import RunState, age, current_stage, run_state, size
+from croc_cli.report.run_list import RunState, age, current_stage, held_out_losses, run_state, size
 from croc_cli.run_dir import RunDir, StageDir, read_jsonl
 from croc_cli.words import counted, shown
 
@@ -22,6 +22,8 @@ _CURVES = (
     ("tokens_per_second", "tokens/s", ",.0f"),
 )
 _NAME_WIDTH = 16
+_SOURCES = 6
+"""Sources of a mix that a frame shows."""
 
 
 def frame(folders: Sequence[Path], *, width: int) -> str:
@@ -36,7 +38,8 @@ def run_frame(folder: Path, *, width: int) -> str:
     lines = [_head(state)]
     if stage is not None:
         rows = last_rows(stage.metrics_file, SPARK_ROWS)
-        lines += curve_lines(rows, width=width)
+        lines += curve_lines(rows, held_out=held_out_losses(stage), width=width)
+        lines += source_lines(rows, width=width)
         lines.append("  " + " · ".join(_figures(folder, stage, rows)))
         if (warning := newest_warning(stage)) is not None:
             lines.append(f"  {warning}")
@@ -60,16 +63,51 @@ def _head(state: RunState) -> str:
     return " · ".join(parts)
 
 
-def curve_lines(rows: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:
-    """Return a line for each curve: its name, a sparkline over the steps, its newest mean."""
+def curve_lines(rows: Sequence[Mapping[str, Any]], *, held_out: Sequence[float] = (), width: int) -> list[str]:
+    """Return a line for each curve: its name, a sparkline over the steps, its newest mean.
+
+    Args:
+        rows: Of metrics.jsonl.
+        held_out: Losses of held-out samples; the newest is shown, not a mean, as all are of the same samples.
+        width: Columns of the terminal.
+    """
     lines = []
     for key, name, form in _CURVES:
         values = [float(row[key]) for row in rows if isinstance(row.get(key), float | int)]
         if values:
-            mean = format(sum(values[-20:]) / len(values[-20:]), form)
-            room = max(4, width - 2 - _NAME_WIDTH - len(mean) - 2)
-            lines.append(f"  {name:<{_NAME_WIDTH}}{sparkline(values, width=room)} {mean}")
+            lines.append(_curve_line(name, values, format(_newest(values), form), width=width))
+        if key == "caption_loss" and held_out:
+            lines.append(_curve_line("held-out loss", held_out, f"{held_out[-1]:.3f}", width=width))
     return lines
+
+
+def source_lines(rows: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:
+    """Return a line for each source of a mix, those with the most trained tokens first; none where there is one."""
+    losses: dict[str, list[float]] = {}
+    tokens: dict[str, float] = {}
+    for row in rows:
+        groups = row.get("source")
+        for name, group in (groups if isinstance(groups, Mapping) else {}).items():
+            loss, count = (group.get(key) if isinstance(group, Mapping) else None for key in ("loss", "tokens"))
+            if isinstance(loss, float | int) and isinstance(count, float | int):
+                losses.setdefault(name, []).append(float(loss))
+                tokens[name] = tokens.get(name, 0.0) + count
+    if len(losses) < 2:
+        return []
+    names = sorted(losses, key=lambda name: (-tokens[name], name))
+    lines = [_curve_line(name, losses[name], f"{_newest(losses[name]):.3f}", width=width) for name in names[:_SOURCES]]
+    left = len(names) - _SOURCES
+    return [*lines, f"  and {counted(left, 'more source')}"] if left > 0 else lines
+
+
+def _curve_line(name: str, values: Sequence[float], number: str, *, width: int) -> str:
+    label = name if len(name) < _NAME_WIDTH else f"{name[: _NAME_WIDTH - 2]}…"
+    room = max(4, width - 2 - _NAME_WIDTH - len(number) - 2)
+    return f"  {label:<{_NAME_WIDTH}}{sparkline(values, width=room)} {number}"
+
+
+def _newest(values: Sequence[float]) -> float:
+    return sum(values[-20:]) / len(values[-20:])
 
 
 def sparkline(values: Sequence[float], *, width: int) -> str:

@@ -26,6 +26,7 @@ class StepCounts:
         tokens: Tokens, visual ones included, without padding.
         padded_tokens: Places of the padded batches.
         samples, truncated, dropped, bad_images: Samples, and what happened to some of them.
+        loading_microseconds: Time that ranks took to load the step's samples, added up.
         stop: Ranks that were asked to stop.
         save_failed: Ranks whose last save has failed since.
     """
@@ -39,12 +40,19 @@ class StepCounts:
     truncated: int
     dropped: int
     bad_images: int
+    loading_microseconds: int
     stop: int
     save_failed: int
 
     @classmethod
     def over_ranks(
-        cls, micro_batches: list[MicroBatch], *, stop: bool, save_failed: bool, device: torch.device
+        cls,
+        micro_batches: list[MicroBatch],
+        *,
+        loading_seconds: float,
+        stop: bool,
+        save_failed: bool,
+        device: torch.device,
     ) -> "StepCounts":
         """Count this rank's micro-batches and add up the ranks."""
         local = [
@@ -57,6 +65,7 @@ class StepCounts:
             sum(batch.num_truncated for batch in micro_batches),
             sum(batch.num_dropped for batch in micro_batches),
             sum(len(batch.bad_images) for batch in micro_batches),
+            int(1e6 * loading_seconds),
             int(stop),
             int(save_failed),
         ]

@@ -97,6 +97,7 @@ class Trainer:
         self.stop_requested = False
         self.failure: Failure | None = None  # equal on all ranks
         self.pause = 0.0  # seconds that this rank stood still for a save since the last step's figures
+        self.loading = 0.0  # seconds until the last step's samples were there on all ranks
         self.device = torch.device(engine.device)
         pool_size = self.module.model.pool.num_tokens if self.module.model.pool is not None else 0
         self.pool_usage = PoolUsage(pool_size) if pool_size else None
@@ -127,10 +128,16 @@ class Trainer:
             started = time.perf_counter()
             POSITION.at("loading samples", step=step + 1)
             micro_batches = next(steps)
+            loading = time.perf_counter() - started
             POSITION.at("counting the step's tokens")
             counts = StepCounts.over_ranks(
-                micro_batches, stop=self._asked_to_stop(), save_failed=self.saver.has_failed, device=self.device
+                micro_batches,
+                loading_seconds=loading,
+                stop=self._asked_to_stop(),
+                save_failed=self.saver.has_failed,
+                device=self.device,
             )
+            self.loading = time.perf_counter() - started
             if counts.save_failed:
                 self.saver.finish()
             if counts.stop:
@@ -268,6 +275,8 @@ class Trainer:
                 "samples_per_second": counts.samples / seconds,
                 "step_seconds": seconds,
                 "save_seconds": pause,
+                "data_seconds": self.loading,
+                "rank_wait_seconds": max(0.0, self.loading - counts.loading_microseconds / 1e6 / num_ranks()),
                 "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
                 "peak_memory_bytes": peak_memory_bytes(),
                 "skipped": skipped,

@@ -76,6 +76,23 @@ def test_lists_objects_and_tables_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", 'id,answer\n1,"Yes\n2,No\n3,"No\n', "line 2: ',' expected after '\"'"),
+        ("a.tsv", 'id\tanswer\n1\t"Yes\n2\tNo\n3\tNo"\n', "line 2: a quote opens a cell that ends at line 4"),
+        ("a.csv", "id,answer\n1,Yes, it is\n", "line 2: 3 cells, 2 columns"),
+        ("a.jsonl", "PAR1\0", "a.jsonl: a parquet file, not text"),
+    ],
+)
+def test_tables_that_lose_answers_are_refused(name: str, content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    data = write_pope(tmp_path / "data")
+    answer = croc("eval", "score", str(tmp_path / name), "-b", "pope", "--data", str(data), "--partial")
+    assert answer.code == 2
+    assert said in " ".join(answer.err.split())
+
+
+@pytest.mark.parametrize(
     ("rows", "said"),
     [
         ([], "holds no answers"),

@@ -220,3 +220,18 @@ def hub_rows(name: str) -> list[dict[str, Any]]:
     if name == "docvqa":
         return [{"questionId": str(number), "question": "What?", "answers": ["a"]} for number in range(3)]
     return rows_of(name)[:3]
+
+
+@pytest.mark.parametrize(
+    ("file", "lacking"),
+    [
+        ("data/train-00000-of-00001.parquet", ["validation-*.parquet"]),
+        ("data/validation-00000-of-00001.parquet", []),
+        ("anything.parquet", []),
+    ],
+)
+def test_a_clone_without_the_split_is_not_here(tmp_path: Path, file: str, lacking: list[str]) -> None:
+    place = tmp_path / "textvqa" / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"PAR1")
+    assert benchmarks()["textvqa"].lacks(tmp_path) == lacking

@@ -8,7 +8,7 @@ import pytest
 
 from croc_cli.estimate import speed
 from croc_cli.estimate.resources import Hardware, recipe_resources, speed_cases, tokens_of_sample
-from croc_cli.estimate.speed import StageSpeed, measured_speeds
+from croc_cli.estimate.speed import StageSpeed, _kept, measured_speeds
 from croc_cli.recipe.facts import model_facts
 from tests.launch.make import recipe
 
@@ -84,3 +84,17 @@ def test_the_child_measures_every_stage_of_nano() -> None:
     assert len(answers) == 3
     assert all(0 < answer[key] < 100 for answer in answers for key in ANSWER)
     assert answers[1]["micro_seconds"] > answers[0]["micro_seconds"]
+
+
+@pytest.mark.parametrize(
+    "kept", ["{", '{"speed": 7}', '{"speed": {"micro_seconds": 1}}', '{"speed": {"a": 1, "b": 2, "c": 3, "d": 4}}']
+)
+def test_a_damaged_cache_is_no_measurement(tmp_path: Path, kept: str) -> None:
+    file = tmp_path / "speed.json"
+    file.write_text(kept)
+    assert _kept(file) is None
+    names = ("micro_seconds", "picture_seconds", "update_seconds", "start_seconds")
+    file.write_text(json.dumps({"speed": dict.fromkeys(names, "x")}))
+    assert _kept(file) is None
+    file.write_text(json.dumps({"speed": dict.fromkeys(names, 1.0)}))
+    assert _kept(file) == StageSpeed(1.0, 1.0, 1.0, 1.0)

@@ -41,6 +41,7 @@ def test_a_data_source_of_another_kind_replaces_the_parents(tmp_path: Path) -> N
         "path": "a.json",
         "image_folder": "images",
         "num_samples": None,
+        "held_out": None,
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from croc_cli.errors import UsageError
 from croc_cli.report.live_page import LivePage
+from croc_cli.report.run_list import list_runs
 from croc_cli.report.watch import frame, plain_line, sparkline
 from croc_cli.run_dir import RunDir, write_json
 from tests.commands.croc import croc
@@ -90,6 +91,7 @@ def test_damaged_figures_are_left_out(run: Path) -> None:
     stage = RunDir(run).stage("reconstruct")
     odd = {"seconds_left": 1e400, "learning_rate": [1], "loss": "x", "total_steps": "many", "tokens_per_second": {}}
     odd |= {"caption_loss": [], "pool_window_share": True, "padding_share": float("nan"), "held_out": 7}
+    odd |= {"source": {"a": {"loss": 1.0, "tokens": {}}, "b": 3, "c": {"loss": "x"}}}
     with stage.metrics_file.open("a") as file:
         file.write(json.dumps({"step": 21, **odd}) + "\n")
         file.write(json.dumps({"step": 22, "learning_rate": {"llm": "x"}, "caption_loss": float("nan")}) + "\n")
@@ -131,3 +133,32 @@ def test_the_page_follows_the_run_by_itself(run: Path, tmp_path: Path, monkeypat
         assert (tmp_path / "page/index.html").is_file()
     finally:
         page.close()
+
+
+def test_held_out_losses_and_the_sources_of_a_mix_have_lines(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "mixed", stages=("finetune",))
+    stage = RunDir(folder).stage("finetune")
+    names = ["llava-instruct", "a-source-with-a-long-name", *"abcdef"]
+    lines = []
+    for step in range(1, 1001):
+        groups = {name: {"loss": 1.0 + n, "tokens": 90 - n, "samples": 1} for n, name in enumerate(names)}
+        held_out = {"held_out": {"caption_loss": 1.5 - step / 1000}} if step % 250 == 0 else {}
+        lines.append(json.dumps(row(step, 2000, stage="finetune") | {"source": groups} | held_out) + "\n")
+    stage.metrics_file.write_text("".join(lines) + '{"step": 1001, "held_out": {"cap')
+    text = frame([folder], width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    shown = [line.split() for line in text.splitlines()]
+    assert ["held-out", "loss", "█▆▃▁", "0.500"] in shown
+    assert [line[0] for line in shown if line[0].startswith(("llava", "a-source"))] == [
+        "llava-instruct",
+        "a-source-with-…",
+    ]
+    assert ["and", "2", "more", "sources"] in shown
+    [state] = list_runs([folder])
+    assert state.held_out_loss == 0.5  # of step 1,000; later steps without one do not hide it
+
+
+def test_one_source_alone_is_the_stage_itself_and_has_no_line(run: Path) -> None:
+    with RunDir(run).stage("reconstruct").metrics_file.open("a") as file:
+        file.write(json.dumps(row(21, 21) | {"source": {"scenes": {"loss": 1.0, "tokens": 5, "samples": 1}}}) + "\n")
+    assert "scenes" not in frame([run], width=80)

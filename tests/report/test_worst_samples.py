@@ -121,3 +121,16 @@ def test_a_run_without_losses_of_samples_is_an_error_that_says_which_stages_have
     assert found.value.hint == "it has those of finetune"
     with pytest.raises(UsageError, match="is no folder"):
         worst_samples(tmp_path / "nothing", count=1)
+
+
+def test_records_of_other_types_are_left_out(tmp_path: Path) -> None:
+    stage = stage_of(tmp_path / "run", make_recipe(), [(3, {"scene-1": 1.5})])
+    good = {"step": 4, "ids": ["a"], "tokens": [7], "losses": [2.0]}
+    odd: list[Any] = [{"step": True}, {"step": "4"}, {"ids": [7]}, {"tokens": ["7"]}, {"losses": ["x"]}, {"ids": "a"}]
+    odd += [{"losses": [float("nan")]}, {"losses": []}]
+    with stage.samples_file(0).open("a") as file:
+        file.write("\n" + "".join(json.dumps(good | one) + "\n" for one in odd) + "[" * 100_000 + "\n")
+    stage.samples_file(1).mkdir()
+    found = worst_samples(tmp_path / "run", count=9)
+    assert [(one.id, one.loss) for one in found.samples] == [("scene-1", 1.5)]
+    assert "scene-1" in format_worst(found, width=80)
