@@ -77,7 +77,8 @@ def verify(
             )
         result(describe_report(report, deep=deep, fix=fix, stage=check.name if check is not None else None))
         is_good = is_good and (report.ok or report.clean_path is not None)
-        cleaned = report.clean_path or cleaned
+        if report.clean_path is not None:
+            cleaned, image_folder = report.clean_path, image_folder or report.image_root
     if not is_good:
         raise typer.Exit(EXIT_USAGE)
     if command := next_command(target, image_folder, cleaned):

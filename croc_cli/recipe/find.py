@@ -57,10 +57,11 @@ def find_recipe(name_or_file: str, *, beside: Path | None = None) -> Path:
         return path
     if path.suffix in SUFFIXES:
         raise RecipeError(f"recipe file {path} does not exist", hint=_hint(path.stem))
+    shipped = recipe_folder() / f"{name_or_file}.yaml"
+    if path.is_dir() and not shipped.is_file():
+        raise RecipeError(f"{name_or_file} is a folder, not a recipe", hint="pass one of the recipe files in it")
     if looks_like_path(name_or_file):
         raise RecipeError(f"{path} does not exist", hint="a recipe is a YAML file, or a name of `croc recipes list`")
-    folder = recipe_folder()
-    shipped = folder / f"{name_or_file}.yaml"
     if ".." not in shipped.parts and shipped.is_file():
         return shipped
     for suffix in SUFFIXES:
@@ -68,8 +69,6 @@ def find_recipe(name_or_file: str, *, beside: Path | None = None) -> Path:
             raise RecipeError(
                 f"there is no recipe named {name_or_file!r}", hint=f"did you mean the file {name_or_file}{suffix}?"
             )
-    if path.is_dir():
-        raise RecipeError(f"{name_or_file} is a folder, not a recipe", hint="pass one of the recipe files in it")
     raise RecipeError(f"there is no recipe named {name_or_file!r}", hint=_hint(name_or_file))
 
 

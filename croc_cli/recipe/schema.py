@@ -214,6 +214,9 @@ class LaunchRecipe(Section):
     """Where the ranks run."""
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
+    compile: Literal["auto"] | bool = Field(
+        "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
+    )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
     threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; left out: cores / ranks")
     hostfile: PathText | None = Field(None, description="DeepSpeed hostfile of a multi-node run")

@@ -149,6 +149,12 @@ def run_training(
         use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
     with POSITION.working("making the engine", "made the engine", opaque=True):
         engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    if compiles(recipe, stage, device=device):
+        # imported here: torch's compiler takes a second to import, and most CPU runs need none of it
+        from croc_cli.model.compile_layers import compile_layers
+
+        compile_layers(parts.module.model.llava.model.language_model.layers, say=say)
+        say("the LLM's layers are compiled as they first run, so the first steps take longer")
     with POSITION.working("loading the optimizer's state", "loaded the optimizer's state", opaque=True):
         state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     if 0 < state.step < parts.settings.num_steps and preflight is None:
@@ -203,6 +209,16 @@ def run_training(
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()
+
+
+def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:
+    """Tell whether a stage compiles the LLM's layers.
+
+    ZeRO-3 has hooks inside the layers, which break compiled graphs, so `auto` leaves them alone there.
+    """
+    if isinstance(recipe.launch.compile, bool):
+        return recipe.launch.compile
+    return device == "cuda" and recipe.stage(stage).zero_stage < 3
 
 
 def last_metrics(stage_dir: StageDir) -> dict[str, Any]:

@@ -201,5 +201,5 @@ def test_missing_files_are_named_with_the_command_that_fetches_them(tmp_path: Pa
         with pytest.raises(BenchmarkDataError, match=rf"{name}: .* holds no ") as caught:
             benchmark.read(tmp_path)
         command = f"eval:{name}"
-        assert f"croc data fetch {command} " in str(caught.value.hint)
+        assert f"`croc data fetch {command}` " in str(caught.value.hint)
         assert find_source(command).name == command

@@ -14,7 +14,8 @@ def test_what_is_shown_is_the_recipe_in_yaml(tmp_path: Path) -> None:
         recipe = load_recipe(name, environ={})
         path = tmp_path / "shown.yaml"
         path.write_text(render(recipe), encoding="utf-8")
-        assert Recipe.model_validate(read_yaml(path, label=name).values) == recipe.recipe
+        read = Recipe.model_validate(read_yaml(path, label=name).values)
+        assert read.model_dump() == recipe.recipe.model_dump()  # only how it was named differs
 
 
 def test_any_yaml_reader_reads_it() -> None:

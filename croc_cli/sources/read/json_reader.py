@@ -12,7 +12,7 @@ from croc_cli.sources.read.reader import Reader, SourceRow
 from croc_cli.sources.read.rows import shown
 
 _MEDIA_KEYS: Final = frozenset(("video", "videos", "audio", "audios"))
-_OTHER_KEYS: Final = frozenset(("images", "system"))
+_OTHER_KEYS: Final = frozenset(("images", "image_path", "image_paths", "image_file", "system"))
 """Keys that mean something to a row, and that LLaVA's form does not have."""
 
 

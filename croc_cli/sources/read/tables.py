@@ -33,6 +33,11 @@ class TableReader(Reader):
         self.image_root = image_root
         names = self._column_names(files[0])
         known = columns or guess_columns(names)
+        if not known and len(names) == 1 and ";" in names[0]:
+            raise DataError(
+                f"{files[0]}: its cells are parted by semicolons, expected commas",
+                hint="save it with commas, as the spreadsheet's export offers, or with tabs as .tsv",
+            )
         if not known:
             raise DataError(
                 f"{files[0]}: columns {', '.join(names)} do not say which is the question and which the answer",

@@ -6,7 +6,9 @@ import pytest
 
 from croc_cli.sources.read.csv_rows import csv_columns, csv_rows
 from croc_cli.sources.read.json_rows import DataError
+from croc_cli.sources.read.readers import open_source
 from croc_cli.sources.read.rows import BadCell
+from croc_cli.sources.read.spec import SourceSpec
 
 
 def rows(file: Path) -> list[Any]:
@@ -83,3 +85,9 @@ def test_line_ends_of_carriage_returns_alone_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 1: a carriage return without a line feed") as caught:
         rows(tmp_path / "a.csv")
     assert r"`tr '\r' '\n' < " in (caught.value.hint or "")
+
+
+def test_a_table_with_semicolons_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question;answer\n1;2\n")
+    with pytest.raises(DataError, match=r"a\.csv: its cells are parted by semicolons"):
+        open_source(SourceSpec("it", tmp_path / "a.csv"))

@@ -75,3 +75,10 @@ def test_a_number_picks_one_of_several_texts(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"image": "1.png", "caption": ["a dog", "dogs"]}])
     [row] = read(tmp_path / "a.jsonl", columns={"image": "image", "gpt": ("caption.1",)})
     assert row.row["conversations"][1]["value"] == "dogs"
+
+
+@pytest.mark.parametrize("key", ["image_path", "image_paths", "image_file"])
+def test_a_picture_under_another_key_is_no_row_of_text(tmp_path: Path, key: str) -> None:
+    [row] = read(write_jsonl(tmp_path / "a.jsonl", [{key: "1.png", "conversations": turns("Which?", "This.")}]))
+    assert row.row["image"] == "1.png"
+    assert row.row["conversations"] == turns("<image>\nWhich?", "This.")
