@@ -19,6 +19,7 @@ from croc_cli.checkpoint.metadata import DAMAGED, CheckpointMetadata, read_metad
 from croc_cli.checkpoint.values import check_files
 from croc_cli.errors import CrocError, UsageError, one_line
 from croc_cli.model.opening import opening
+from croc_cli.model.vocabulary import checked_token_ids
 from croc_cli.names import TRAINING_STATE_FILE
 
 
@@ -72,7 +73,9 @@ def open_small_parts(folder: Path) -> CheckedParts:
     end_ids = None
     if generation_file.is_file():
         with naming(generation_file):
-            end_ids = _token_ids(GenerationConfig.from_pretrained(folder).eos_token_id, config)
+            end_ids = checked_token_ids(
+                GenerationConfig.from_pretrained(folder).eos_token_id, config.text_config.vocab_size
+            )
     with naming(folder, look_into=("*.json",)):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
         if not isinstance(processor, LlavaProcessor):
@@ -114,14 +117,6 @@ def _check_quantisation(values: Any, config_file: Path) -> None:
             f"{config_file}: quantization_config asks for {method!r}, which cannot be used here: {one_line(error)}",
             hint="install its package, or use the checkpoint that was quantised",
         ) from error
-
-
-def _token_ids(ids: Any, config: LlavaConfig) -> int | list[int] | None:
-    size = config.text_config.vocab_size
-    for token in ids if isinstance(ids, list) else [] if ids is None else [ids]:
-        if type(token) is not int or not 0 <= token < max(size, 1):
-            raise ValueError(f"eos_token_id holds {token!r}, expected ids below {size}")
-    return ids  # type: ignore[no-any-return]
 
 
 def _check_processor(processor: LlavaProcessor, config: LlavaConfig, folder: Path) -> None:
