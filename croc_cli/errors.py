@@ -15,6 +15,11 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def one_line(error: BaseException) -> str:
+    """Return all that a library says of a file, in one line; its type's name where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def handed_on(text: str) -> tuple[str, str | None]:
     """Return message and hint of a `CrocError` from the text in which torch hands it on from a loader process.
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -56,6 +57,11 @@ def check_regular(path: Path | str) -> None:
         OSError: It is missing.
     """
     _check_mode(os.stat(path).st_mode, path)
+
+
+def free_disk(folder: Path) -> int:
+    """Return the free bytes of the disk that holds a folder, which need not exist yet."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir())).free
 
 
 def tar_of(name: str) -> str:

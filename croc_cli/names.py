@@ -33,6 +33,17 @@ FLASH_PACKAGES: Final = {"flash_attention_2": "flash_attn", "flash_attention_3":
 
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
+METADATA_FILE: Final = "croc.json"
+"""What a checkpoint says about itself, beside the stock files."""
+TRAINING_STATE_FILE: Final = "croc_training_state.safetensors"
+"""Token pool and reconstruction head of a checkpoint."""
+POOL_PREFIX: Final = "pool."
+HEAD_PREFIX: Final = "head."
+"""What the names of the pool's and the head's weights begin with, in that file and in the training model."""
+HEALTH_KEYS: Final = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
+"""Figures of metrics.jsonl that summary.json and croc.json keep of the last step, as `health`."""
+RESUME_FOLDER: Final = "resume"
+"""DeepSpeed's state in a checkpoint, from which a stage resumes."""
 RECIPE_FILE: Final = "mine.yaml"
 """Recipe that `croc init` writes where no other name is given."""
 

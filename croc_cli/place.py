@@ -21,7 +21,7 @@ from typing import Any
 
 from croc_cli import __version__
 from croc_cli.errors import UsageError
-from croc_cli.names import BENCHMARKS, STAGES
+from croc_cli.names import BENCHMARKS, METADATA_FILE, STAGES
 from croc_cli.redact import redact
 from croc_cli.run_dir import RunDir, read_json, write_json
 
@@ -33,7 +33,7 @@ _OWN_MANIFESTS: dict[str, tuple[str, set[str], set[str]]] = {
         {"order_sha256", "made_with"},
         {"manifest.json", "rows.jsonl", "index", "images", "lengths"},
     ),
-    "checkpoint": ("croc.json", {"croc_version", "weights_sha256"}, set()),
+    "checkpoint": (METADATA_FILE, {"croc_version", "weights_sha256"}, set()),
 }
 """Proof for folders that were made before there was a list: a file that only croc writes, keys that it has, and the
 names that the folder may hold (none = not looked at)."""

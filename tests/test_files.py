@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.files import NotAFileError, check_regular, open_file, read_bytes
+from croc_cli.files import NotAFileError, check_regular, free_disk, open_file, read_bytes
 
 
 def test_a_regular_file_is_read_through_links_too(tmp_path: Path) -> None:
@@ -39,3 +39,8 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_file(tmp_path / "none")
+
+
+def test_free_disk_of_a_folder_that_is_not_there_is_that_of_its_parent(tmp_path: Path) -> None:
+    assert free_disk(tmp_path / "a" / "b") > 0
+    assert not (tmp_path / "a").exists()

@@ -17,12 +17,14 @@ from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER
 from croc_cli.checkpoint.formats.original_write import write_original, write_tower
 from croc_cli.checkpoint.load import quiet_transformers
 from croc_cli.checkpoint.locate import check_stock_config, find_folder, read_config
-from croc_cli.checkpoint.metadata import RECIPE_FILE, TRAINING_STATE_FILE, combine_hashes, weights_files
+from croc_cli.checkpoint.metadata import RECIPE_FILE
 from croc_cli.checkpoint.norm_loss import measure_norm_loss
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, open_stock
 from croc_cli.errors import UsageError
-from croc_cli.files import own_path
+from croc_cli.files import free_disk, own_path
+from croc_cli.launch.weights import combine_hashes, weights_files
 from croc_cli.model.stock_names import names_to_write
+from croc_cli.names import TRAINING_STATE_FILE
 from croc_cli.redact import redact
 from croc_cli.run_dir import sha256_of, write_json
 
@@ -186,8 +188,7 @@ def _check_destination(destination: Path) -> None:
 
 def _check_space(opened: OpenedModel, destination: Path) -> None:
     needed = sum(tensor.nbytes for tensor in (*opened.weights.values(), *opened.training_state.values()))
-    parent = next(folder for folder in destination.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(parent).free
+    free = free_disk(destination.parent)
     if needed > free:
         raise UsageError(
             f"{destination} needs {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free",

@@ -10,7 +10,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from croc_cli.checkpoint.formats.stock import repaired_name, stock_model_name
 from croc_cli.checkpoint.headers import SavedTensor
 from croc_cli.checkpoint.metadata import DAMAGED
-from croc_cli.errors import UsageError
+from croc_cli.errors import UsageError, one_line
 
 _NAMED = 3
 """Weights that a message names; the rest is counted."""
@@ -101,11 +101,6 @@ def checked_weights(
         say(f"warning: {problem}, and --allow-partial lets that pass")
     drawn = {name: _drawn(own[name], name, config) for name in missing}
     return {name: weights[name] for name in own if name in weights} | drawn
-
-
-def one_line(error: BaseException) -> str:
-    """Return what a library says of a file in one line; its type's name where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _check_one(

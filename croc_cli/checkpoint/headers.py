@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -58,7 +59,18 @@ def read_header(file: Path) -> dict[str, SavedTensor]:
             raise UsageError(f"{file} is no safetensors file: its header is not readable", hint=_BROKE_OFF) from error
     if size != expected:
         raise UsageError(f"{file} has {size} bytes, its header says {expected}", hint=_BROKE_OFF)
-    return {name: _saved(file, name, entry) for name, entry in entries.items()}
+    found = {name: _saved(file, name, entry) for name, entry in entries.items()}
+    _check_places(file, {name: entry["data_offsets"] for name, entry in entries.items()})
+    return found
+
+
+def _check_places(file: Path, places: Mapping[str, Sequence[int]]) -> None:
+    """Raise UsageError unless tensors lie one behind another, as safetensors demands: no overlap, no hole."""
+    end = 0
+    for name, place in sorted(places.items(), key=lambda item: tuple(item[1])):
+        if place[0] != end:
+            raise UsageError(f"{file}: {name} begins at byte {place[0]}, expected {end}", hint=_BROKE_OFF)
+        end = place[1]
 
 
 def _saved(file: Path, name: str, entry: dict[str, object]) -> SavedTensor:

@@ -6,17 +6,11 @@ from pathlib import Path
 
 from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
 from croc_cli.checkpoint.headers import SavedTensor, read_header
-from croc_cli.checkpoint.metadata import (
-    DAMAGED,
-    METADATA_FILE,
-    TRAINING_STATE_FILE,
-    is_file_name,
-    read_metadata,
-    read_object,
-)
+from croc_cli.checkpoint.metadata import DAMAGED, read_metadata, read_object
 from croc_cli.errors import UsageError
 from croc_cli.files import own_path
-from croc_cli.names import RUNS_FOLDER, StageName
+from croc_cli.launch.weights import is_file_name
+from croc_cli.names import METADATA_FILE, RUNS_FOLDER, TRAINING_STATE_FILE, StageName
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]

@@ -3,7 +3,6 @@
 Imports nothing heavy, so that a folder can be chosen and checked before torch is loaded.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -11,17 +10,16 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from croc_cli.checkpoint.known_files import known_sha256
 from croc_cli.errors import UsageError, first_line
-from croc_cli.names import STAGES, StageName
+from croc_cli.files import read_bytes
+from croc_cli.launch import weights
+from croc_cli.launch.weights import checked_hashes, combine_hashes, is_hashes
+from croc_cli.names import METADATA_FILE, STAGES, StageName
 from croc_cli.pictures import ImageReading
 from croc_cli.recipe.schema import AspectName, TemplateName
 from croc_cli.redact import redact
 
-METADATA_FILE = "croc.json"
 RECIPE_FILE = "recipe.yaml"
-TRAINING_STATE_FILE = "croc_training_state.safetensors"
-RESUME_FOLDER = "resume"
 LLM_TEMPLATE_KEY = "llm_chat_template"
 """Key of croc.json for the chat template that the LLM itself came with."""
 DAMAGED = "the checkpoint is damaged; use another one"
@@ -71,13 +69,18 @@ class CheckpointMetadata:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write croc.json into `folder`, whose weights get the mode of its other files; safetensors hides its own."""
-        for file in folder.glob("*.safetensors"):
-            if (config := folder / "config.json").is_file():
-                shutil.copymode(config, file)
+        """Write croc.json into `folder`, whose weights get the mode of its other files."""
+        share_weights(folder)
         values = asdict(self)
         values.update(values.pop("extra"))
         (folder / METADATA_FILE).write_text(redact(json.dumps(values, indent=2)) + "\n", encoding="utf-8")
+
+
+def share_weights(folder: Path) -> None:
+    """Give weights the mode of the config.json beside them; safetensors hides its own from other users."""
+    for file in folder.glob("*.safetensors"):
+        if (config := folder / "config.json").is_file():
+            shutil.copymode(config, file)
 
 
 def read_metadata(folder: Path) -> CheckpointMetadata:
@@ -107,7 +110,7 @@ def read_object(file: Path) -> dict[str, Any]:
         UsageError: The file cannot be read or holds something else; it is named.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_bytes(file).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
     if not isinstance(values, dict):
@@ -115,18 +118,9 @@ def read_object(file: Path) -> dict[str, Any]:
     return values
 
 
-def is_file_name(name: object) -> bool:
-    """Tell whether a name that a checkpoint gives is that of a file in its own folder."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
-
-
 def _one_of(allowed: Iterable[str]) -> "_Expectation":
     names = tuple(allowed)
     return (lambda value: value in names, f"one of {', '.join(names)}")
-
-
-def _is_hashes(value: object) -> bool:
-    return isinstance(value, dict) and all(is_file_name(key) and isinstance(one, str) for key, one in value.items())
 
 
 def _is_start(value: object) -> bool:
@@ -141,7 +135,7 @@ _EXPECTED: dict[str, _Expectation] = {
     "step": (lambda value: type(value) is int and value >= 0, "a number of steps"),
     "croc_version": _TEXT,
     "weights_sha256": _TEXT,
-    "files": (_is_hashes, "a SHA-256 for each file name"),
+    "files": (is_hashes, "a SHA-256 for each file name"),
     "start": (_is_start, "path and weights_sha256"),
     "visual_norm": _one_of(get_args(VisualNorm)),
     "template": _one_of(get_args(TemplateName)),
@@ -152,33 +146,14 @@ _EXPECTED: dict[str, _Expectation] = {
 """What each key of croc.json may hold, and how that is said."""
 
 
-def weights_files(folder: Path) -> list[Path]:
-    """Return the model's safetensors files in `folder`, by name; the pool's file is not one of them."""
-    return sorted(file for file in folder.glob("*.safetensors") if file.name != TRAINING_STATE_FILE)
-
-
-def combine_hashes(files: Mapping[str, str]) -> str:
-    """Return one SHA-256 over the names and hashes of the model's weights files."""
-    lines = sorted(f"{sha256}  {name}\n" for name, sha256 in files.items() if name != TRAINING_STATE_FILE)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def weights_sha256(folder: Path) -> str:
-    """Return the identity of a checkpoint: one hash over its weights files as they are now, whatever croc.json says.
-
-    Large files are read once and known by inode, size and times afterwards. A folder of the original code is known by
-    its pickles. Imports nothing heavy.
+    """Return the identity of a checkpoint: see `launch.weights.weights_sha256`; croc.json must be in order.
 
     Raises:
-        UsageError: Weights are missing, others, or more than croc.json lists; the file is named.
+        UsageError: croc.json is damaged, or weights are missing, others, or more than it lists; the file is named.
     """
-    metadata = read_metadata(folder)
-    if metadata.files:
-        return combine_hashes(_checked_hashes(folder, metadata.files))
-    files = weights_files(folder) or sorted(folder.glob("*.bin"))
-    if not files and metadata.weights_sha256:  # croc.json alone says what the weights were
-        return metadata.weights_sha256
-    return combine_hashes({file.name: known_sha256(file) for file in files})
+    read_metadata(folder)
+    return weights.weights_sha256(folder) or combine_hashes({})
 
 
 def verify_hashes(folder: Path) -> None:
@@ -188,25 +163,4 @@ def verify_hashes(folder: Path) -> None:
         UsageError: A file is missing, differs, or is not listed; it is named.
     """
     if files := read_metadata(folder).files:
-        _checked_hashes(folder, files)
-
-
-def _checked_hashes(folder: Path, listed: Mapping[str, str]) -> dict[str, str]:
-    """Return the hashes of a folder's weights files, which are those that croc.json lists."""
-    hint = (
-        f"use another checkpoint or copy this one again; after a change on purpose, take `files` out of {METADATA_FILE}"
-    )
-    if unlisted := [file for file in weights_files(folder) if file.name not in listed]:
-        raise UsageError(f"{unlisted[0]} is not among the files that {METADATA_FILE} lists", hint=hint)
-    hashes = {}
-    for name, expected in listed.items():
-        file = folder / name
-        if not file.is_file():
-            raise UsageError(f"{file} is missing, but {METADATA_FILE} lists it", hint=hint)
-        hashes[name] = known_sha256(file)
-        if hashes[name] != expected:
-            raise UsageError(
-                f"{file} is not what was saved: SHA-256 {hashes[name]}, expected {expected} by {METADATA_FILE}",
-                hint=hint,
-            )
-    return hashes
+        checked_hashes(folder, files)

@@ -1,6 +1,6 @@
 """A checkpoint of whatever form, opened: the stock model that computes what it computes, and what lies beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +11,14 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 from croc_cli.checkpoint.fit import checked_weights
 from croc_cli.checkpoint.formats.stock import repaired_name
 from croc_cli.checkpoint.locate import check_stock_config, read_config
-from croc_cli.checkpoint.metadata import (
-    DAMAGED,
-    LLM_TEMPLATE_KEY,
-    RECIPE_FILE,
-    TRAINING_STATE_FILE,
-    CheckpointMetadata,
-    verify_hashes,
-)
+from croc_cli.checkpoint.metadata import DAMAGED, LLM_TEMPLATE_KEY, RECIPE_FILE, CheckpointMetadata, verify_hashes
 from croc_cli.checkpoint.validate import open_small_parts
 from croc_cli.checkpoint.weights import first_file, read_file, read_model
 from croc_cli.data.conversation import answer_end_ids
 from croc_cli.data.processor_template import chat_template_for, with_pictures
 from croc_cli.errors import UsageError, first_line
 from croc_cli.model.build import end_token_ids, generation_config
+from croc_cli.names import TRAINING_STATE_FILE
 
 TOKENIZER_MODEL = "tokenizer.model"
 
@@ -136,6 +130,11 @@ def read_recipe(folder: Path) -> str | None:
         return file.read_text(encoding="utf-8") if file.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
+
+
+def without_prefix(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in saved.items() if name.startswith(prefix)}
 
 
 def load_training_state(folder: Path) -> dict[str, Tensor]:

@@ -6,16 +6,12 @@ from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
-from croc_cli.checkpoint.locate import check_checkpoint, saved_files
-from croc_cli.checkpoint.metadata import (
-    METADATA_FILE,
-    RECIPE_FILE,
-    RESUME_FOLDER,
-    TRAINING_STATE_FILE,
-    read_metadata,
-    verify_hashes,
-)
+from croc_cli.checkpoint.formats.original import is_original
+from croc_cli.checkpoint.locate import check_checkpoint, read_config, saved_files
+from croc_cli.checkpoint.metadata import RECIPE_FILE, read_metadata, verify_hashes
+from croc_cli.checkpoint.validate import validate_checkpoint
 from croc_cli.errors import RunError, UsageError, first_line
+from croc_cli.names import METADATA_FILE, RESUME_FOLDER, TRAINING_STATE_FILE
 from croc_cli.report.model_card import model_card, without_local_paths
 from croc_cli.words import counted
 
@@ -85,7 +81,10 @@ def push(
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="give a checkpoint folder that croc saved")
     check_checkpoint(folder)
-    verify_hashes(folder)
+    if is_original(read_config(folder)):
+        verify_hashes(folder)
+    else:
+        validate_checkpoint(folder)  # loads torch: what is public should be sound to its last weight
     card = model_card(folder, repository, licence=licence)
     files, left = files_to_push(folder)
     size = sum(file.stat().st_size for file in files)

@@ -19,17 +19,12 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from croc_cli import __version__
-from croc_cli.checkpoint.metadata import (
-    METADATA_FILE,
-    RECIPE_FILE,
-    RESUME_FOLDER,
-    TRAINING_STATE_FILE,
-    CheckpointMetadata,
-    combine_hashes,
-    weights_files,
-)
+from croc_cli.checkpoint.metadata import RECIPE_FILE, CheckpointMetadata
 from croc_cli.errors import RunError
+from croc_cli.files import free_disk
+from croc_cli.launch.weights import combine_hashes, weights_files
 from croc_cli.model.stock_names import names_to_write
+from croc_cli.names import METADATA_FILE, RESUME_FOLDER, TRAINING_STATE_FILE
 from croc_cli.place import LIST_NAME, is_made, mark_folder
 from croc_cli.redact import redact
 from croc_cli.run_dir import STEP_DIGITS, sha256_of, step_of
@@ -87,7 +82,7 @@ def begin(destination: Path, *, needed_bytes: int = 0) -> Path:
     folder = destination.parent
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    free = shutil.disk_usage(folder).free
+    free = free_disk(folder)
     if needed_bytes > free:
         raise OSError(errno.ENOSPC, f"{needed_bytes / 2**30:.2f} GiB needed, {free / 2**30:.2f} GiB free", str(folder))
     unfinished = unfinished_folder(destination)

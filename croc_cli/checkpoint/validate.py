@@ -13,18 +13,14 @@ from typing import Any
 from transformers import AutoProcessor, GenerationConfig, LlavaConfig, LlavaProcessor
 from transformers.quantizers import AutoHfQuantizer
 
-from croc_cli.checkpoint.fit import check_saved, model_weights, one_line
+from croc_cli.checkpoint.fit import check_saved, model_weights
 from croc_cli.checkpoint.locate import check_checkpoint, read_headers, saved_files
-from croc_cli.checkpoint.metadata import (
-    DAMAGED,
-    TRAINING_STATE_FILE,
-    CheckpointMetadata,
-    read_metadata,
-    read_object,
-    verify_hashes,
-)
+from croc_cli.checkpoint.metadata import DAMAGED, CheckpointMetadata, read_metadata, read_object, verify_hashes
 from croc_cli.checkpoint.values import check_files
-from croc_cli.errors import CrocError, UsageError
+from croc_cli.errors import CrocError, UsageError, one_line
+from croc_cli.model.opening import opening
+from croc_cli.model.vocabulary import checked_token_ids
+from croc_cli.names import TRAINING_STATE_FILE
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,9 @@ def open_small_parts(folder: Path) -> CheckedParts:
     end_ids = None
     if generation_file.is_file():
         with naming(generation_file):
-            end_ids = _token_ids(GenerationConfig.from_pretrained(folder).eos_token_id, config)
+            end_ids = checked_token_ids(
+                GenerationConfig.from_pretrained(folder).eos_token_id, config.text_config.vocab_size
+            )
     with naming(folder, look_into=("*.json",)):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
         if not isinstance(processor, LlavaProcessor):
@@ -88,9 +86,7 @@ def open_small_parts(folder: Path) -> CheckedParts:
 
 @contextmanager
 def naming(where: Path, *, look_into: tuple[str, ...] = ()) -> Iterator[None]:
-    """Turn whatever a library raises on a damaged file into one line that names it.
-
-    The errors of transformers, tokenizers and huggingface_hub have no class in common.
+    """Turn whatever a library raises on a checkpoint's damaged file into one line that names it; see `opening`.
 
     Args:
         where: File or folder that is opened.
@@ -99,15 +95,16 @@ def naming(where: Path, *, look_into: tuple[str, ...] = ()) -> Iterator[None]:
     Raises:
         UsageError: In place of any other exception.
     """
-    try:
-        yield
-    except CrocError:
-        raise
-    except Exception as error:
-        for pattern in look_into:
-            for file in sorted(where.glob(pattern)):
-                read_object(file)
-        raise UsageError(f"{where} cannot be opened: {one_line(error)}", hint=DAMAGED) from error
+    with opening(str(where), hint=DAMAGED):
+        try:
+            yield
+        except CrocError:
+            raise
+        except Exception:
+            for pattern in look_into:
+                for file in sorted(where.glob(pattern)):
+                    read_object(file)
+            raise
 
 
 def _check_quantisation(values: Any, config_file: Path) -> None:
@@ -120,14 +117,6 @@ def _check_quantisation(values: Any, config_file: Path) -> None:
             f"{config_file}: quantization_config asks for {method!r}, which cannot be used here: {one_line(error)}",
             hint="install its package, or use the checkpoint that was quantised",
         ) from error
-
-
-def _token_ids(ids: Any, config: LlavaConfig) -> int | list[int] | None:
-    size = config.text_config.vocab_size
-    for token in ids if isinstance(ids, list) else [] if ids is None else [ids]:
-        if type(token) is not int or not 0 <= token < max(size, 1):
-            raise ValueError(f"eos_token_id holds {token!r}, expected ids below {size}")
-    return ids  # type: ignore[no-any-return]
 
 
 def _check_processor(processor: LlavaProcessor, config: LlavaConfig, folder: Path) -> None:

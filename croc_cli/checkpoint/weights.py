@@ -12,8 +12,8 @@ from torch import Tensor
 from croc_cli.checkpoint.headers import read_header
 from croc_cli.checkpoint.locate import indexed_files
 from croc_cli.checkpoint.metadata import DAMAGED
-from croc_cli.checkpoint.values import check_values
 from croc_cli.errors import UsageError, first_line
+from croc_cli.model.values import check_values
 
 WHOLE_FILES, INDEX_SUFFIX = ("model.safetensors", "pytorch_model.bin"), ".index.json"
 PROJECTOR_FILES = ("mm_projector.safetensors", "mm_projector.bin")
@@ -27,12 +27,14 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         UsageError: An index lists a file that is missing, or cannot be read.
     """
-    for whole in WHOLE_FILES:
-        if (folder / whole).is_file():
-            return [folder / whole]
-        if (folder / (whole + INDEX_SUFFIX)).is_file():
-            return sorted(set(indexed_files(folder / (whole + INDEX_SUFFIX)).values()))
-    return []
+    found = _whole_or_index(folder)
+    if found is None or found.name in WHOLE_FILES:
+        return [] if found is None else [found]
+    return sorted(set(indexed_files(found).values()))
+
+
+def _whole_or_index(folder: Path) -> Path | None:
+    return first_file(folder, [name for whole in WHOLE_FILES for name in (whole, whole + INDEX_SUFFIX)])
 
 
 def first_file(folder: Path, names: Iterable[str]) -> Path | None:
@@ -55,6 +57,11 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for file in files:
         weights |= read_file(file)
+    index = _whole_or_index(folder)
+    if index is not None and index not in files:
+        for name, file in indexed_files(index).items():
+            if name not in weights:
+                raise UsageError(f"{index}: {name!r} is not in {file.name}", hint=DAMAGED)
     return weights
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from croc_cli.commands.options import RecipeArgument, SetOption
-from croc_cli.files import own_path
+from croc_cli.files import free_disk, own_path
 from croc_cli.names import DEFAULT_RECIPE
 from croc_cli.words import counted
 
@@ -162,13 +162,9 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
 def describe_all(recipe: "Recipe", stages: "list[StageResources]") -> str:
     """Return hours and disk of all stages, beside the disk that is free."""
 
-    from croc_cli.estimate.resources import free_disk
-
     free = free_disk(own_path(recipe.runs_folder))
     disk = sum(stage.disk_bytes for stage in stages) + max((stage.feature_bytes for stage in stages), default=0)
-    here = (
-        "" if free is None else f", {_size(free)} free in {recipe.runs_folder}{'' if free > disk else ': too little'}"
-    )
+    here = f", {_size(free)} free in {recipe.runs_folder}{'' if free > disk else ': too little'}"
     return (
         f"all   {_hours(sum(stage.hours for stage in stages))}, without data and evaluation · disk {_size(disk)}{here}"
     )

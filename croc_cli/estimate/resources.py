@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError
@@ -333,13 +332,3 @@ def parse_memory(text: str) -> int:
             f"--gpu-memory {shown}: no amount of memory of one GPU", hint="such as 80GB or 24GiB; 1PB is the most"
         )
     return int(number)
-
-
-def free_disk(folder: Path) -> int | None:
-    """Return the free bytes of the disk that a folder lies on or will lie on; None where it cannot be told."""
-    import shutil
-
-    for place in (folder, *folder.absolute().parents):
-        if place.exists():
-            return shutil.disk_usage(place).free
-    return None

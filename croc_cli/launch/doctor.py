@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli import __version__
-from croc_cli.launch.devices import Machine, free_disk, inspect_machine
+from croc_cli.files import free_disk
+from croc_cli.launch.devices import Machine, inspect_machine
 
 PACKAGES = (
     "torch",

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError, first_line
+from croc_cli.files import read_bytes
+from croc_cli.launch.weights import is_file_name
 from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
 from croc_cli.sources.read.content import HEAD_BYTES, LFS_POINTER, in_place_of_data
 
@@ -52,7 +54,14 @@ def _weight_files(folder: Path, where: str) -> list[Path]:
         index = folder / f"{name}.index.json"
         if not index.is_file():
             continue
-        shards = sorted(set(_read_object(index, where).get("weight_map", {}).values()))
+        weight_map = _read_object(index, where).get("weight_map")
+        names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+        if not names or (wrong := [name for name in names if not is_file_name(name)]):
+            found = repr(wrong[0])[:80] if names else "no weight_map"
+            raise UsageError(
+                f"{where}: {index} lists {found}, expected files of the same folder", hint="fetch it again"
+            )
+        shards = sorted(set(names))
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -89,7 +98,7 @@ def _check_whole(file: Path, where: str) -> None:
 
 def _read_object(file: Path, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(read_bytes(file).decode())
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{where}: {file} is not JSON: {first_line(error)}", hint="fetch it again") from error
     if not isinstance(value, dict):

@@ -16,13 +16,12 @@ from croc_cli.launch.live import open_progress
 from croc_cli.launch.ops import missing_ops, needed_ops
 from croc_cli.launch.plan import WORKER, LaunchPlan, launch_environment, worker_arguments, worker_command
 from croc_cli.launch.run_lock import RunLock
-from croc_cli.names import STAGES, StageName, stage_name
+from croc_cli.names import METADATA_FILE, STAGES, StageName, stage_name
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, read_json
 
 PREPARE = "prepare"
-METADATA_FILE = "croc.json"
 
 
 def assembled_of(recipe: Recipe, stage: StageName) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from croc_cli.errors import UsageError
 from croc_cli.launch.data_record import data_changes
 from croc_cli.launch.plan import count_samples, count_steps
-from croc_cli.names import STAGES, StageName, stage_name
+from croc_cli.launch.weights import weights_sha256
+from croc_cli.names import METADATA_FILE, RESUME_FOLDER, STAGES, StageName, stage_name
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.run_dir import RunDir, StageDir, read_json, step_of
@@ -32,8 +33,6 @@ BESIDE_THE_POINT = frozenset(
     }
 )
 """Keys of a stage that change how it runs, not what it comes to."""
-CHECKPOINT_METADATA = "croc.json"
-RESUME_FOLDER = "resume"
 _FRESH = "--fresh starts over (the old folder is renamed), --run-dir DIR keeps both"
 
 
@@ -143,17 +142,23 @@ def _num_steps(recipe: Recipe, stage: StageName) -> int | None:
 
 
 def started_elsewhere(stage_dir: StageDir, start: Path | None) -> bool:
-    """Tell whether the recorded hash of a stage's start is another than that of `start`; unknown counts as the same."""
+    """Tell whether a stage started from other weights than `start` holds now; unknown counts as the same.
+
+    Raises:
+        UsageError: The files in `start` are not those that its croc.json lists.
+    """
     if stage_dir.name not in STAGES:
         results = read_json(stage_dir.results_file)
         scored = results.get("model")
         recorded = scored.get("model_sha256") if isinstance(scored, dict) else results.get("checkpoint_sha256")
     else:
         latest = stage_dir.latest_checkpoint()
-        begun = read_json(latest / CHECKPOINT_METADATA).get("start") if latest else None
+        begun = read_json(latest / METADATA_FILE).get("start") if latest else None
         recorded = begun.get("weights_sha256") if isinstance(begun, dict) else None
-    now = read_json(start / CHECKPOINT_METADATA).get("weights_sha256") if start else None
-    return recorded is not None and now is not None and recorded != now
+    if recorded is None or start is None:
+        return False
+    now = weights_sha256(start)
+    return now is not None and recorded != now
 
 
 def predecessor(recipe: Recipe, stage: str) -> StageName | None:

@@ -15,12 +15,12 @@ from transformers import (
     LlavaProcessor,
 )
 
-from croc_cli.errors import UsageError, first_line
+from croc_cli.errors import UsageError
 from croc_cli.model.find import ModelNotFound, find_model
+from croc_cli.model.opening import opening
 from croc_cli.model.projector import CaptionedPictures, fit_to_captions, new_projector, num_fitting_pictures
 from croc_cli.model.stock_names import weights_to_write
 from croc_cli.model.vision_tower import (
-    OPENING_ERRORS,
     load_tower,
     num_additional_tokens,
     open_whole,
@@ -115,12 +115,21 @@ def llava_config(
         feature_layer: Hidden state of the tower that is projected.
         strategy: `default` or `full`, see `select_strategy`.
         dtype: Of all weights.
+
+    Raises:
+        UsageError: The tower takes no square pictures of whole patches.
     """
+    side, patch = vision.image_size, vision.patch_size
+    if type(side) is not int or type(patch) is not int or not 0 < patch <= side:
+        raise UsageError(
+            f"the vision tower's config has image_size {side!r} and patch_size {patch!r}, expected pixels of a square",
+            hint="choose another vision tower, or mend its config.json",
+        )
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        image_seq_length=(side // patch) ** 2,
         vision_feature_layer=feature_layer,
         vision_feature_select_strategy=strategy,
         projector_hidden_act="gelu",
@@ -190,7 +199,9 @@ def load_llava(
         raise ModelNotFound(
             f"no checkpoint in {folder.absolute()}: config.json is missing", hint="pass the folder of a stock LLaVA"
         )
-    if (kind := AutoConfig.from_pretrained(folder).model_type) != "llava":
+    with opening(str(folder), hint="pass the folder of a stock LLaVA"):
+        kind = AutoConfig.from_pretrained(folder).model_type
+    if kind != "llava":
         raise UsageError(
             f"the checkpoint in {folder} is of type {kind!r}, expected 'llava'",
             hint="`LlavaForConditionalGeneration` must be able to open it",
@@ -220,10 +231,6 @@ def _check_same_logits(llava: Any, llm: Any, name: Path | str) -> None:
 
 
 def _opened_tokenizer(llm: Path | str) -> Any:
-    try:
+    hint = "model.llm takes a folder with config.json, weights and tokenizer"
+    with opening(f"the LLM's tokenizer in {llm}", hint=hint):
         return AutoTokenizer.from_pretrained(llm, trust_remote_code=False)
-    except OPENING_ERRORS as error:
-        raise UsageError(
-            f"the LLM's tokenizer in {llm} cannot be opened: {first_line(error)}",
-            hint="model.llm takes a folder with config.json, weights and tokenizer",
-        ) from error

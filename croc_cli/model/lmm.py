@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from croc_cli.data.places import Places, find_places
 from croc_cli.model.attention_mask import build_attention_mask
 from croc_cli.model.token_pool import TokenPool
-from croc_cli.names import IGNORE_INDEX
+from croc_cli.names import HEAD_PREFIX, IGNORE_INDEX, POOL_PREFIX
 
 
 class MultimodalOutput(NamedTuple):
@@ -81,6 +81,11 @@ class MultimodalModel(nn.Module):
         self.matching = matching
         self.attention_kind = attention_kind
         self.visual_norm = visual_norm
+
+    def training_parts(self) -> dict[str, nn.Module]:
+        """Return what is trained beside the LLaVA, by the prefix of its weights' names in a checkpoint."""
+        parts = {POOL_PREFIX: self.pool, HEAD_PREFIX: self.head}
+        return {prefix: part for prefix, part in parts.items() if part is not None}
 
     def forward(
         self,

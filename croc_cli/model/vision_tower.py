@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, CLIPVisionModel, SiglipVisionModel
 
-from croc_cli.errors import UsageError, first_line
+from croc_cli.errors import UsageError
+from croc_cli.model.opening import opening
+from croc_cli.model.values import check_values
 from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
 
-OPENING_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
-"""What transformers raises on folders that it cannot open."""
+_FETCH_AGAIN = "fetch its files again, or choose another"
 
 
 def load_tower(folder: Path | str, dtype: torch.dtype) -> Any:
@@ -46,18 +46,15 @@ def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: An
     Raises:
         UsageError: It cannot be opened, or weights are missing, which transformers would draw at random.
     """
-    try:
+    with opening(f"the {what} in {folder}", hint=_FETCH_AGAIN):
         model, found = model_class.from_pretrained(folder, trust_remote_code=False, output_loading_info=True, **options)
-    except OPENING_ERRORS as error:
-        raise UsageError(
-            f"the {what} in {folder} cannot be opened: {first_line(error)}",
-            hint="fetch its files again, or choose another",
-        ) from error
     if missing := sorted(found["missing_keys"]):
         raise UsageError(
             f"the {what} in {folder} is not whole: weights are missing ({len(missing)}), such as {missing[0]}",
-            hint="fetch its files again, or choose another",
+            hint=_FETCH_AGAIN,
         )
+    for name, weight in model.named_parameters():
+        check_values(name, weight.detach(), f"the {what} in {folder}", hint=_FETCH_AGAIN)
     return model
 
 
@@ -84,10 +81,6 @@ def num_visual_tokens(config: Any) -> int:
 
 
 def _model_type(folder: Path | str) -> str:
-    try:
+    hint = "it takes a folder in Hugging Face's form: config.json, weights, image processor"
+    with opening(f"the vision tower in {folder}", hint=hint):
         return str(AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type)
-    except OPENING_ERRORS as error:
-        raise UsageError(
-            f"the vision tower in {folder} cannot be opened: {first_line(error)}",
-            hint="it takes a folder in Hugging Face's form: config.json, weights, image processor",
-        ) from error

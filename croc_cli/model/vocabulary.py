@@ -50,3 +50,15 @@ def make_room(model: Any, num_tokens: int) -> None:
     with torch.no_grad():
         for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
             embeddings.weight[old:] = embeddings.weight[:old].float().mean(dim=0).to(embeddings.weight.dtype)
+
+
+def checked_token_ids(ids: Any, vocab_size: int) -> int | list[int] | None:
+    """Return end tokens as a config says them: one id, several, or None.
+
+    Raises:
+        ValueError: One of them is no id of the vocabulary.
+    """
+    for token in ids if isinstance(ids, list) else [] if ids is None else [ids]:
+        if type(token) is not int or not 0 <= token < max(vocab_size, 1):
+            raise ValueError(f"eos_token_id holds {token!r}, expected ids below {vocab_size}")
+    return ids  # type: ignore[no-any-return]

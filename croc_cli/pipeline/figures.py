@@ -11,6 +11,7 @@ from croc_cli.launch.job import run_job
 from croc_cli.launch.layout import Layout
 from croc_cli.launch.plan import LaunchPlan, launch_environment, worker_arguments, worker_command
 from croc_cli.launch.requirements import fits_cpu
+from croc_cli.launch.weights import weights_sha256
 from croc_cli.names import DEFAULT_RECIPE
 from croc_cli.place import claim_folder
 from croc_cli.recipe.load import dump_recipe, load_recipe, load_resolved
@@ -35,7 +36,7 @@ def compute_model_figures(run_dir: RunDir) -> None:
         return
     folder = StageDir(run_dir.root / FOLDER)
     made_of = read_json(folder.root / "figures.json").get("checkpoint_sha256")
-    weights = read_json(checkpoint / "croc.json").get("weights_sha256")
+    weights = weights_sha256(checkpoint)
     if weights is None or made_of == weights:
         return
     try:

@@ -13,8 +13,9 @@ from typing import Any
 
 from croc_cli.console import say
 from croc_cli.errors import CrocError, Interrupted, RunError
-from croc_cli.estimate.resources import UTILISATION, Hardware, free_disk, recipe_resources, speed_cases
+from croc_cli.estimate.resources import UTILISATION, Hardware, recipe_resources, speed_cases
 from croc_cli.estimate.speed import measured_speeds
+from croc_cli.files import free_disk
 from croc_cli.launch.job import find_free_port, run_job
 from croc_cli.launch.live import Progress
 from croc_cli.launch.plan import LaunchPlan
@@ -156,7 +157,7 @@ def check_disk(recipe: Recipe, stage: StageName, folder: Path, *, checkpoint_byt
     """Raise RunError where the disk is too small for the checkpoints that a stage keeps, and the one being written."""
     count = recipe.stage(stage).keep_checkpoints + 1
     needed, free = count * checkpoint_bytes, free_disk(folder)
-    if free is not None and free + checkpoint_bytes < needed:  # the rehearsal's own will be gone
+    if free + checkpoint_bytes < needed:  # the rehearsal's own will be gone
         raise RunError(
             f"the disk of {folder} is too small for {stage}: {count} checkpoints of {checkpoint_bytes / 1e9:.2f} GB"
             f" take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",

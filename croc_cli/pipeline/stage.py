@@ -192,6 +192,7 @@ def prepare_stage(
     check_enabled(recipe, stage)
     check_machine(recipe, stage, machine, command=stage)
     plan = make_plan(recipe, stage, request, machine, recipe_argument=recipe_argument)
+    check_given_start(request)
     if not request.fresh and known_state(recipe, plan.stage_dir, plan.start, request) == "finished":
         return None
     run_dir = run_folder(recipe, request.run_dir)
@@ -202,6 +203,14 @@ def prepare_stage(
         if note:
             say(f"note: {note}")
     return plan
+
+
+def check_given_start(request: StageRequest) -> None:
+    """Raise UsageError unless what `--from` names is a whole checkpoint, by its configs and headers."""
+    from croc_cli.checkpoint.locate import check_checkpoint
+
+    if request.start is not None:
+        check_checkpoint(request.start)
 
 
 def known_state(recipe: Recipe, stage_dir: StageDir, start: Path | None, request: StageRequest) -> State:
@@ -274,6 +283,7 @@ def print_plan(
 
     def check_start() -> None:
         start = find_start(recipe, run_dir, stage, given=request.start, recipe_argument=recipe_argument)
+        check_given_start(request)
         if not request.fresh and known_state(recipe, plan.stage_dir, start, request) == "finished":
             say(f"{stage} is finished already in {plan.stage_dir.root} (--fresh starts over)")
 

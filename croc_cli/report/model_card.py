@@ -9,7 +9,7 @@ import yaml
 
 from croc_cli import __version__
 from croc_cli.errors import CrocError
-from croc_cli.names import STAGES, StageName
+from croc_cli.names import METADATA_FILE, STAGES, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ScenesData
 from croc_cli.report.run_data import RunData, read_run
@@ -35,7 +35,7 @@ def model_card(folder: Path, repository: str, *, licence: str | None) -> str:
         repository: `owner/name` that it goes to.
         licence: Identifier of its licence, such as `apache-2.0`; None leaves it out and says so.
     """
-    about = read_json(folder / "croc.json")
+    about = read_json(folder / METADATA_FILE)
     recipe = _recipe(folder)
     run = _run_of(folder)
     sections = [
@@ -121,7 +121,7 @@ def _lineage(folder: Path, recipe: Recipe) -> list[tuple[StageName, Recipe]]:
     Where a start is no longer here, the stages before it are those that the recipe at hand enables.
     """
     led: list[tuple[StageName, Recipe]] = []
-    about = read_json(folder / "croc.json")
+    about = read_json(folder / METADATA_FILE)
     stage = about.get("stage")
     before = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else STAGES
     while stage in STAGES and len(led) < len(STAGES):
@@ -132,10 +132,10 @@ def _lineage(folder: Path, recipe: Recipe) -> list[tuple[StageName, Recipe]]:
         if path is None or path.name == "init":  # assembled from tower and LLM
             return led
         here = (path, folder.resolve().parents[2] / path.parent.parent.name / "checkpoints" / path.name)
-        found = next((place for place in here if (place / "croc.json").is_file()), None)
+        found = next((place for place in here if (place / METADATA_FILE).is_file()), None)
         if found is None:
             break
-        folder, recipe, about = found, _recipe(found) or recipe, read_json(found / "croc.json")
+        folder, recipe, about = found, _recipe(found) or recipe, read_json(found / METADATA_FILE)
         stage = about.get("stage")
         if stage is None:  # a model of others
             return led

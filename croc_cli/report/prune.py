@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from croc_cli.names import STAGES
+from croc_cli.names import METADATA_FILE, RESUME_FOLDER, STAGES
 from croc_cli.place import LIST_NAME, is_made
 from croc_cli.report.run_list import RunState, folder_bytes
 from croc_cli.run_dir import RunDir, StageDir
 
-RESUME_FOLDER = "resume"
 _ASIDE = re.compile(rf"({'|'.join(STAGES)}|init|eval|benchmarks)-\d{{8}}-\d{{6}}(-\d+)?")
 """Names of folders that `--fresh` set aside."""
 _OF_CHECKPOINT = (
     *("*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "*.model", "*.jinja"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "croc.json", "recipe.yaml"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", METADATA_FILE, "recipe.yaml"),
     *(RESUME_FOLDER, f".{RESUME_FOLDER}*", LIST_NAME),
 )
 _OF_STAGE = (

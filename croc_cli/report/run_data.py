@@ -8,7 +8,7 @@ from typing import Any
 from croc_cli.benchmarks.earlier import scenes_entry
 from croc_cli.benchmarks.registry import SCENES
 from croc_cli.errors import UsageError
-from croc_cli.names import BENCHMARKS, STAGES
+from croc_cli.names import BENCHMARKS, HEALTH_KEYS, METADATA_FILE, STAGES
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.report.metrics_reader import Metrics, read_metrics
 from croc_cli.report.terminal import stage_seconds
@@ -57,8 +57,9 @@ class StageData:
         found = self.summary.get("health")
         if isinstance(found, dict) and found:
             return found
-        keys = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
-        return {key: self.metrics.last[key] for key in keys if isinstance(self.metrics.last.get(key), float | int)}
+        return {
+            key: self.metrics.last[key] for key in HEALTH_KEYS if isinstance(self.metrics.last.get(key), float | int)
+        }
 
 
 @dataclass
@@ -159,7 +160,7 @@ def _read_stage(name: str, stage_dir: StageDir) -> StageData:
     version = results.get("croc_version") or _mapping(results.get("versions")).get("croc")
     latest = stage_dir.latest_checkpoint()
     if version is None and latest is not None:
-        version = read_json(latest / "croc.json").get("croc_version")
+        version = read_json(latest / METADATA_FILE).get("croc_version")
     metrics = read_metrics(stage_dir.metrics_file)
     seconds = stage_seconds(stage_dir)
     if not seconds and metrics.num_rows:

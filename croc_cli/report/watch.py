@@ -1,11 +1,11 @@
 """What `croc watch` shows of runs, made from their files alone; the frames fit a terminal of any width."""
 
 import itertools
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from croc_cli.files import free_disk
 from croc_cli.launch.live import format_metrics, format_seconds
 from croc_cli.report.metrics_reader import last_rows, mean_of
 from croc_cli.report.run_list import RunState, age, current_stage, held_out_losses, run_state, size
@@ -134,7 +134,7 @@ def _figures(folder: Path, stage: StageDir, rows: Sequence[Mapping[str, Any]]) -
         found.append(f"padding {padding:.0%}")
     if ranks := len(list(stage.ranks.glob("rank-*.json"))):
         found.append(counted(ranks, "rank"))
-    return [*found, f"{size(shutil.disk_usage(folder).free)} free"]
+    return [*found, f"{size(free_disk(folder))} free"]
 
 
 def newest_warning(stage: StageDir) -> str | None:

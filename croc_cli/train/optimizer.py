@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from croc_cli.errors import UsageError
+from croc_cli.names import HEAD_PREFIX, POOL_PREFIX
 
 GROUP_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "projector": ("model.llava.model.multi_modal_projector.",),
     "llm": ("model.llava.model.language_model.", "model.llava.lm_head."),
-    "token_pool": ("model.pool.",),
-    "head": ("model.head.",),
+    "token_pool": (f"model.{POOL_PREFIX}",),
+    "head": (f"model.{HEAD_PREFIX}",),
 }
 """Which parameters of a StageModule belong to which group; the vision tower belongs to none and stays frozen."""
 

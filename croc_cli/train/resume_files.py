@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from croc_cli.checkpoint.fit import one_line
-from croc_cli.checkpoint.metadata import RESUME_FOLDER, read_object
-from croc_cli.errors import CrocError, UsageError
+from croc_cli.checkpoint.metadata import read_object
+from croc_cli.errors import CrocError, UsageError, one_line
+from croc_cli.names import RESUME_FOLDER
 from croc_cli.run_dir import step_of
 
 STATE_FILE = "trainer_state.json"

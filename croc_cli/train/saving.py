@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LlavaProcessor
 
-from croc_cli.checkpoint.metadata import RESUME_FOLDER, CheckpointMetadata
+from croc_cli.checkpoint.metadata import CheckpointMetadata
 from croc_cli.checkpoint.plain_pickles import only_plain_pickles
 from croc_cli.checkpoint.save import (
     FolderAwayError,
@@ -24,6 +24,7 @@ from croc_cli.checkpoint.save import (
     write_checkpoint,
 )
 from croc_cli.errors import RunError, first_line
+from croc_cli.names import RESUME_FOLDER
 from croc_cli.run_dir import parse_object
 from croc_cli.train.collectives import gather_from_ranks, rank
 from croc_cli.train.position import POSITION
@@ -220,7 +221,6 @@ class CheckpointSaver:
         """Return pool and head on rank 0, as `pool.…` and `head.…`."""
         model = self.module.model
         tensors: dict[str, Tensor] = {}
-        for prefix, part in (("pool.", model.pool), ("head.", model.head)):
-            state = whole_state_dict(part) if isinstance(part, torch.nn.Module) else None
-            tensors.update({prefix + name: tensor for name, tensor in (state or {}).items()})
+        for prefix, part in model.training_parts().items():
+            tensors.update({prefix + name: tensor for name, tensor in (whole_state_dict(part) or {}).items()})
         return tensors or None

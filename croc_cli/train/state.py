@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-HEALTH_KEYS = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
+from croc_cli.names import HEALTH_KEYS
+
+
+def health_of(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the health figures in a step's line of metrics.jsonl."""
+    return {key: step[key] for key in HEALTH_KEYS if step.get(key) is not None}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
 from croc_cli.train.stage_module import StageModule
-from croc_cli.train.state import HEALTH_KEYS, TrainerSettings, TrainerState
+from croc_cli.train.state import TrainerSettings, TrainerState, health_of
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
 
 T = TypeVar("T")
@@ -348,7 +348,7 @@ class Trainer:
         return f"saved in {saved}"
 
     def _save_now(self, last: dict[str, Any]) -> Path:
-        health = {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None}
+        health = health_of(last)
         with POSITION.working("saving a checkpoint", "saved a checkpoint", opaque=True):
             return self._timed(lambda: self.saver.save(self.state, health))
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from croc_cli.data.features import FeatureCache, picture_key
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.sample import ImageRef
 from croc_cli.errors import RunError, UsageError
+from croc_cli.files import free_disk
 from croc_cli.model.projector import projector_inputs
 from croc_cli.train.collectives import barrier, gather_from_ranks, num_ranks, rank
 from croc_cli.train.position import POSITION
@@ -124,10 +124,7 @@ def _check_space(cache: FeatureCache, *, num_missing: int, num_pictures: int, sa
     """Say what disk the missing features need, and raise RunError on every rank where it is not there."""
     needed, failure = num_missing * cache.picture_bytes, None
     if rank() == 0 and num_missing:
-        parent = next(
-            folder for folder in (cache.folder.absolute(), *cache.folder.absolute().parents) if folder.is_dir()
-        )
-        free = shutil.disk_usage(parent).free
+        free = free_disk(cache.folder)
         say(
             f"features of {num_missing:,} of {num_pictures:,} pictures are not in {cache.folder} yet: they take "
             f"{_size(needed)}, and {_size(free)} are free"

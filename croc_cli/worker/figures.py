@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from croc_cli.checkpoint.metadata import weights_sha256
-from croc_cli.checkpoint.opened import load_training_state
+from croc_cli.checkpoint.opened import load_training_state, without_prefix
+from croc_cli.checkpoint.validate import naming
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.masking import draw_masked_positions
@@ -28,7 +29,7 @@ from croc_cli.eval.masked_pictures import (
 )
 from croc_cli.model.attention_mask import build_attention_mask
 from croc_cli.model.lmm import MultimodalOutput
-from croc_cli.names import IGNORE_INDEX, IMAGE_TOKEN
+from croc_cli.names import IGNORE_INDEX, IMAGE_TOKEN, TRAINING_STATE_FILE
 from croc_cli.objectives.reconstruction import normalise_targets, position_distances
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ScenesData
@@ -80,13 +81,13 @@ def load_parts(recipe: Recipe, start: Path, *, device: str) -> StageParts:
     parts = build_stage(recipe, "reconstruct", start=start, weights=start, rank=0, num_ranks=1, chat_template=template)
     model = parts.module.model
     saved = load_training_state(start)
-    for prefix, module in (("pool.", model.pool), ("head.", model.head)):
-        own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
-        if module is not None and not own and any(True for _ in module.parameters()):
+    for prefix, module in model.training_parts().items():
+        own = without_prefix(saved, prefix)
+        if not own and any(True for _ in module.parameters()):
             raise RunError(f"{start} lies without its token pool", hint="the checkpoint that training saved has it")
-        if module is not None:
+        with naming(start / TRAINING_STATE_FILE):
             module.load_state_dict(own)
-            module.to(model.llava.dtype)
+        module.to(model.llava.dtype)
     model.to(device).eval()
     return parts
 

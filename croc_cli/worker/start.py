@@ -11,22 +11,17 @@ from typing import Any, Literal
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from croc_cli.checkpoint.metadata import (
-    LLM_TEMPLATE_KEY,
-    METADATA_FILE,
-    CheckpointMetadata,
-    combine_hashes,
-    weights_files,
-)
+from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sentencepiece_merges import repair_merges
 from croc_cli.errors import CrocError, RunError, UsageError
 from croc_cli.launch.prepare import assembled_of, growing_folder, is_assembled
+from croc_cli.launch.weights import combine_hashes, weights_files
 from croc_cli.model.build import assemble
 from croc_cli.model.find import find_model
 from croc_cli.model.projector import CaptionedPictures
-from croc_cli.names import StageName
+from croc_cli.names import METADATA_FILE, StageName
 from croc_cli.place import is_there
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import RunDir, StageDir, sha256_of

@@ -15,15 +15,8 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.metadata import (
-    LLM_TEMPLATE_KEY,
-    TRAINING_STATE_FILE,
-    CheckpointMetadata,
-    StartPoint,
-    read_metadata,
-    weights_sha256,
-)
-from croc_cli.checkpoint.opened import load_training_state
+from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.opened import load_training_state, without_prefix
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.checkpoint.validate import naming
 from croc_cli.data.collate import build_data_loader
@@ -35,7 +28,7 @@ from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.ops import needed_ops
 from croc_cli.model.token_pool import initialise_pool
-from croc_cli.names import StageName
+from croc_cli.names import TRAINING_STATE_FILE, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
@@ -44,7 +37,7 @@ from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
 from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
-from croc_cli.train.state import HEALTH_KEYS, TrainerState
+from croc_cli.train.state import TrainerState, health_of
 from croc_cli.train.trainer import Trainer
 from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
@@ -266,11 +259,9 @@ def prepare_pool_and_head(
         model.head.to(next(model.llava.parameters()).dtype)
     if stopped_at is not None:
         saved = load_training_state(stopped_at)
-        for prefix, module in (("pool.", model.pool), ("head.", model.head)):
-            if module is not None:
-                own = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
-                with naming(stopped_at / TRAINING_STATE_FILE):
-                    module.load_state_dict(own)
+        for prefix, module in model.training_parts().items():
+            with naming(stopped_at / TRAINING_STATE_FILE):
+                module.load_state_dict(without_prefix(saved, prefix))
     elif model.pool is not None:
         tokens = None
         if section.pool.initialisation != "normal":
@@ -307,7 +298,7 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "save_seconds": state.save_seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
         "held_out": last.get("held_out"),
-        "health": {key: last[key] for key in HEALTH_KEYS if last.get(key) is not None},
+        "health": health_of(last),
         "counts": {
             "truncated_samples": state.truncated,
             "dropped_samples": state.dropped,

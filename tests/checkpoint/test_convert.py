@@ -294,6 +294,7 @@ def test_without_llama_cpp_the_exact_commands_are_said(tmp_path: Path) -> None:
     said = write(make_original(tmp_path / "original"), tmp_path / "out", to="gguf")
     assert any(line.startswith("  python llama.cpp/convert_hf_to_gguf.py") for line in said)
     assert not list(tmp_path.glob("out/*.gguf"))
+    assert len({file.stat().st_mode for file in tmp_path.glob("out/*/*.*")}) == 1  # weights have that of other files
 
 
 def test_a_converter_that_fails_is_reported_and_the_parts_stay(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.checkpoint import known_files
-from croc_cli.checkpoint.metadata import CheckpointMetadata, combine_hashes, verify_hashes, weights_sha256
+from croc_cli.checkpoint.metadata import CheckpointMetadata, verify_hashes, weights_sha256
 from croc_cli.errors import UsageError
+from croc_cli.launch import known_files
+from croc_cli.launch.weights import combine_hashes
 from croc_cli.run_dir import sha256_of
 
 

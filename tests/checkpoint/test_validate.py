@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.checkpoint.metadata import CheckpointMetadata
 from croc_cli.checkpoint.validate import validate_checkpoint
+from croc_cli.checkpoint.weights import read_model
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import sha256_of
 from tests.tiny import make_tiny_llava
@@ -131,16 +132,30 @@ def test_an_index_of_weights_that_its_files_lack_is_named(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict.fromkeys([*names, "more"], "model-1.safetensors")}))
     assert refusal(folder) == f"/{index.name}: more is not in model-1.safetensors"
+    with pytest.raises(UsageError, match=r"index\.json: 'more' is not in model-1\.safetensors"):
+        read_model(folder)
 
 
-def test_a_header_that_promises_other_sizes_is_named(folder: Path) -> None:
+def change_header(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     file = folder / "model.safetensors"
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    header[NORM]["shape"] = [63]
+    change(header)
     text = json.dumps(header).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def test_tensors_that_overlap_are_named(folder: Path) -> None:
+    def move(header: dict[str, Any]) -> None:
+        header[NORM]["data_offsets"] = [place - 4 for place in header[NORM]["data_offsets"]]
+
+    change_header(folder, move)
+    assert re.match(rf"/model.safetensors: {NORM} begins at byte \d+, expected \d+", refusal(folder))
+
+
+def test_a_header_that_promises_other_sizes_is_named(folder: Path) -> None:
+    change_header(folder, lambda header: header[NORM].update(shape=[63]))
     assert refusal(folder) == f"/model.safetensors: {NORM} is (63,) of F32, and 256 bytes are there for it"
 
 

@@ -52,8 +52,7 @@ def test_without_a_terminal_anything_large_needs_yes(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type("Usage", (), {"free": 10**9})
-    monkeypatch.setattr("croc_cli.sources.fetch.plan.shutil.disk_usage", lambda _path: usage)
+    monkeypatch.setattr("croc_cli.sources.fetch.plan.free_disk", lambda _path: 10**9)
     answer = croc("data", "fetch", "firefly", "--root", str(tmp_path), "--yes")
     assert answer.code == 2
     assert "it takes up to 1.17 GB of disk, and 1 GB are free" in answer.err

@@ -1,8 +1,6 @@
-from pathlib import Path
-
 import pytest
 
-from croc_cli.launch.devices import CudaDevice, Machine, free_disk, inspect_machine, parse_device, visible_devices
+from croc_cli.launch.devices import CudaDevice, Machine, inspect_machine, parse_device, visible_devices
 
 INSTALLED = tuple(CudaDevice(str(index), "A100", 80) for index in range(4))
 
@@ -33,8 +31,3 @@ def test_this_machine_is_described_in_a_line() -> None:
     assert here.memory_bytes > 0
     assert Machine((), 2, 21 * 10**9).describe() == "2 CPU cores, 21 GB of memory, no CUDA device"
     assert Machine(INSTALLED, 64, 10**12).describe() == "64 CPU cores, 1000 GB of memory, 4 × A100"
-
-
-def test_free_disk_of_a_folder_that_is_not_there_is_that_of_its_parent(tmp_path: Path) -> None:
-    assert free_disk(tmp_path / "a" / "b") > 0
-    assert not (tmp_path / "a").exists()

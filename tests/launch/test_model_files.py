@@ -1,6 +1,7 @@
 """A model's folder is looked into before any launch: what is missing or damaged is named, with exit code 2."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,16 @@ def without_tokenizer(folder: Path) -> None:
         file.unlink()
 
 
+def index(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def pipe(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (cut, "model.safetensors is damaged or cut short"),
     "pointer": (
@@ -43,6 +54,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is empty"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights: neither"),
     "a shard": (shards, "lacks 1 of 2 shards: model-00002-of-00002.safetensors"),
+    "an index that leaves": (
+        lambda folder: index(folder, {"a": "../model.safetensors"}),
+        "lists '../model",
+    ),
+    "an index of lists": (lambda folder: index(folder, {"a": [1]}), r"lists \[1\], expected files"),
+    "an index of nothing": (lambda folder: index(folder, []), "lists no weight_map"),
+    "a pipe": (pipe, "holds no config.json"),
     "no tokenizer": (without_tokenizer, "holds no tokenizer"),
     "no type": (lambda folder: (folder / "config.json").write_text("{}"), "config.json names no model_type"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),

@@ -63,8 +63,16 @@ def test_a_stage_without_its_predecessor_says_which_command_makes_it(fake_worker
 
 
 def test_a_start_given_by_hand_is_taken(fake_worker: Path, tmp_path: Path) -> None:  # noqa: F811
-    (tmp_path / "ckpt").mkdir()
-    (tmp_path / "ckpt" / "config.json").write_text("{}")
+    start = tmp_path / "ckpt"
+    start.mkdir()
+    (start / "config.json").write_text('{"model_type": "llava"}')
+    (start / "processor_config.json").write_text("{}")
+    (start / "model.safetensors").write_bytes(b"")
+    answer = croc("reconstruct", "nano", "--run-dir", str(fake_worker), "--from", str(start))
+    assert answer.code == 2
+    assert f"{start / 'model.safetensors'} is no whole safetensors file: 0 bytes" in answer.err
+    assert not fake_worker.exists()
+    (start / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     answer = croc("reconstruct", "nano", "--run-dir", str(fake_worker), "--from", str(tmp_path / "ckpt"))
     assert answer.code == 0, answer.err
     assert read_json(RunDir(fake_worker).stage("reconstruct").launch_file)["start"] == str(tmp_path / "ckpt")

@@ -83,7 +83,7 @@ def test_a_picture_that_does_not_open_is_counted_as_without_the_cache(home: Path
 def test_a_disk_that_is_too_small_stops_before_anything_is_computed(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=10))
+    monkeypatch.setattr(features, "free_disk", lambda _folder: 10)
     with pytest.raises(RunError, match=r"data\.cache_features needs 0\.0 MiB in .*, and 0\.0 MiB are free"):
         harness.train(recipe_with(home, tmp_path / "cache"), "finetune", tmp_path, start=home / "start")
     assert not (tmp_path / "cache").exists()

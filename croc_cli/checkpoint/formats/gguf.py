@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from croc_cli.checkpoint.formats.original_write import original_rows, save_plain_tokenizer, write_tower
+from croc_cli.checkpoint.metadata import share_weights
 from croc_cli.checkpoint.opened import OpenedModel
 from croc_cli.errors import RunError, UsageError
 from croc_cli.model.vision_tower import has_class_token
@@ -118,6 +119,8 @@ def write_gguf(
     write_tower(opened, folder / TOWER_FOLDER)
     _tell_feature_layer(opened, folder / TOWER_FOLDER)
     _write_projector(opened, folder / PROJECTOR_FILE)
+    for part in (LLM_FOLDER, TOWER_FOLDER):
+        share_weights(folder / part)
     say(f"parts for llama.cpp: {final / LLM_FOLDER}, {final / TOWER_FOLDER}, {final / PROJECTOR_FILE}")
 
 

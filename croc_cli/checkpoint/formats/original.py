@@ -9,6 +9,7 @@ from typing import Any
 
 from croc_cli.checkpoint.metadata import VisualNorm
 from croc_cli.errors import UsageError
+from croc_cli.names import HEAD_PREFIX, POOL_PREFIX
 from croc_cli.recipe.schema import AspectName
 
 ORIGINAL_TYPES: dict[str, VisualNorm] = {"llava_llama": "none", "croc_llama": "l2"}
@@ -27,9 +28,9 @@ _STOCK_NAMES = (
     ("model.", "model.language_model."),
 )
 _TRAINING_NAMES = (
-    (POOL_NAME, "pool.weight"),
-    ("transform_block.layers.0.", "head.layer."),
-    ("transform_block.", "head."),
+    (POOL_NAME, f"{POOL_PREFIX}weight"),
+    ("transform_block.layers.0.", f"{HEAD_PREFIX}layer."),
+    ("transform_block.", HEAD_PREFIX),
     ("model.cross_attention.", "unused.cross_attention."),
 )
 """What the released code keeps beside the model; its cross-attention is never called."""

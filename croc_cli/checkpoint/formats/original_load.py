@@ -23,13 +23,15 @@ from croc_cli.checkpoint.formats.original import (
     training_state_name,
 )
 from croc_cli.checkpoint.formats.original_parts import TowerSource, find_base, find_tokenizer, find_tower
-from croc_cli.checkpoint.metadata import METADATA_FILE, read_metadata, read_object, verify_hashes
+from croc_cli.checkpoint.metadata import DAMAGED, read_metadata, read_object, verify_hashes
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, read_recipe
 from croc_cli.checkpoint.weights import PROJECTOR_FILES, first_file, model_files, read_file, read_model
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.errors import UsageError
 from croc_cli.model.build import llava_config, stock_processor
-from croc_cli.model.vocabulary import grow_rows, grown_size
+from croc_cli.model.opening import opening
+from croc_cli.model.vocabulary import checked_token_ids, grow_rows, grown_size
+from croc_cli.names import METADATA_FILE
 from croc_cli.recipe.schema import TemplateName
 
 CONVERTED_KEY = "converted_from"
@@ -99,7 +101,8 @@ def open_original(
     _check_fit(weights, original, tower, folder)
     tokenizer = find_tokenizer([folder, *([base] if base else [])], trust_remote_code=options.trust_remote_code)
     num_rows = weights[_EMBEDDINGS[0]].shape[0]
-    text = _text_config(original.values, vocab_size=grown_size(num_rows, len(tokenizer)))
+    with opening(str(folder / "config.json"), hint=DAMAGED):
+        text = _text_config(original.values, vocab_size=grown_size(num_rows, len(tokenizer)))
     config = llava_config(
         tower.config,
         text,
@@ -128,18 +131,25 @@ def open_original(
             extra={key: value for key, value in beside.extra.items() if key != PROCESSOR_TEMPLATE_KEY}
             | {CONVERTED_KEY: record},
         ),
-        end_ids=_end_ids(folder, original),
+        end_ids=_end_ids(folder, original, vocab_size=text.vocab_size),
         recipe_yaml=read_recipe(folder),
         tokenizer_model=first_file(folder, [TOKENIZER_MODEL])
         or (first_file(base, [TOKENIZER_MODEL]) if base else None),
     )
 
 
-def _end_ids(folder: Path, original: OriginalConfig) -> Any:
-    """Return what the generation config, or else the config, says that answers end with."""
+def _end_ids(folder: Path, original: OriginalConfig, *, vocab_size: int) -> Any:
+    """Return what the generation config, or else the config, says that answers end with.
+
+    Raises:
+        UsageError: It is no token of the vocabulary.
+    """
     file = folder / "generation_config.json"
     said = read_object(file).get("eos_token_id") if file.is_file() else None
-    return said if said is not None else original.values.get("eos_token_id")
+    where = file if said is not None else folder / "config.json"
+    said = said if said is not None else original.values.get("eos_token_id")
+    with opening(str(where), hint=DAMAGED):
+        return checked_token_ids(said, vocab_size)
 
 
 def _collect(folder: Path, options: OriginalOptions) -> tuple[dict[str, Tensor], Path | None, TemplateName]:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig
 
+from croc_cli.checkpoint.metadata import DAMAGED
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.sentencepiece_merges import repair_merges
-from croc_cli.errors import UsageError, first_line
+from croc_cli.errors import UsageError
 from croc_cli.files import own_path
 from croc_cli.model.find import ModelNotFound, find_model
-from croc_cli.model.vision_tower import OPENING_ERRORS, load_tower
+from croc_cli.model.opening import opening
+from croc_cli.model.vision_tower import load_tower
 from croc_cli.model.vocabulary import set_up_tokenizer
 from croc_cli.recipe.schema import AspectName
 
@@ -93,14 +95,10 @@ def find_tower(
                 f"{checkpoint} names the vision tower {name!r}, which is not here: {error.message}",
                 hint="--vision-tower DIR of croc convert takes it from a folder",
             ) from error
-    try:
+    hint = "it takes a folder with config.json, weights and preprocessor_config.json"
+    with opening(f"the vision tower in {found}", hint=hint):
         config = AutoConfig.from_pretrained(found, trust_remote_code=False)
         processor = build_image_processor(found, aspect)
-    except OPENING_ERRORS as error:
-        raise UsageError(
-            f"the vision tower in {found} cannot be opened: {first_line(error)}",
-            hint="it takes a folder with config.json, weights and preprocessor_config.json",
-        ) from error
     return TowerSource(getattr(config, "vision_config", config), processor, found)
 
 
@@ -116,14 +114,11 @@ def find_tokenizer(folders: list[Path], *, trust_remote_code: bool) -> Any:
             f"{folders[0]} has no tokenizer: none of {', '.join(_TOKENIZER_FILES)} is there",
             hint="--base names the LLM that it was trained from; its tokenizer is taken",
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # on keys of the original config.json, which lies there too
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except OPENING_ERRORS as error:
-        raise UsageError(f"the tokenizer in {folder} cannot be opened: {first_line(error)}") from error
-    repair_merges(tokenizer)
-    set_up_tokenizer(tokenizer)
+    with opening(f"the tokenizer in {folder}", hint=DAMAGED), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # on keys of the original config.json, which lies there too
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        repair_merges(tokenizer)
+        set_up_tokenizer(tokenizer)
     return tokenizer
 
 

@@ -14,10 +14,12 @@ from croc_cli import __version__
 from croc_cli.checkpoint.formats.original import ORIGINAL_TYPES, original_name
 from croc_cli.checkpoint.formats.original_load import CONVERTED_KEY, PROCESSOR_TEMPLATE_KEY
 from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER
-from croc_cli.checkpoint.metadata import METADATA_FILE, RECIPE_FILE, combine_hashes, weights_files
+from croc_cli.checkpoint.metadata import RECIPE_FILE, share_weights
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
 from croc_cli.errors import UsageError
+from croc_cli.launch.weights import combine_hashes, weights_files
 from croc_cli.model.vision_tower import has_class_token
+from croc_cli.names import METADATA_FILE
 from croc_cli.run_dir import sha256_of
 
 _ARCHITECTURES = {"llava_llama": "LlavaLlamaForCausalLM", "croc_llama": "CrocLlamaForCausalLM"}
@@ -132,6 +134,7 @@ def write_tower(opened: OpenedModel, folder: Path) -> None:
     kept = {name: pictures[name] for name in (*names, *switches) if name in pictures}
     preprocessor = {"image_processor_type": "CLIPImageProcessor", **kept}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2, default=int) + "\n")
+    share_weights(folder)
 
 
 def save_plain_tokenizer(opened: OpenedModel, folder: Path, *, num_rows: int) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from croc_cli import __version__
 from croc_cli.addresses import PrivateAddressError
 from croc_cli.errors import UsageError
+from croc_cli.files import free_disk
 from croc_cli.place import check_place, is_there
 from croc_cli.progress import Task
 from croc_cli.sources.fetch.feed import Feed, TooSlowError
@@ -321,7 +321,7 @@ def _check_end(part: _Part, block: bytes, remote: Remote, total: int | None) -> 
     if total is not None and size > total:
         raise _Again(f"{remote.shown} sent more than the {counted(total, 'byte')} it announced", afresh=True)
     if total is None and size // _CHECK_EVERY > part.size // _CHECK_EVERY:
-        free = shutil.disk_usage(part.path.parent).free
+        free = free_disk(part.path.parent)
         if free < _RESERVE:
             raise FetchError(
                 f"{remote.shown} does not say how long it is, and after {size:,} bytes the disk is nearly full",

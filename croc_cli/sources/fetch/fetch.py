@@ -1,13 +1,13 @@
 """Fetches a source: each of its files by the way its catalogue entry names, noted as soon as it is whole."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from croc_cli.errors import CrocError, UsageError
+from croc_cli.files import free_disk
 from croc_cli.progress import Progress
 from croc_cli.run_dir import sha256_of
 from croc_cli.sources.fetch import hub
@@ -233,7 +233,7 @@ class _Fetch:
     def _check_disk(self, name: str, size: int | None, target: Path) -> None:
         kept = target.with_name(f".{target.name}.part")
         left = (size or 0) - (kept.stat().st_size if kept.is_file() else 0)
-        free = shutil.disk_usage(target.parent).free
+        free = free_disk(target.parent)
         if left + _RESERVE > free and left > 0:
             raise FetchError(
                 f"{name} needs {left / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free at {self.root}",

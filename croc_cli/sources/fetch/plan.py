@@ -1,11 +1,11 @@
 """What a fetch would bring: sources, bytes to download and on disk, free disk, licences, what a person has to do."""
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from croc_cli.errors import UsageError
+from croc_cli.files import free_disk
 from croc_cli.names import STAGES
 from croc_cli.recipe.schema import MixData, Recipe
 from croc_cli.sources.fetch.state import state_of
@@ -86,11 +86,8 @@ class Plan:
 
 def make_plan(sources: Sequence[Source], root: Path, *, savings: Iterable[tuple[str, int]] = ()) -> Plan:
     """Return what is left to fetch of sources; no network is used."""
-    place = root
-    while not place.exists():
-        place = place.parent
     planned = tuple(_planned(source, root) for source in sources)
-    return Plan(root, planned, shutil.disk_usage(place).free, tuple(savings))
+    return Plan(root, planned, free_disk(root), tuple(savings))
 
 
 def sources_by_name(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,3 +185,15 @@ def test_a_checkpoint_without_tokenizer_says_where_one_could_come_from(tmp_path:
         open_original(folder)
     base = make_base(tmp_path / "base")
     assert open_original(folder, OriginalOptions(base=str(base))).config.image_token_id == 320
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"bos_token_id": 1.5}, {"num_hidden_layers": True}, {"eos_token_id": "x"}],
+)
+def test_values_of_other_types_in_an_original_config_are_named(tmp_path: Path, values: dict[str, Any]) -> None:
+    folder = make_original(tmp_path / "m", **values)
+    if "eos_token_id" in values:
+        (folder / "generation_config.json").unlink(missing_ok=True)
+    with pytest.raises(UsageError, match=rf"config\.json cannot be opened: .*{next(iter(values))}"):
+        open_original(folder)

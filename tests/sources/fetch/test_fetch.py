@@ -232,8 +232,7 @@ def test_a_download_that_was_killed_goes_on_and_the_plan_counts_what_is_kept(web
 def test_a_disk_without_room_is_noticed_before_the_download(
     hub: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type("Usage", (), {"free": 5})
-    monkeypatch.setattr("croc_cli.sources.fetch.fetch.shutil.disk_usage", lambda _path: usage)
+    monkeypatch.setattr("croc_cli.sources.fetch.fetch.free_disk", lambda _path: 5)
     [outcome] = fetch(source("set", ROWS), tmp_path)
     assert outcome.message == f"rows.json needs 0.0 GB more, and 0.0 GB are free at {tmp_path}"
     assert hub.site.asked["/store/me/set/rows.json"] == 0
