@@ -44,13 +44,19 @@ def stage_facts(recipe: Mapping[str, Any], stage: str) -> dict[str, Any]:
         stage: A training stage, or `eval`.
     """
     if stage == "eval":
-        return _flat(recipe.get("eval", {}), "eval")
-    section = _flat(recipe.get(stage, {}), stage)
+        return _flat(_section(recipe, "eval"), "eval")
+    section = _flat(_section(recipe, stage), stage)
     own = {key: value for key, value in section.items() if key.removeprefix(f"{stage}.") not in BESIDE_THE_POINT}
-    data = recipe.get("data", {}).get(stage) or {}
-    if data.get("kind") == "scenes" or (data.get("held_out") or {}).get("path"):
+    data = _section(_section(recipe, "data"), stage)
+    if data.get("kind") == "scenes" or _section(data, "held_out").get("path"):
         data = {key: value for key, value in data.items() if key != "held_out"}  # what is trained on stays the same
-    return _flat(recipe.get("model", {}), "model") | _flat(data, f"data.{stage}") | own
+    return _flat(_section(recipe, "model"), "model") | _flat(data, f"data.{stage}") | own
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a section of a recipe; empty where a damaged file holds something else."""
+    section = recipe.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def fingerprint(recipe: Recipe, stage: str) -> str:

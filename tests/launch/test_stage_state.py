@@ -11,6 +11,7 @@ from croc_cli.launch.stage_state import (
     fingerprint,
     move_aside,
     predecessor,
+    stage_facts,
     stage_state,
 )
 from croc_cli.recipe.load import dump_recipe
@@ -135,3 +136,10 @@ def test_an_old_folder_is_renamed_and_never_in_the_way_of_another(tmp_path: Path
         names.add(aside)
     assert len(names) == 3
     assert not stage.root.exists()
+
+
+def test_a_damaged_recipe_of_an_earlier_start_has_no_facts_in_its_damaged_sections() -> None:
+    damaged = {"data": "rows.json", "align": [1], "model": {"llm": "x"}}
+    assert stage_facts(damaged, "align") == {"model.llm": "x"}
+    assert stage_facts({"data": {"align": 7}}, "align") == {}
+    assert stage_facts({"eval": "x"}, "eval") == {}
