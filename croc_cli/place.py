@@ -15,13 +15,14 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 from croc_cli import __version__
 from croc_cli.errors import UsageError
-from croc_cli.names import BENCHMARKS, METADATA_FILE, STAGES
+from croc_cli.names import BENCHMARKS, METADATA_FILE, RESUME_FOLDER, STAGES
 from croc_cli.redact import redact
 from croc_cli.run_dir import RunDir, read_json, write_json
 
@@ -37,6 +38,12 @@ _OWN_MANIFESTS: dict[str, tuple[str, set[str], set[str]]] = {
 }
 """Proof for folders that were made before there was a list: a file that only croc writes, keys that it has, and the
 names that the folder may hold (none = not looked at)."""
+CHECKPOINT_NAMES = (
+    *("*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "*.model", "*.jinja"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", METADATA_FILE, "recipe.yaml"),
+    *(RESUME_FOLDER, f".{RESUME_FOLDER}*", LIST_NAME),
+)
+"""What croc puts into the top of a checkpoint, as patterns of names; one with anything else in it is never removed."""
 _HINT = "name another place, or move it away first"
 
 
@@ -65,6 +72,14 @@ def is_made(path: Path, kind: str | None = None) -> bool:
         )
     noted = _noted_files(path.parent).get(path.name)
     return noted is not None and noted == _state(path)
+
+
+def holds_only(folder: Path, patterns: Collection[str]) -> bool:
+    """Tell whether everything in the top of a folder has a name of one of the patterns."""
+    try:
+        return all(any(fnmatch(path.name, pattern) for pattern in patterns) for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def check_place(path: Path, *, kind: str | None = None, later: Collection[str] = ()) -> None:

@@ -25,7 +25,7 @@ from croc_cli.files import free_disk
 from croc_cli.launch.weights import combine_hashes, weights_files
 from croc_cli.model.stock_names import names_to_write
 from croc_cli.names import METADATA_FILE, RESUME_FOLDER, TRAINING_STATE_FILE
-from croc_cli.place import LIST_NAME, is_made, mark_folder
+from croc_cli.place import CHECKPOINT_NAMES, LIST_NAME, holds_only, is_made, mark_folder
 from croc_cli.redact import redact
 from croc_cli.run_dir import STEP_DIGITS, sha256_of, step_of
 
@@ -175,10 +175,15 @@ def _sync(path: Path) -> None:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Keep the newest `keep` checkpoints in `folder`, and DeepSpeed's resume state in the newest alone."""
+    """Keep the newest `keep` checkpoints in `folder`, and DeepSpeed's resume state in the newest alone.
+
+    An older one that holds something of the user's stays too.
+    """
     assert keep >= 1, "the newest checkpoint always stays"
     checkpoints = [checkpoint for checkpoint in complete_checkpoints(folder) if is_made(checkpoint)]
     for old in checkpoints[:-keep]:
+        if not holds_only(old, CHECKPOINT_NAMES):
+            continue
         hidden = unfinished_folder(old)  # hidden first: half a checkpoint must never look like one
         old.rename(hidden)
         shutil.rmtree(hidden)

@@ -2,28 +2,22 @@
 
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
-from croc_cli.names import METADATA_FILE, RESUME_FOLDER, STAGES
-from croc_cli.place import LIST_NAME, is_made
+from croc_cli.names import RESUME_FOLDER, STAGES
+from croc_cli.place import CHECKPOINT_NAMES, LIST_NAME, holds_only, is_made
 from croc_cli.report.run_list import RunState, folder_bytes
 from croc_cli.run_dir import RunDir, StageDir
 
 _ASIDE = re.compile(rf"({'|'.join(STAGES)}|init|eval|benchmarks)-\d{{8}}-\d{{6}}(-\d+)?")
 """Names of folders that `--fresh` set aside."""
-_OF_CHECKPOINT = (
-    *("*config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "*.model", "*.jinja"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", METADATA_FILE, "recipe.yaml"),
-    *(RESUME_FOLDER, f".{RESUME_FOLDER}*", LIST_NAME),
-)
 _OF_STAGE = (
     *("*.json", "*.jsonl", "recipe.yaml", "example.png", "stop", "hostfile", ".deepspeed_env", "checkpoints"),
     *("samples", "predictions", "items", "judge_replies", "logs", "failures", "ranks", "tensorboard", LIST_NAME),
 )
-"""What croc puts into the top of such a folder, as patterns of names; a folder with anything else in it stays."""
+"""What croc puts into the top of a stage's folder, as patterns of names; a folder with anything else in it stays."""
 _REPLACED, _REMOVED = ".old", ".removed"
 """Ends of names: of a checkpoint whose place a save is about to take, and of what is being removed."""
 
@@ -61,14 +55,14 @@ def prunable(runs: Sequence[RunState]) -> list[Prunable]:
 def _of_stage(stage: StageDir) -> Iterator[tuple[Path, str]]:
     checkpoints = [path for path in stage.complete_checkpoints() if is_made(path, "checkpoint")]
     for old in checkpoints[:-1]:
-        if _holds_only(old, _OF_CHECKPOINT):
+        if holds_only(old, CHECKPOINT_NAMES):
             yield old, "older checkpoint"
     if checkpoints and stage.finished() and _is_folder(resume := checkpoints[-1] / RESUME_FOLDER):
         yield resume, "resume state of a finished stage; without it, more steps start over"
     for path in sorted(stage.checkpoints.glob(".step-*")):
         complete = path.with_name(path.name[1:].removesuffix(_REPLACED))
         is_needed = path.suffix == _REPLACED and not complete.exists()  # the next save puts it back
-        if is_made(path, "checkpoint") and not is_needed and _holds_only(path, _OF_CHECKPOINT):
+        if is_made(path, "checkpoint") and not is_needed and holds_only(path, CHECKPOINT_NAMES):
             yield path, "unfinished save"
 
 
@@ -78,20 +72,13 @@ def _set_aside(run: Path) -> list[Path]:
         named = sorted(path for path in run.iterdir() if _is_folder(path) and _ASIDE.fullmatch(path.name))
     except OSError:
         return []
-    stages = [path for path in named if (path / "launch.json").is_file() and _holds_only(path, _OF_STAGE)]
-    models = [path for path in named if is_made(path, "checkpoint") and _holds_only(path, _OF_CHECKPOINT)]
+    stages = [path for path in named if (path / "launch.json").is_file() and holds_only(path, _OF_STAGE)]
+    models = [path for path in named if is_made(path, "checkpoint") and holds_only(path, CHECKPOINT_NAMES)]
     return [path for path in named if path in stages or path in models]
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _holds_only(folder: Path, patterns: Collection[str]) -> bool:
-    try:
-        return all(any(fnmatch(path.name, pattern) for pattern in patterns) for path in folder.iterdir())
-    except OSError:
-        return False
 
 
 def remove(found: Sequence[Prunable]) -> list[str]:

@@ -266,6 +266,22 @@ def test_keeping_one_removes_every_older_one(tmp_path):
     assert names(tmp_path) == ["step-00000003"]
 
 
+def test_an_older_one_with_a_users_file_stays(tmp_path):
+    for step in (1, 2, 3):
+        (tmp_path / step_folder_name(step)).mkdir()
+        mark_folder(tmp_path / step_folder_name(step), "checkpoint")
+    (tmp_path / "step-00000001" / "notes.txt").write_text("the best one so far")
+    prune_checkpoints(tmp_path, 1)
+    assert names(tmp_path) == ["step-00000001", "step-00000003"]
+
+
+def test_a_saved_checkpoint_holds_only_what_pruning_knows(tmp_path, parts):
+    for step in (1, 2):
+        save_step(tmp_path, parts, step)
+    prune_checkpoints(tmp_path, 1)
+    assert names(tmp_path) == ["step-00000002"]
+
+
 def test_the_same_step_can_be_saved_again(tmp_path, parts):
     save_step(tmp_path, parts, 1)
     again = save_step(tmp_path, (make_tiny_model(seed=9), parts[1]), 1)
