@@ -135,6 +135,10 @@ def predict(
     launch = loaded.recipe.launch if recipe else LaunchRecipe(num_ranks=ranks or "auto")
     folder = run_folder_of(model, run_dir).stage(STAGE).root if model else own_path(loaded.recipe.runs_folder)
     judge = _judge(loaded.recipe.judge, folder)
+    if model is not None and own_path(model).is_dir():
+        from croc_cli.checkpoint.locate import check_checkpoint
+
+        check_checkpoint(own_path(model))
     evaluate(loaded.recipe, chosen, request, launch_settings=launch, recipe_argument=name, judge=judge)
 
 

@@ -145,7 +145,11 @@ def _run_stage(link: ChainLink, run: RowRun, store: StageStore, request: StageRe
         run_eval(run.recipe, home, start, request=request)
         return
     asked = StageRequest(
-        start=start, run_dir=home.root, worker=request.worker, through_launcher=request.through_launcher
+        start=start,
+        trusts_start=True,
+        run_dir=home.root,
+        worker=request.worker,
+        through_launcher=request.through_launcher,
     )
     stage = stage_name(link.stage)
     plan_or_none = prepare_stage(run.recipe, stage, asked, machine, recipe_argument=run.recipe.name)

@@ -118,13 +118,9 @@ def evaluate(
         UsageError: Before anything starts: files are missing, or the model is.
         RunError: Something failed; what went well is kept.
     """
-    from croc_cli.checkpoint.locate import check_checkpoint
-
     root = data_root(request.data, needed=needs_files(chosen))
     records = read_questions(chosen, root)
     model = request.model or _trained_model(recipe, request, recipe_argument)
-    if (folder := own_path(model)).is_dir():
-        check_checkpoint(folder)
     run_dir = run_folder_of(model, request.run_dir)
     stage_dir = run_dir.stage(STAGE)
     if request.dry_run:

@@ -36,6 +36,7 @@ class StageRequest:
 
     Args:
         start: Checkpoint to start from instead of the stage before.
+        trusts_start: The start was saved by an earlier stage of the same command; the ranks validate it anyway.
         run_dir: Run folder instead of the one named by the recipe.
         dry_run: Print the plan and touch nothing.
         fresh: Rename an old stage folder and start over.
@@ -47,6 +48,7 @@ class StageRequest:
     """
 
     start: Path | None = None
+    trusts_start: bool = False
     run_dir: Path | None = None
     dry_run: bool = False
     fresh: bool = False
@@ -209,7 +211,7 @@ def check_given_start(request: StageRequest) -> None:
     """Raise UsageError unless what `--from` names is a whole checkpoint, by its configs and headers."""
     from croc_cli.checkpoint.locate import check_checkpoint
 
-    if request.start is not None:
+    if request.start is not None and not request.trusts_start:
         check_checkpoint(request.start)
 
 
