@@ -172,8 +172,8 @@ class Endpoint:
         """Send a request, and read its reply as long as it is no longer than a reply is."""
         import httpx
 
-        sent = {"json": body} if body is not None else {}
-        async with self._client.stream(method, path, **sent) as response:  # type: ignore[arg-type]
+        sent: dict[str, Any] = {"json": body} if body is not None else {}
+        async with self._client.stream(method, path, **sent) as response:
             content = bytearray()
             async for chunk in response.aiter_bytes():
                 content += chunk

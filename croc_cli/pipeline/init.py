@@ -216,9 +216,9 @@ def recipe_text(request: InitRequest, facts: DataFacts, like: str, changes: Mapp
     lines.append(_line("  cache_features: null", "a folder here keeps the tower's features for later epochs"))
     for stage, values in changes.items():
         lines.append(_line(f"{stage}: {_value(values)}", "as these rows and ranks need it"))
-    launch = {"device": request.device} if request.device != "auto" else {}
+    launch: dict[str, str | int] = {"device": request.device} if request.device != "auto" else {}
     if request.num_ranks is not None:
-        launch["num_ranks"] = request.num_ranks  # type: ignore[assignment]
+        launch["num_ranks"] = request.num_ranks
     if launch:
         lines.append(_line(f"launch: {_value(launch)}", "GPUs or CPU processes of a node"))
     return "\n".join(lines) + "\n"
