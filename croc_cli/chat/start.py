@@ -142,14 +142,14 @@ def open_session(request: ChatRequest, folder: Path) -> "ChatSession":
     quiet_transformers()
     defaults = recipe_defaults(folder)
     return ChatSession(
-        load_for_inference(folder, device=chosen_device(request.device)),
+        load_for_inference(folder, device=usable_device(request.device)),
         max_tokens=request.max_tokens or int(defaults.get("max_tokens", MAX_TOKENS)),
         temperature=float(defaults.get("temperature", 0.0)) if request.temperature is None else request.temperature,
         seed=request.seed,
     )
 
 
-def chosen_device(name: str) -> str:
+def usable_device(name: str) -> str:
     """Return the torch device of a name; "auto" takes the first GPU, else the CPU.
 
     Raises:

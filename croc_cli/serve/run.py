@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 
 from croc_cli.chat.session import prompt_builder
-from croc_cli.chat.start import ChatRequest, chosen_device, find_model
+from croc_cli.chat.start import ChatRequest, find_model, usable_device
 from croc_cli.checkpoint.load import load_for_inference, quiet_transformers
 from croc_cli.console import say
 from croc_cli.errors import UsageError
@@ -72,7 +72,7 @@ def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -
     """Load one model and start its engine."""
     say(f"loading {folder}")
     quiet_transformers()
-    model = load_for_inference(folder, device=chosen_device(device))
+    model = load_for_inference(folder, device=usable_device(device))
     limits = settings.limits
     prompts = PromptMaker(
         prompt_builder(model),
