@@ -112,7 +112,9 @@ def set_chat_template(processor: LlavaProcessor, metadata: CheckpointMetadata) -
     if metadata.template is None:
         return
     own = metadata.extra.get(LLM_TEMPLATE_KEY)
-    template = chat_template_for(metadata.template) or (with_pictures(own) if isinstance(own, str) else None)
+    template = chat_template_for(metadata.template, metadata.system_prompt) or (
+        with_pictures(own) if isinstance(own, str) else None
+    )
     if template is not None:
         processor.chat_template = template
         if metadata.template == "chat_template":

@@ -41,8 +41,9 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
     if files is None:
         say(stays)
         return
-    template = recipe.stage(stage).template
-    counting = Counting(_llm(recipe), recipe.model.llm_revision, template)
+    section = recipe.stage(stage)
+    template = section.template
+    counting = Counting(_llm(recipe), recipe.model.llm_revision, template, section.template_options)
     about = {"llm": recipe.model.llm, "template": template, "files": files}
     mix = MixFolder(folder)
     num_workers = min(os.cpu_count() or 1, 1 + len(mix) // ROWS_PER_PROCESS)
@@ -111,7 +112,8 @@ def _llm(recipe: "Recipe") -> str:
 
 def _files_key(recipe: "Recipe", stage: str) -> str | None:
     from croc_cli.recipe.facts import local_folder
-    from croc_cli.sources.mix.lengths import files_key
+    from croc_cli.sources.mix.lengths import files_key, template_key
 
     folder = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
-    return None if folder is None else files_key(folder, recipe.stage(stage).template)
+    section = recipe.stage(stage)
+    return None if folder is None else files_key(folder, template_key(section.template, section.template_options))

@@ -33,6 +33,7 @@ def stage_encoder(recipe: "Recipe", stage: str, *, max_length: int | None = None
         template=section.template,
         num_visual_tokens=model_facts(recipe.model).num_visual_tokens or 576,
         max_length=section.max_length if max_length is None else max_length,
+        options=section.template_options,
     )
 
 

@@ -10,12 +10,14 @@ from pydantic import Field
 from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
 from croc_cli.recipe.stages import STAGE_TABLE
+from croc_cli.recipe.template_options import TemplateOptions, TrainedTokensName
 from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
 
 __all__ = ["DataRecipe", "LlavaJsonData", "MixData", "Recipe", "ScenesData", "SourceRecipe"]
 
-TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
-AspectName = Literal["pad", "square"]
+TemplateName = Literal["plain", "vicuna_v1", "chat_template", "qwen_1_5"]
+AspectName = Literal["pad", "square", "squeeze"]
+ResamplingName = Literal["tower", "nearest", "bilinear", "bicubic", "lanczos"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
 
@@ -33,6 +35,9 @@ class ModelRecipe(Section):
     projector_initialisation: Literal["torch", "captions"] = Field(
         "torch",
         description="torch = its own for linear layers, as LLaVA; captions = a closed-form fit to those of the data",
+    )
+    image_resampling: ResamplingName = Field(
+        "tower", description="How pictures are resized; tower = as its own image processor does"
     )
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"
@@ -77,7 +82,21 @@ class StageRecipe(Section):
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; left out: as many as the epochs have")
     template: TemplateName
-    image_aspect: AspectName = Field("pad", description="pad = mean colour to a square; square = centre crop")
+    system_prompt: str | None = Field(
+        None, description="System sentence of qwen_1_5; left out: You are a helpful assistant."
+    )
+    trained_tokens: TrainedTokensName = Field(
+        "answers",
+        description="answers = with their end tokens; turns = whole answering turns, and control tokens and lone"
+        " newlines wherever they stand, as ViCToR's code (qwen_1_5, plain)",
+    )
+    control_tokens_in_text: bool = Field(
+        False,
+        description="Read those that rows spell out, as ViCToR's code; in prompts never (qwen_1_5, plain)",
+    )
+    image_aspect: AspectName = Field(
+        "pad", description="pad = mean colour to a square; square = centre crop; squeeze = both sides to the square"
+    )
     max_length: PositiveInt = Field(2048, description="Tokens of a sequence, visual tokens included")
     precision: Literal["bf16", "fp32"] = "bf16"
     zero_stage: Literal[0, 1, 2, 3] = 2
@@ -97,6 +116,11 @@ class StageRecipe(Section):
     validate_every: PositiveInt | None = Field(
         None, description="Steps between measurements of the held-out loss; left out: about 2 % of the time"
     )
+
+    @property
+    def template_options(self) -> TemplateOptions:
+        """What the stage says of its template beside the name."""
+        return TemplateOptions(self.system_prompt, self.trained_tokens, self.control_tokens_in_text)
 
 
 class PoolRecipe(Section):

@@ -133,7 +133,7 @@ def run_training(
             weights=stopped_at or start_folder,
             rank=dist.get_rank(),
             num_ranks=dist.get_world_size(),
-            chat_template=chat_template_for(section.template),
+            chat_template=chat_template_for(section.template, section.system_prompt),
             device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
             on_gpu=device == "cuda",
         )
@@ -280,6 +280,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
         visual_norm=recipe.model.visual_norm,
         template=section.template,
+        system_prompt=section.system_prompt,
         image_aspect=section.image_aspect,
         image_reading=recipe.data.image_reading,
         extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},

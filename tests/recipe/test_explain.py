@@ -66,7 +66,7 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
         ("model: {llm: 5" + "5" * 300 + "}", "model.llm: must be text, not a number of more than 80 digits"),
         (
             "align: {template: " + "x" * 300 + "}",
-            "align.template: must be one of plain, vicuna_v1, chat_template, not 'xx",
+            "align.template: must be one of plain, vicuna_v1, chat_template, qwen_1_5, not 'xx",
         ),
         ("name: ../x", "name: must be letters, digits, dots, dashes and underscores, as it names a folder, not '../x'"),
     ],

@@ -115,7 +115,7 @@ def open_original(
     weights = checked_weights(weights, config, folder, allow_partial=options.allow_partial, say=say)
     record = {"config": dict(original.values), "vocab_size": num_rows, "vision_tower_inside": held_tower}
     written = beside.extra.get(PROCESSOR_TEMPLATE_KEY)
-    chat_template = chat_template_for(template) if template else None
+    chat_template = chat_template_for(template, beside.system_prompt) if template else None
     if chat_template is None and isinstance(written, str):
         chat_template = tokenizer.chat_template = written
     return OpenedModel(
