@@ -75,7 +75,7 @@ class StageRecipe(Section):
     learning_rate: LearningRates
     optimizer: OptimizerRecipe = OptimizerRecipe()
     epochs: PositiveFloat = 1.0
-    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; left out: as many as the epochs have")
+    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
     image_aspect: AspectName = Field("pad", description="pad = mean colour to a square; square = centre crop")
     max_length: PositiveInt = Field(2048, description="Tokens of a sequence, visual tokens included")
@@ -85,17 +85,17 @@ class StageRecipe(Section):
         "none", description="What DeepSpeed keeps in host memory: nothing, optimizer state, or parameters too"
     )
     gradient_dtype: Literal["fp32", "bf16"] | None = Field(
-        None, description="Type in which gradients are added up; left out: fp32, but bf16 in bf16 without ZeRO"
+        None, description="Type in which gradients are added up; default: fp32, but bf16 in bf16 without ZeRO"
     )
     deepspeed: dict[str, Any] = Field(
         {}, description="Keys of DeepSpeed's config, laid over what croc makes; none that this recipe's own keys decide"
     )
     gradient_checkpointing: bool = True
     seed: Seed = 0
-    save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; left out: the last step only")
+    save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; default: the last step only")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints that stay on disk")
     validate_every: PositiveInt | None = Field(
-        None, description="Steps between measurements of the held-out loss; left out: about 2 % of the time"
+        None, description="Steps between measurements of the held-out loss; default: about 2 % of the time"
     )
 
 
@@ -174,7 +174,7 @@ class JudgeRecipe(Section):
     """The model that scores the answers of LLaVA-Bench and MM-Vet; its key is in CROC_JUDGE_API_KEY alone."""
 
     base_url: str | None = Field(None, description="OpenAI-compatible endpoint, such as https://api.openai.com/v1")
-    model: str | None = Field(None, description="Which model judges, such as gpt-4-0613")
+    model: str | None = Field(None, description="Name of the judge model, such as gpt-4-0613")
     num_workers: Workers = Field(8, description="Requests at once")
     timeout: PositiveFloat = Field(120.0, description="Seconds to wait for a reply")
 
@@ -218,10 +218,10 @@ class LaunchRecipe(Section):
         "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
     )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
-    threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; left out: cores / ranks")
+    threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")
     hostfile: PathText | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
     slurm: SlurmRecipe | None = None
-    master_port: Annotated[int, Field(gt=0, le=65535)] | None = Field(None, description="Left out: a free one")
+    master_port: Annotated[int, Field(gt=0, le=65535)] | None = Field(None, description="Default: a free one")
     stall_timeout: PositiveFloat = Field(
         STALL_SECONDS, description="Seconds without any change of a rank's position after which the run is ended"
     )
@@ -237,7 +237,7 @@ class Recipe(Section):
     name: str = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Names the run folder; left out: the file's name",
+        description="Names the run folder; default: the file's name",
     )
     description: str = ""
     model: ModelRecipe
