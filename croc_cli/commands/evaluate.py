@@ -52,12 +52,8 @@ FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="tex
 JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible endpoint; key in CROC_JUDGE_API_KEY")
 ]
-<<<<<<< HEAD
 JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Name of the judge model")]
-=======
-JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
 PAIRED_TITLE = "The second run less the first, on the questions that both have:"
->>>>>>> main
 FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 
