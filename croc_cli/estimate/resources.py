@@ -18,6 +18,7 @@ from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, Recipe, ScenesData, StageRecipe
+from croc_cli.sources.mix.recipe_mix import listed_rows
 
 GPU_PEAK_FLOPS = {"bf16": 312e12, "fp32": 19.5e12}
 """An A100's, by NVIDIA's data sheet; float32 without TF32."""
@@ -87,7 +88,7 @@ class StageResources:
         length: Tokens of the longest sequence.
         memory: ZeRO stage → a rank's memory, all other choices as in the recipe.
         samples: Samples of the whole stage.
-        samples_are_known: Whether the data is here; otherwise they are the paper's.
+        samples_are_known: Whether the data is here; otherwise they are the catalogue's, or the paper's.
         steps: Optimizer steps.
         tokens: Tokens of the whole stage, about.
         flops: Operations of the whole stage.
@@ -145,7 +146,7 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
         return stage_memory(recipe, stage, facts, counts, chosen, length=length)
 
     known = count_samples(recipe, stage)
-    steps = count_steps(section, known or PAPER_SAMPLES[stage])
+    steps = count_steps(section, known or listed_rows(recipe, stage) or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
     sample_tokens = min(length, tokens_of_sample(recipe, stage, facts))

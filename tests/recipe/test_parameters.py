@@ -110,3 +110,20 @@ def test_the_papers_model_has_its_known_size() -> None:
 def test_groups_whose_sizes_are_not_at_hand_are_left_out(tmp_path: Path) -> None:
     recipe = load_recipe(str(child(tmp_path, "model: {vision_tower: some/tower, llm: some/llm}")), environ={}).recipe
     assert parameter_counts(recipe, "reconstruct") == {}
+
+
+@pytest.mark.parametrize(
+    ("llm", "billions"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", 7.616),
+        ("Qwen/Qwen2-7B-Instruct", 7.616),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.494),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8.030),
+    ],
+)
+def test_victors_parts_have_the_parameters_of_their_pages(llm: str, billions: float) -> None:
+    facts = model_facts(ModelRecipe(vision_tower="google/siglip2-so400m-patch14-384", llm=llm))
+    assert facts.tower is not None
+    assert facts.llm is not None
+    assert (facts.num_visual_tokens, tower_parameters(facts.tower)) == (729, 428_225_600)
+    assert llm_parameters(facts.llm) == pytest.approx(billions * 1e9, rel=1e-3)
