@@ -114,13 +114,13 @@ def begin_assignment(
     costs = pairwise_cost(tokens, pool)  # [R · m, N]
     if method == "nearest":
         chosen = costs.argmin(dim=1)
-        results = (_to_host(costs.gather(1, chosen[:, None]).squeeze(1)), _to_host(chosen))
+        results = [_to_host(costs.gather(1, chosen[:, None]).squeeze(1)), _to_host(chosen)]
     else:
-        results = (_to_host(costs),)
+        results = [_to_host(costs)]
     arrived = _arrival(visual_tokens.device)
     solve = _take if method == "nearest" else _solve
     counts = [len(row) for row in positions]
-    images = zip(*(part.split([counts[index] for index in real]) for part in results), strict=True)
+    images = zip(*(torch.split(part, [counts[index] for index in real]) for part in results), strict=True)
     solved = [_threads(num_threads).submit(solve, arrived, *image) for image in images]
     return PendingAssignment(solved, real=real, num_masked=counts, num_pool=len(pool))
 
@@ -139,7 +139,7 @@ def _arrival(device: torch.device) -> torch.cuda.Event | None:
     """Return an event that comes when all that was queued on `device` is done; None on a CPU, which has no queue."""
     if device.type != "cuda":
         return None
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no type
     event.record(torch.cuda.current_stream(device))
     return event
 
