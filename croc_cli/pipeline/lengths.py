@@ -20,7 +20,7 @@ _AHEAD = 3
 
 
 def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
-    """Have the lengths of a mix's rows counted with a stage's tokenizer and template, going on where it stopped.
+    """Have the lengths of a mix's rows counted with a stage's tokenizer and template, resuming where it stopped.
 
     Where the tokenizer is not on this machine, the index's estimates stay, and that is said.
     """
@@ -58,7 +58,7 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
         except BrokenProcessPool as error:
             raise RunError(
                 f"a process that counted the tokens of {folder} was killed",
-                hint="most likely memory ran out; the same command goes on from there",
+                hint="most likely memory ran out; the same command resumes from there",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -20,7 +20,7 @@ def stage_encoder(recipe: "Recipe", stage: str, *, max_length: int | None = None
     Args:
         recipe: The recipe.
         stage: Which stage's template.
-        max_length: In tokens; left out: the stage's.
+        max_length: In tokens; default: the stage's.
     """
     from croc_cli.data.local_encoder import local_encoder
     from croc_cli.recipe.facts import builtin_folder, model_facts

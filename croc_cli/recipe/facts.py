@@ -176,6 +176,16 @@ def model_facts(model: ModelRecipe) -> ModelFacts:
     )
 
 
+def num_used_layers(feature_layer: int, num_layers: int) -> int:
+    """Return how many layers of a tower its visual tokens depend on.
+
+    Args:
+        feature_layer: Hidden state that is projected: 0 = the embeddings, negative ones count from the last layer's.
+        num_layers: Of the whole tower.
+    """
+    return feature_layer if feature_layer >= 0 else num_layers + 1 + feature_layer
+
+
 def builtin_folder(name: str, part: str) -> Path | None:
     """Return the folder in this package that `builtin:nano` stands for, or None where `name` is no such name.
 

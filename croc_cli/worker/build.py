@@ -33,6 +33,7 @@ from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings
+from croc_cli.worker.device import solver_threads
 from croc_cli.worker.held_out import trained_part
 
 GPU_LENGTH_MULTIPLE = 128
@@ -140,7 +141,9 @@ def build_objectives(recipe: Recipe, stage: StageName) -> ObjectiveSettings:
     return ObjectiveSettings(**section.objectives.model_dump(), **measured)
 
 
-def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration) -> MultimodalModel:
+def build_model(
+    recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration, *, on_gpu: bool = False
+) -> MultimodalModel:
     """Return `llava` with what the stage adds: pool, head, attention. Pool weights are not initialised yet."""
     section = recipe.pool_stage(stage)
     n = num_visual_tokens(llava.config)
@@ -148,7 +151,7 @@ def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGene
     pool = head = None
     if section is not None:
         if section.mask.ratio > 0:
-            pool = TokenPool(section.pool.size, dim)
+            pool = TokenPool(section.pool.size, dim, solver_threads=solver_threads(on_gpu=on_gpu))
         if section.objectives.reconstruction_weight > 0:
             head = build_head(section.reconstruction.head, dim, n, section.reconstruction.head_dropout)
     return MultimodalModel(
@@ -168,12 +171,12 @@ def learning_rates(recipe: Recipe, stage: StageName, module: StageModule) -> dic
     Raises:
         UsageError: Where the recipe gives a rate to a group that the stage may not train, or to none at all.
     """
-    given = {name: rate for name, rate in recipe.stage(stage).learning_rate.model_dump().items() if rate > 0}
+    given = recipe.stage(stage).learning_rate.trained()
     if wrong := sorted(set(given) - set(STAGE_TABLE[stage].trains)):
         raise UsageError(
             f"{stage} does not train {', '.join(wrong)}", hint=f"set {stage}.learning_rate.{wrong[0]} to 0"
         )
-    present = {"projector", "llm"}
+    present = {"vision_tower", "projector", "llm"}
     if module.model.pool is not None:
         present.add("token_pool")
     if module.model.head is not None and any(True for _ in module.model.head.parameters()):
@@ -213,10 +216,10 @@ def build_stage(
     named = KERNEL_NAMES.get(recipe.model.attention, recipe.model.attention)
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=named, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
-    llava.model.vision_tower.eval()
+    llava.model.vision_tower.train("vision_tower" in section.learning_rate.trained())
     if section.gradient_checkpointing:
         llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    module = StageModule(build_model(recipe, stage, llava), build_objectives(recipe, stage))
+    module = StageModule(build_model(recipe, stage, llava, on_gpu=on_gpu), build_objectives(recipe, stage))
     attention = choose_attention(
         recipe.model.attention,
         kind=module.model.attention_kind,

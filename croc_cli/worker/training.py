@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,21 @@ from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.ops import needed_ops
 from croc_cli.model.token_pool import initialise_pool
+from croc_cli.model.vision_tower import unused_weights
 from croc_cli.names import TRAINING_STATE_FILE, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
+from croc_cli.train.ahead import why_not_ahead
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
-from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
+from croc_cli.train.optimizer import (
+    TOWER_PREFIX,
+    LearningRateSchedule,
+    build_optimizer,
+    freeze_all_but,
+    parameter_groups,
+)
 from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import TrainerState, health_of
@@ -149,6 +158,9 @@ def run_training(
         use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
     with POSITION.working("making the engine", "made the engine", opaque=True):
         engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    reason = why_not_ahead(parts.module.model, torch.device(engine.device))
+    if reason is not None and parts.module.model.pool is not None:
+        say(f"each micro-batch waits for its own assignment: {reason}")
     if compiles(recipe, stage, device=device):
         # imported here: torch's compiler takes a second to import, and most CPU runs need none of it
         from croc_cli.model.compile_layers import compile_layers
@@ -182,7 +194,7 @@ def run_training(
         )
     trainer = Trainer(
         engine,
-        parts.settings,
+        replace(parts.settings, assigns_ahead=reason is None),
         schedule=LearningRateSchedule(
             section.optimizer.schedule,
             num_steps=parts.settings.num_steps,
@@ -230,7 +242,9 @@ def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
 def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
     """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
     section = recipe.stage(stage)
-    freeze_all_but(parts.module, parts.settings.learning_rates)
+    llava = parts.module.model.llava
+    unused = unused_weights(llava.model.vision_tower, llava.config.vision_feature_layer)
+    freeze_all_but(parts.module, parts.settings.learning_rates, without={f"{TOWER_PREFIX}{name}" for name in unused})
     optimizer = build_optimizer(
         parameter_groups(parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay),
         betas=section.optimizer.betas,

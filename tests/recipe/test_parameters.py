@@ -17,9 +17,10 @@ from transformers import (
 )
 
 from croc_cli.model.reconstruction import build_head
+from croc_cli.model.vision_tower import unused_weights
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.load import load_recipe
-from croc_cli.recipe.parameters import llm_parameters, parameter_counts, tower_parameters
+from croc_cli.recipe.parameters import llm_parameters, parameter_counts, tower_parameters, trained_counts
 from croc_cli.recipe.schema import ModelRecipe
 from tests.recipe.recipes import child
 
@@ -63,6 +64,27 @@ def test_siglips_count_equals_transformers_and_its_odd_pixels_are_no_error(tmp_p
     assert facts is not None
     assert facts.num_visual_tokens == 16
     assert tower_parameters(facts) == count(tower)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("layer", [-1, -2, 1, 0])
+def test_the_trained_count_of_a_tower_leaves_out_what_no_visual_token_depends_on(
+    tmp_path: Path, kind: str, layer: int
+) -> None:
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[kind](**sizes, image_size=56, patch_size=14)
+    tower = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}[kind](config)
+    config.save_pretrained(tmp_path)
+    text = f"""\
+    model: {{vision_tower: {tmp_path}, vision_feature_layer: {layer}}}
+    finetune: {{learning_rate: {{vision_tower: 2e-6}}}}
+    """
+    recipe = load_recipe(str(child(tmp_path, text)), environ={}).recipe
+    unused = unused_weights(tower, layer)
+    trained = sum(weight.numel() for name, weight in tower.named_parameters() if name not in unused)
+    counts = parameter_counts(recipe, "finetune")
+    assert trained_counts(recipe, "finetune", counts) == {**counts, "vision_tower": trained}
+    assert trained_counts(recipe, "align", counts) == {"projector": counts["projector"]}
 
 
 def test_the_nano_towers_count_equals_transformers() -> None:

@@ -142,7 +142,7 @@ def _end_ids(folder: Path, original: OriginalConfig, *, vocab_size: int) -> Any:
     """Return what the generation config, or else the config, says that answers end with.
 
     Raises:
-        UsageError: It is no token of the vocabulary.
+        UsageError: It is not a token of the vocabulary.
     """
     file = folder / "generation_config.json"
     said = read_object(file).get("eos_token_id") if file.is_file() else None
@@ -199,7 +199,9 @@ def _check_fit(weights: Mapping[str, Tensor], original: OriginalConfig, tower: T
     embeddings, first = weights.get(_EMBEDDINGS[0]), weights.get("model.multi_modal_projector.linear_1.weight")
     if embeddings is None or first is None:
         missing = "LLM (model.embed_tokens.weight)" if embeddings is None else "projector (model.mm_projector.0.weight)"
-        raise UsageError(f"{folder} holds no {missing}", hint="it is not whole; a projector alone or LoRA needs --base")
+        raise UsageError(
+            f"{folder} holds no {missing}", hint="it is incomplete; a projector alone or LoRA needs --base"
+        )
     gives, takes = tower.config.hidden_size, embeddings.shape[1]
     if first.ndim != 2 or tuple(first.shape) != (takes, gives) or takes != original.values.get("hidden_size"):
         shape = " × ".join(str(size) for size in first.shape)
