@@ -1,4 +1,4 @@
-"""A trained tower under each ZeRO stage: two ranks that are killed, one that resumes, and the run that nothing broke."""
+"""A trained tower under each ZeRO stage: two ranks that are killed, one that resumes, and an unbroken run."""
 
 from pathlib import Path
 
