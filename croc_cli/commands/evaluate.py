@@ -53,6 +53,7 @@ JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible endpoint; key in CROC_JUDGE_API_KEY")
 ]
 JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
+PAIRED_TITLE = "The second run less the first, on the questions that both have:"
 FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 
@@ -251,17 +252,42 @@ def compare(
         list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders with scores")
     ],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
+    flips: Annotated[
+        int | None,
+        typer.Option(
+            "--flips",
+            min=1,
+            max=MOST,
+            metavar="N",
+            help="Of two runs: list N answers that got worse, N better ones",
+        ),
+    ] = None,
     form: FormatOption = "text",
 ) -> None:
-    """Show the scores of runs side by side, with 95 % intervals."""
+    """Show the scores of runs side by side, with 95 % intervals; of two runs, with paired tests."""
     from croc_cli.benchmarks.compare import comparison_rows, format_rows, read_scores, warnings
+    from croc_cli.benchmarks.paired import flip_rows, format_flips, pair_runs, paired_rows
     from croc_cli.console import result, say
+    from croc_cli.errors import UsageError
 
     table = _checked_form(form)
     runs = {str(folder): read_scores(folder) for folder in run_dirs}
-    for warning in warnings(runs):
-        say(f"warning: {warning}")
-    result(format_rows(comparison_rows(runs, paper=paper), table))
+    if flips is not None and len(runs) != 2:
+        raise UsageError(
+            f"--flips compares two runs, and {len(runs)} {'is' if len(runs) == 1 else 'are'} given",
+            hint="such as `croc eval compare runs/a runs/b --flips 20`",
+        )
+    pairs, notes = pair_runs(runs, [Path(name) for name in runs]) if len(runs) == 2 else ({}, [])
+    for warning in (*warnings(runs), *notes):
+        say(f"warning: {warning}" if warning not in notes else f"note: {warning}")
+    in_text = table in ("text", "md")
+    scores = format_rows(comparison_rows(runs, paper=paper, pairs=None if in_text else pairs), table)
+    if flips is None:
+        tests = f"{PAIRED_TITLE}\n\n{format_rows(paired_rows(pairs), table)}" if pairs and in_text else ""
+        result(f"{scores}\n\n{tests}" if tests else scores)
+        return
+    changed = flip_rows(pairs, list(runs), flips)
+    result(format_flips(changed) if table == "text" else format_rows(changed, table))
 
 
 def _check_served(url: str | None, with_url: dict[str, object], without_url: dict[str, object]) -> None:

@@ -140,7 +140,7 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
         )
         for row in rows
     ]
-    known = "" if stage.samples_are_known else " (the paper's number; the data is not here)"
+    known = "" if stage.samples_are_known else " (as listed; the data is not here)"
     lines = [
         f"{stage.stage}: {own.micro_size} samples of up to {counted(stage.length, 'token')} at a time"
         f"{', layers computed again' if own.checkpointing else ''}"

@@ -9,9 +9,9 @@ from croc_cli.names import FLASH_PACKAGES, MASKING_KERNELS, StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import argument_of, load_recipe
-from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.parameters import parameter_counts, trained_counts
 from croc_cli.recipe.paths import PATHS_START, data_path
-from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
+from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
 from croc_cli.sources.verify.held_out import check_held_out
@@ -28,16 +28,15 @@ def fits_cpu(counts: dict[str, int]) -> bool:
     return sum(counts.values()) <= CPU_PARAMETERS
 
 
-def state_bytes(section: StageRecipe, counts: dict[str, int]) -> int:
+def state_bytes(recipe: Recipe, stage: StageName, counts: dict[str, int]) -> int:
     """Return the bytes of parameters, gradients and AdamW's state of one stage, over all ranks.
 
     In bf16 a trained parameter takes 18 bytes (bf16 weight, float32 gradient, master weight and two moments) and a
     frozen one 2; in fp32 it is 16 and 4.
     """
-    rates = section.learning_rate.model_dump()
-    trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
+    trained = sum(trained_counts(recipe, stage, counts).values())
     frozen = sum(counts.values()) - trained
-    return trained * 18 + frozen * 2 if section.precision == "bf16" else trained * 16 + frozen * 4
+    return trained * 18 + frozen * 2 if recipe.stage(stage).precision == "bf16" else trained * 16 + frozen * 4
 
 
 def check_attention(recipe: Recipe, stage: StageName, *, here: bool) -> None:
@@ -98,7 +97,7 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
         )
     counts = parameter_counts(recipe, stage)
     total = sum(counts.values())
-    needed = state_bytes(recipe.stage(stage), counts)
+    needed = state_bytes(recipe, stage, counts)
     model = f"a model of {total / 1e9:.1f}B parameters" if total >= 1e8 else f"a model of {total / 1e6:.1f}M parameters"
     hint = nearest_recipe_hint(stage, machine, total=total, command=command, but=recipe.name)
     if launch.device == "cuda" or (launch.device == "auto" and total > CPU_PARAMETERS):
@@ -145,7 +144,7 @@ def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, comma
         size = sum(counts.values())
         enabled = recipe.stage(stage).enabled
         runs_here = recipe.launch.device != "cuda" and fits_cpu(counts)
-        enough = not machine.memory_bytes or state_bytes(recipe.stage(stage), counts) <= machine.memory_bytes
+        enough = not machine.memory_bytes or state_bytes(recipe, stage, counts) <= machine.memory_bytes
         if size and enabled and runs_here and enough and (not total or size < total):
             fitting.append((size, name))
     plan = "--dry-run prints the plan all the same"

@@ -141,6 +141,14 @@ def _data_fits(recipe: Recipe) -> Iterator[Issue]:
             message = f"data.{stage} draws its pictures on the fly, so there is nothing to keep; leave it out"
             yield Issue(("data", "cache_features"), message, related=(("data", stage, "kind"),))
     for stage in _enabled(recipe):
+        if recipe.data.cache_features is not None and "vision_tower" in recipe.stage(stage).learning_rate.trained():
+            rate: KeyPath = (stage, "learning_rate", "vision_tower")
+            message = (
+                f"keeps what a frozen tower computes, and the {stage} stage trains it; leave this out, or"
+                f" {dotted(rate)}"
+            )
+            yield Issue(("data", "cache_features"), message, related=(rate,))
+    for stage in _enabled(recipe):
         source = recipe.data.source(stage)
         if recipe.stage(stage).template != "plain" or not isinstance(source, ScenesData):
             continue
@@ -173,7 +181,7 @@ def _stages_enabled(recipe: Recipe) -> Iterator[Issue]:
 def _rates_fit(recipe: Recipe) -> Iterator[Issue]:
     for stage in _enabled(recipe):
         trained = STAGE_TABLE[stage].trains
-        rates: dict[str, float] = recipe.stage(stage).learning_rate.model_dump()
+        rates: dict[str, float | None] = recipe.stage(stage).learning_rate.model_dump()
         for group in (group for group, rate in rates.items() if rate and group not in trained):
             yield Issue((stage, "learning_rate", group), f"the {stage} stage trains {_and(trained)} only; leave it out")
         if not any(rates[group] for group in trained):

@@ -5,7 +5,7 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
@@ -50,10 +50,23 @@ class BatchRecipe(Section):
 class LearningRates(Section):
     """Peak learning rate of each parameter group; 0 or left out = frozen."""
 
+    vision_tower: NonNegativeFloat | None = Field(
+        None, description="Of the layers up to the projected one; null or 0 = frozen, as in the paper"
+    )
     projector: NonNegativeFloat = 0.0
     llm: NonNegativeFloat = 0.0
     token_pool: NonNegativeFloat = 0.0
     head: NonNegativeFloat = 0.0
+
+    @field_validator("vision_tower")
+    @classmethod
+    def _zero_is_none(cls, rate: float | None) -> float | None:
+        """Write a frozen tower in one way, so that 0 and null are the same settings to a run that resumes."""
+        return rate or None
+
+    def trained(self) -> dict[str, float]:
+        """Return the peak rate of each group that has one."""
+        return {group: rate for group, rate in self.model_dump().items() if rate}
 
 
 class OptimizerRecipe(Section):

@@ -164,12 +164,12 @@ def learning_rates(recipe: Recipe, stage: StageName, module: StageModule) -> dic
     Raises:
         UsageError: Where the recipe gives a rate to a group that the stage may not train, or to none at all.
     """
-    given = {name: rate for name, rate in recipe.stage(stage).learning_rate.model_dump().items() if rate > 0}
+    given = recipe.stage(stage).learning_rate.trained()
     if wrong := sorted(set(given) - set(STAGE_TABLE[stage].trains)):
         raise UsageError(
             f"{stage} does not train {', '.join(wrong)}", hint=f"set {stage}.learning_rate.{wrong[0]} to 0"
         )
-    present = {"projector", "llm"}
+    present = {"vision_tower", "projector", "llm"}
     if module.model.pool is not None:
         present.add("token_pool")
     if module.model.head is not None and any(True for _ in module.model.head.parameters()):
@@ -209,7 +209,7 @@ def build_stage(
     named = KERNEL_NAMES.get(recipe.model.attention, recipe.model.attention)
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=named, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
-    llava.model.vision_tower.eval()
+    llava.model.vision_tower.train("vision_tower" in section.learning_rate.trained())
     if section.gradient_checkpointing:
         llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     module = StageModule(build_model(recipe, stage, llava), build_objectives(recipe, stage))

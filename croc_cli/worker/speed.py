@@ -57,7 +57,8 @@ def over_layers(measure: Callable[[int], float], *, num_layers: int, width: int)
 
 
 def picture_seconds(case: dict[str, Any]) -> float:
-    """Return the seconds that the frozen tower takes for a picture."""
+    """Return the seconds that the tower takes for a picture: forwards, and backwards too where it is trained."""
+    trained = bool(case.get("trains_tower"))
     sizes, device, dtype = case["tower"], case["device"], _DTYPES[case["precision"]]
     count = min(_NUM_PICTURES, case["micro_size"])
     pixels = torch.rand(count, sizes["num_channels"], sizes["image_size"], sizes["image_size"], dtype=dtype).to(device)
@@ -71,9 +72,17 @@ def picture_seconds(case: dict[str, Any]) -> float:
             image_size=sizes["image_size"],
             patch_size=sizes["patch_size"],
         )
-        tower = CLIPVisionModel(config).to(device, dtype).eval()
-        with torch.no_grad():
-            return seconds_of(lambda: tower(pixels), device)
+        tower = CLIPVisionModel(config).to(device, dtype).train(trained)
+        if trained and case["checkpointing"]:
+            tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+        def run() -> None:
+            states = tower(pixels).last_hidden_state
+            if trained:
+                states.float().square().mean().backward()
+
+        with torch.set_grad_enabled(trained):
+            return seconds_of(run, device)
 
     seconds: float = over_layers(measure, num_layers=sizes["num_layers"], width=sizes["hidden_size"]) / count
     return seconds

@@ -28,13 +28,20 @@ from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.ops import needed_ops
 from croc_cli.model.token_pool import initialise_pool
+from croc_cli.model.vision_tower import unused_weights
 from croc_cli.names import TRAINING_STATE_FILE, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
-from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
+from croc_cli.train.optimizer import (
+    TOWER_PREFIX,
+    LearningRateSchedule,
+    build_optimizer,
+    freeze_all_but,
+    parameter_groups,
+)
 from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import TrainerState, health_of
@@ -230,7 +237,9 @@ def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
 def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
     """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
     section = recipe.stage(stage)
-    freeze_all_but(parts.module, parts.settings.learning_rates)
+    llava = parts.module.model.llava
+    unused = unused_weights(llava.model.vision_tower, llava.config.vision_feature_layer)
+    freeze_all_but(parts.module, parts.settings.learning_rates, without={f"{TOWER_PREFIX}{name}" for name in unused})
     optimizer = build_optimizer(
         parameter_groups(parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay),
         betas=section.optimizer.betas,

@@ -41,7 +41,7 @@ def test_the_plan_of_the_papers_recipe_says_memory_steps_hours_and_disk() -> Non
     marked = [line for line in answer.out.splitlines() if line.startswith("ZeRO-") and " * " in line]
     assert [line.split()[0] for line in marked] == ["ZeRO-2", "ZeRO-3", "ZeRO-3"]
     assert all(line.endswith("fits") for line in marked)
-    assert "steps 2,181 · samples 558,336 (the paper's number; the data is not here)" in answer.out
+    assert "steps 2,181 · samples 558,336 (as listed; the data is not here)" in answer.out
     assert answer.out.splitlines()[-1].startswith("all   ")
 
 

@@ -40,8 +40,8 @@ def test_recipes_that_fit_pass() -> None:
 
 def test_state_is_counted_by_what_trains_and_in_which_precision() -> None:
     counts = {"vision_tower": 100, "projector": 10, "llm": 1000}
-    assert state_bytes(recipe("croc-7b").align, counts) == 10 * 18 + 1100 * 2
-    assert state_bytes(recipe().align, counts) == 10 * 16 + 1100 * 4
+    assert state_bytes(recipe("croc-7b"), "align", counts) == 10 * 18 + 1100 * 2
+    assert state_bytes(recipe(), "align", counts) == 10 * 16 + 1100 * 4
     assert fits_cpu(counts)
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home)
+    rates = {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3, "token_pool": 1e-3}
+    recipe = harness.make_recipe(home, reconstruct={"learning_rate": rates})
     align = harness.train(harness.make_recipe(home), "align", tmp_path, start=None)
     reconstruct = harness.train(recipe, "reconstruct", tmp_path, start=align.latest_checkpoint())
     finetune = harness.train(recipe, "finetune", tmp_path, start=reconstruct.latest_checkpoint())
@@ -37,6 +39,10 @@ def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: P
     aligned = harness.weights(align)
     changed = {name for name in start if not torch.equal(start[name], aligned[name])}
     assert changed == {name for name in start if "multi_modal_projector" in name}
+    reconstructed, finetuned = harness.weights(reconstruct), harness.weights(finetune)
+    tower = {name for name in start if "vision_tower" in name}
+    assert not all(torch.equal(start[name], reconstructed[name]) for name in tower)
+    assert all(torch.equal(reconstructed[name], finetuned[name]) for name in tower), "the next stage starts from it"
 
 
 def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, tmp_path: Path) -> None:
@@ -128,7 +134,10 @@ def test_a_stopped_run_says_where_it_resumes_and_how_long_ranks_waited_for_saves
 def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, zero_stage: int, steps: int, precision: str
 ) -> None:
-    recipe = harness.make_recipe(home, **{stage: {"zero_stage": zero_stage, "precision": precision}})
+    changes: dict[str, Any] = {"zero_stage": zero_stage, "precision": precision}
+    if zero_stage in (1, 3):
+        changes["learning_rate"] = {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3}
+    recipe = harness.make_recipe(home, **{stage: changes})
     unbroken = harness.train(recipe, stage, tmp_path / "unbroken", start=home / "start")
     with monkeypatch.context() as patch:
         stop_after(patch, steps)

@@ -62,6 +62,19 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     return enabled
 
 
+def listed_rows(recipe: Recipe, stage: StageName) -> int | None:
+    """Return the rows of a stage's mix by recipe and catalogue; None where a source's own data would have to say."""
+    if not isinstance(recipe.data.source(stage), MixData):
+        return None
+    total = 0
+    for name, source in recipe_sources(recipe, stage).items():
+        rows = find_source(source.source or name, recipe.data.catalogs).rows if source.path is None else None
+        if source.count is None and (rows is None or source.filters.model_dump(exclude_defaults=True)):
+            return None
+        total += source.count if source.count is not None else round((rows or 0) * (source.fraction or 1))
+    return total
+
+
 def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
     """Return what a stage's mix is made of.
 

@@ -29,13 +29,16 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_the_sources_of_every_stage_are_there_with_the_rows_that_are_known() -> None:
-    rows = {name: find_source(name).rows for name in ("lcs558k", "sharegpt4v-pt", "mix665k", "firefly", "webqa")}
+    names = ("lcs558k", "sharegpt4v-pt", "mix665k", "firefly", "webqa", "recap-cc3m", "llava-next-779k")
+    rows = {name: find_source(name).rows for name in names}
     assert rows == {
         "lcs558k": 558_128,
         "sharegpt4v-pt": 1_246_901,
         "mix665k": 665_298,
         "firefly": 1_649_399,
         "webqa": None,
+        "recap-cc3m": 2_860_000,
+        "llava-next-779k": 779_289,
     }
 
 
