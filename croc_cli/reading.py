@@ -134,15 +134,16 @@ def repeated_key(key: str) -> RepeatedKeyError:
 def _line_of_repeated(text: str) -> int:
     """Return the line, from 1, where the object starts that has a key twice; the whole text's where that is unknown."""
     starts: list[int] = []
+    decoder: Any = json.JSONDecoder(object_pairs_hook=unique_keys)  # Any: typeshed leaves out what a scanner reads
+    scanned = decoder.parse_object
 
-    def parse_object(place: tuple[str, int], *rest: Any) -> tuple[Any, int]:
+    def parse_object(place: tuple[str, int], *rest: Any) -> Any:
         try:
-            return json.decoder.JSONObject(place, *rest)  # type: ignore[attr-defined]  # not in typeshed
+            return scanned(place, *rest)
         except RepeatedKeyError:
             starts.append(place[1])  # the innermost first
             raise
 
-    decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
     decoder.parse_object = parse_object
     with suppress(ValueError, StopIteration, RecursionError):
         json.scanner.py_make_scanner(decoder)(text, len(text) - len(text.lstrip()))  # type: ignore[attr-defined]  # same

@@ -30,7 +30,7 @@ class _OneVariable(EnvSettingsSource):
         self._variable = {name: text}
         super().__init__(_RecipeSettings)
 
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002  # pydantic's
         """Read a list or mapping of JSON, in which no key stands twice."""
         return json.loads(value, object_pairs_hook=unique_keys)
 

@@ -35,7 +35,7 @@ class TableReader(Reader):
     def __init__(self, files: tuple[Path, ...], image_root: Path, *, columns: dict[str, Any], name: str) -> None:
         self.files = files
         self.name = name
-        self.image_root = image_root
+        self.image_root: Path = image_root
         names = self._column_names(files[0])
         known = columns or guess_columns(names)
         if not known and len(names) == 1 and ";" in names[0]:

@@ -111,7 +111,8 @@ def test_a_picture_that_the_text_names_is_a_defect_where_that_file_is_there(text
     assert len(LlavaJsonDataset(file, tmp_path)) == 1
     (tmp_path / "p.png").write_bytes(b"a picture")
     [row] = open_source(source).rows()
-    assert row.defect is not None and row.defect[0] == "picture-in-text"
+    assert row.defect is not None
+    assert row.defect[0] == "picture-in-text"
     with pytest.raises(DataError, match=r"row 0: a picture's file named in the question \('.*p\.png'\)"):
         LlavaJsonDataset(file, tmp_path)
 
