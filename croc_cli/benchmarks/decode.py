@@ -53,7 +53,7 @@ def parse_json(text: str, file: Path, *, first: int = 1) -> Any:
         first: Number of the text's first line there.
 
     Raises:
-        BenchmarkDataError: It is no JSON, has a key twice, is nested too deep, or holds a number of too many digits.
+        BenchmarkDataError: It is not JSON, has a key twice, is nested too deep, or holds a number of too many digits.
     """
     try:
         value = parse_text(text, first=first)
@@ -67,7 +67,7 @@ def read_json(file: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        BenchmarkDataError: It is no JSON; says where.
+        BenchmarkDataError: It is not JSON; says where.
     """
     return parse_json(read_text(file), file)
 
@@ -76,7 +76,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place for messages, object) of every line.
 
     Raises:
-        BenchmarkDataError: A line is no JSON object; says which.
+        BenchmarkDataError: A line is not a JSON object; says which.
     """
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():

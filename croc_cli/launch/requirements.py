@@ -126,7 +126,7 @@ def features_note(recipe: Recipe, stage: StageName) -> str | None:
     picture = tower.num_visual_tokens * tower.hidden_size * size
     return (
         f"features of up to {counted(samples, 'picture')}, {picture / 2**10:,.0f} KiB each, are kept in "
-        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
+        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what already exists"
     )
 
 

@@ -57,7 +57,7 @@ def load_recipe(
         environ: Taken for the process environment where given.
 
     Raises:
-        RecipeError: There is no such recipe, or its file is no YAML.
+        RecipeError: There is no such recipe, or its file is not YAML.
         InvalidRecipe: All that is wrong with it, each with key, file and line.
     """
     file = find_recipe(name_or_file or DEFAULT_RECIPE)
@@ -104,7 +104,7 @@ def load_resolved(file: Path) -> Recipe:
     """Load a recipe that `dump_recipe` wrote into a run folder; nothing is laid over it.
 
     Raises:
-        RecipeError: The file cannot be read, is no YAML, or does not hold a whole recipe.
+        RecipeError: The file cannot be read, is not YAML, or does not hold a whole recipe.
     """
     content = read_yaml(file, label=str(file))
     try:

@@ -13,7 +13,7 @@ from croc_cli.recipe.schema import Recipe
 
 
 class UnreadableText(ValueError):
-    """Text that is no JSON where the key takes a list or a mapping."""
+    """Text that is not JSON where the key takes a list or a mapping."""
 
 
 class _RecipeSettings(Recipe, BaseSettings):
@@ -48,7 +48,7 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
         text: As a variable holds it.
 
     Raises:
-        UnreadableText: The key takes a list or a mapping, and the text is no JSON.
+        UnreadableText: The key takes a list or a mapping, and the text is not JSON.
     """
     if path[1:2] == ("deepspeed",) and len(path) > 2:  # keys that are not the recipe's own have no type to go by
         value: Any = _plain(text)

@@ -24,7 +24,9 @@ def check_path(text: str) -> str:
     if size > MAX_PATH_BYTES or any(
         len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in text.split("/")
     ):
-        raise ValueError(f"is no path that a file can have: a name has {MAX_NAME_BYTES} bytes at most, this {size:,}")
+        raise ValueError(
+            f"is not a path that a file can have: a name has {MAX_NAME_BYTES} bytes at most, this {size:,}"
+        )
     return text
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
+from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
@@ -173,13 +174,22 @@ class Trainer:
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
         shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
-        pool_size = self.pool_usage.total.numel() if self.pool_usage else 0
-        sums = StepSums(pool_size, self.device, objectives=objectives, groups=self.groups, started=started)
-        for number, batch in enumerate(micro_batches):
+        pool = self.module.model.pool
+        sums = StepSums(
+            pool.num_tokens if pool is not None else 0,
+            self.device,
+            objectives=objectives,
+            groups=self.groups,
+            started=started,
+            solver_threads=pool.solver_threads if pool is not None else 1,
+        )
+        POSITION.at("beginning the step's assignments")
+        ready = make_ready(self.module.model, micro_batches, self.device, ahead=self.settings.assigns_ahead)
+        for number, (batch, (there, assignment)) in enumerate(zip(micro_batches, ready, strict=True)):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
             self._seed_dropout(step, batch)
-            loss, parts = self.engine(batch.to(self.device), **weights)
+            loss, parts = self.engine(there, **weights, assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)
@@ -259,7 +269,7 @@ class Trainer:
             self.pool_usage.add(sums.pool_counts.long())
             fields |= self.pool_usage.shares()
             fields["explained_share"] = self.explained.value() if objectives.reconstruction_weight > 0 else None
-            fields["assignment_share"] = sums.assignment_seconds / num_ranks() / seconds
+            fields |= sums.assignment_times(seconds)
             self.state.health["pool_usage"] = self.pool_usage.state_dict()
         self.state.health["explained"] = self.explained.state_dict()
         norm = self.engine.get_global_grad_norm()

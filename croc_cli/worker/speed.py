@@ -17,7 +17,7 @@ import torch  # noqa: E402  (the time that imports take is a part of the answer)
 import torch.nn.functional as F  # noqa: E402
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
-from croc_cli.model.matching import assign_images, pairwise_cost  # noqa: E402
+from croc_cli.model.assignment import begin_assignment  # noqa: E402
 
 SMALL_LAYERS = 8
 """LLMs and towers of up to so many layers are measured whole where they are narrow too."""
@@ -136,7 +136,10 @@ class Step:
         visual = self.projector(self.states)
         if masked := self.case.get("masked"):
             pool = torch.rand(self.case["pool_size"], visual.shape[-1]).to(visual)
-            assign_images([pairwise_cost(tokens, pool) for tokens in visual.detach()[:, :masked]], method="hungarian")
+            is_masked = (torch.arange(self.num_visual) < masked).expand(len(visual), -1)
+            is_real = torch.ones(len(visual), dtype=torch.bool)
+            threads = torch.get_num_threads()
+            begin_assignment(visual, pool, is_masked, is_real, method="hungarian", num_threads=threads).result()
         embeddings = torch.cat([visual, self.llm.get_input_embeddings()(self.ids)], dim=1)
         hidden = self.llm.model(inputs_embeds=embeddings, attention_mask=self.mask, use_cache=False).last_hidden_state
         logits = self.llm.lm_head(hidden[:, -self.ids.shape[1] - 1 : -1])

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from croc_cli.names import TRAINING_STATE_FILE, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
+from croc_cli.train.ahead import why_not_ahead
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.optimizer import (
@@ -140,7 +142,7 @@ def run_training(
             weights=stopped_at or start_folder,
             rank=dist.get_rank(),
             num_ranks=dist.get_world_size(),
-            chat_template=chat_template_for(section.template),
+            chat_template=chat_template_for(section.template, section.system_prompt),
             device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
             on_gpu=device == "cuda",
         )
@@ -156,6 +158,9 @@ def run_training(
         use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
     with POSITION.working("making the engine", "made the engine", opaque=True):
         engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    reason = why_not_ahead(parts.module.model, torch.device(engine.device))
+    if reason is not None and parts.module.model.pool is not None:
+        say(f"each micro-batch waits for its own assignment: {reason}")
     if compiles(recipe, stage, device=device):
         # imported here: torch's compiler takes a second to import, and most CPU runs need none of it
         from croc_cli.model.compile_layers import compile_layers
@@ -189,7 +194,7 @@ def run_training(
         )
     trainer = Trainer(
         engine,
-        parts.settings,
+        replace(parts.settings, assigns_ahead=reason is None),
         schedule=LearningRateSchedule(
             section.optimizer.schedule,
             num_steps=parts.settings.num_steps,
@@ -289,6 +294,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
         visual_norm=recipe.model.visual_norm,
         template=section.template,
+        system_prompt=section.system_prompt,
         image_aspect=section.image_aspect,
         image_reading=recipe.data.image_reading,
         extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},

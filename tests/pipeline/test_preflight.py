@@ -84,5 +84,5 @@ def test_a_disk_too_small_for_the_checkpoints_to_come_is_said(tmp_path: Path, mo
 def test_a_step_that_comes_to_another_loss_after_the_save_is_said() -> None:
     check_same([2.0, 1.5, 1.2], [2.0, 1.5000001, 1.2])
     for again in ([2.0, 1.5, 1.3], [2.0, 1.6, 1.2], [2.0]):
-        with pytest.raises(RunError, match="going on from a save changes the run"):
+        with pytest.raises(RunError, match="resuming from a checkpoint changes the run"):
             check_same([2.0, 1.5, 1.2], again)

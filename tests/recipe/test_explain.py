@@ -62,11 +62,11 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
             "align.seed: must be a whole number of 0 or more, at most 922337203685",
         ),
         ('model: {llm_revision: "x\\0y"}', "model.llm_revision: must not hold the character '\\x00'"),
-        ("runs_folder: " + "x" * 256, "runs_folder: is no path that a file can have: a name has 255 bytes at most"),
+        ("runs_folder: " + "x" * 256, "runs_folder: is not a path that a file can have: a name has 255 bytes at most"),
         ("model: {llm: 5" + "5" * 300 + "}", "model.llm: must be text, not a number of more than 80 digits"),
         (
             "align: {template: " + "x" * 300 + "}",
-            "align.template: must be one of plain, vicuna_v1, chat_template, not 'xx",
+            "align.template: must be one of plain, vicuna_v1, chat_template, qwen_1_5, not 'xx",
         ),
         ("name: ../x", "name: must be letters, digits, dots, dashes and underscores, as it names a folder, not '../x'"),
     ],

@@ -58,7 +58,9 @@ def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, 
     for row in rows:
         assert row["loss"] == pytest.approx(10 * row["reconstruction_loss"] + row["caption_loss"])
         assert 0 < row["pool_window_share"] <= row["pool_used_share"] <= 1
-        assert 0 < row["assignment_share"] < 1
+        assert 0 <= row["assignment_wait_share"] < 1
+        assert 0 < row["assignment_solver_share"] < 1
+        assert row["assignment_solver_seconds"] < row["step_seconds"]
         assert 0 <= row["rank_wait_seconds"] <= row["data_seconds"] <= row["step_seconds"]
         assert row["assignment_cost"] > 0
         assert row["explained_share"] is not None
