@@ -109,7 +109,7 @@ def take_object(value: Any, where: str) -> dict[str, Any]:
         BenchmarkDataError: It is something else.
     """
     if not isinstance(value, dict):
-        raise BenchmarkDataError(f"{where}: {_shown(value)} where an object is expected")
+        raise BenchmarkDataError(f"{where}: {shown(value)} where an object is expected")
     return value
 
 
@@ -121,7 +121,7 @@ def take_text(record: Any, name: Any, where: str) -> str:
     """
     value = take(record, name, where)
     if not isinstance(value, str):
-        raise BenchmarkDataError(f"{where}: {name} is {_shown(value)}, expected text")
+        raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected text")
     return value
 
 
@@ -136,7 +136,7 @@ def take_number(record: Any, name: Any, where: str) -> int:
         return value
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
         return int(value)
-    raise BenchmarkDataError(f"{where}: {name} is {_shown(value)}, expected a whole number")
+    raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected a whole number")
 
 
 def take_list(record: Any, name: Any, where: str) -> list[Any]:
@@ -147,7 +147,7 @@ def take_list(record: Any, name: Any, where: str) -> list[Any]:
     """
     value = take(record, name, where)
     if not isinstance(value, list):
-        raise BenchmarkDataError(f"{where}: {name} is {_shown(value)}, expected a list")
+        raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected a list")
     return value
 
 
@@ -160,11 +160,12 @@ def take_texts(record: Any, name: Any, where: str) -> list[str]:
     values = take_list(record, name, where)
     for value in values:
         if not isinstance(value, str):
-            raise BenchmarkDataError(f"{where}: {name} holds {_shown(value)}, expected texts")
+            raise BenchmarkDataError(f"{where}: {name} holds {shown(value)}, expected texts")
     return values
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as messages have it, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 

@@ -230,6 +230,9 @@ def test_images_of_the_evaluation_sets_are_found_in_tables_too(tmp_path: Path) -
     (evaluation / "mmbench").mkdir()
     cell = base64.b64encode((images / "00002.jpg").read_bytes()).decode()
     (evaluation / "mmbench" / "mmbench_dev_20230712.tsv").write_text(f"index\timage\n1\t{cell}\n2\t1\n")
+    more = [base64.b64encode(content).decode() for content in ((images / "00000.jpg").read_bytes(), b"another")]
+    (evaluation / "mmmu").mkdir()
+    (evaluation / "mmmu" / "MMMU_DEV_VAL.tsv").write_text(f"index\timage\n1\t{more}\n")
     (evaluation / "textvqa" / "broken.parquet").write_bytes(b"PAR1, cut short")
     rows = [image_row(n) for n in range(3)] + [image_row(n, image=f"{n:012}.jpg") for n in (42, 43)]
     path = write_json(tmp_path / "rows.json", rows)
@@ -240,6 +243,7 @@ def test_images_of_the_evaluation_sets_are_found_in_tables_too(tmp_path: Path) -
     assert set(examples(deep, "eval-overlap")) == {
         "000000000042.jpg: textvqa",
         "000000000043.jpg: pope",
+        "00000.jpg: mmmu",
         "00001.jpg: seed_bench",
         "00002.jpg: mmbench",
     }
