@@ -23,6 +23,8 @@ from croc_cli.redact import redact
 RECIPE_FILE = "recipe.yaml"
 LLM_TEMPLATE_KEY = "llm_chat_template"
 """Key of croc.json for the chat template that the LLM itself came with."""
+TOWER_TRAINED_KEY = "vision_tower_trained"
+"""Key of croc.json, true where this stage or one before it trained the vision tower."""
 DAMAGED = "the checkpoint is damaged; use another one"
 """Hint of whoever finds a file of a checkpoint that nothing can be done about."""
 
