@@ -317,6 +317,20 @@ def test_a_clean_copy_leaves_out_what_is_bad_and_says_why(tmp_path: Path) -> Non
     assert not (tmp_path / "rows.json.problems.txt").exists()
 
 
+def test_files_of_one_name_have_clean_copies_of_their_own(tmp_path: Path) -> None:
+    places = {tmp_path / "rows.csv": b"question,answer\nA?,B\n,C\n", tmp_path / "rows.json": b"[3]"}
+    places[tmp_path / "rows.jsonl"] = b'{"conversations": 7}\n'
+    for path, content in places.items():
+        path.write_bytes(content)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.csv").write_bytes(b"question,answer\nA?,\n")
+    reports = [verify_mix(path, fix=True) for path in (*places, tmp_path / "rows")]
+    copies = [report.clean_path for report in reports]
+    assert len({*copies, *(report.dropped_file for report in reports)}) == 8
+    assert [path.read_text().count("\n") for path in copies if path is not None] == [1, 0, 0, 0]
+    assert copies[1:3] == [tmp_path / "rows.json.clean.jsonl", tmp_path / "rows.jsonl.clean.jsonl"]
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_a_mix_becomes_a_clean_mix_whose_manifest_adds_up(tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
