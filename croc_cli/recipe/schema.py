@@ -238,7 +238,7 @@ class TrackingRecipe(Section):
 
     project: str = "croc"
     team: str | None = Field(None, description="Of Weights & Biases")
-    group: str | None = Field(None, description="Left out: recipe and stage")
+    group: str | None = Field(None, description="Default: recipe and stage")
 
 
 class LaunchRecipe(Section):
