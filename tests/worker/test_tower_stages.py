@@ -1,4 +1,4 @@
-"""All three stages as ViCToR has them, at tiny size: SigLIP trained with the LLM, two ranks under ZeRO-3, killed, resumed."""
+"""All stages as ViCToR has them, at tiny size: SigLIP trained too, two ranks under ZeRO-3, killed and resumed."""
 
 from pathlib import Path
 
@@ -25,9 +25,9 @@ def make_siglip(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
     SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=56, patch_size=14)).save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": 56, "width": 56}, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(
-        folder
-    )
+    SiglipImageProcessorPil(
+        size={"height": 56, "width": 56}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
     return folder
 
 
