@@ -30,29 +30,29 @@ BenchmarkOption = Annotated[
         "-b",
         metavar="NAMES",
         autocompletion=complete.benchmarks,
-        help="Names with commas between, or all; see croc eval list",
+        help="Comma-separated names, or all; see croc eval list",
     ),
 ]
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="ROOT", help="Folder of benchmark files; left out: data/eval or playground/data/eval"
+        "--data", metavar="ROOT", help="Folder of benchmark files; default: data/eval or playground/data/eval"
     ),
 ]
 VariantOption = Annotated[
     list[str] | None,
-    typer.Option("--variant", metavar="NAME=VARIANT", help="Another rule, prompt or split; see croc eval list"),
+    typer.Option("--variant", metavar="NAME=VARIANT", help="Use another rule, prompt or split; see croc eval list"),
 ]
-PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers and show the share answered")]
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", min=1, max=MOST, metavar="N", help="So many questions of each benchmark, spread over all"),
+    typer.Option("--limit", min=1, max=MOST, metavar="N", help="Ask only N questions of each benchmark, evenly spread"),
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]
 JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible endpoint; key in CROC_JUDGE_API_KEY")
 ]
-JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
+JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Name of the judge model")]
 PAIRED_TITLE = "The second run less the first, on the questions that both have:"
 FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
@@ -61,7 +61,9 @@ FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 def predict(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Whose model and launch settings"),
+        typer.Argument(
+            metavar="RECIPE", autocompletion=complete.recipes, help="Recipe whose model and launch settings to use"
+        ),
     ] = None,
     benchmark: BenchmarkOption = "all",
     variant: VariantOption = None,
@@ -72,7 +74,7 @@ def predict(
             "-m",
             metavar="DIR|ID",
             autocompletion=complete.checkpoints,
-            help="A LLaVA checkpoint; left out: the recipe's",
+            help="A LLaVA checkpoint; default: the recipe's",
         ),
     ] = None,
     url: Annotated[
@@ -80,15 +82,15 @@ def predict(
         typer.Option("--url", metavar="URL", help="Ask an OpenAI-compatible server; key in CROC_EVAL_API_KEY"),
     ] = None,
     served_model: Annotated[
-        str | None, typer.Option("--served-model", metavar="NAME", help="What the server calls the model")
+        str | None, typer.Option("--served-model", metavar="NAME", help="The model's name on the server")
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once; left out: 8"),
+        typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once; default: 8"),
     ] = None,
     data: DataOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Where answers and scores go")
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Folder for answers and scores")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, max=MOST, metavar="N", help="Questions answered at once")
@@ -102,7 +104,7 @@ def predict(
     form: FormatOption = "text",
     dry_run: DryRunOption = False,
 ) -> None:
-    """Answer benchmarks with a model, going on where it stopped, and score the answers."""
+    """Answer benchmarks with a model, resume where it stopped, and score the answers."""
     from croc_cli.benchmarks.registry import choose
     from croc_cli.console import with_warnings
     from croc_cli.pipeline.benchmarks import STAGE, EvalRequest, evaluate, run_folder_of
@@ -160,7 +162,7 @@ def score(
             "-b",
             metavar="NAMES",
             autocompletion=complete.benchmarks,
-            help="Left out: all that are answered",
+            help="Default: all answered benchmarks",
         ),
     ] = None,
     variant: VariantOption = None,
@@ -170,7 +172,7 @@ def score(
     partial: PartialOption = False,
     limit: LimitOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Of a FILE: folder for results.json and items/")
+        Path | None, typer.Option("--out", metavar="DIR", help="With FILE: folder for results.json and items/")
     ] = None,
     form: FormatOption = "text",
 ) -> None:
@@ -304,7 +306,7 @@ def _checked_form(form: str) -> "TableFormat":
     from croc_cli.errors import UsageError
 
     if form not in FORMS:
-        raise UsageError(f"--format {form}: there is no such form", hint=f"one of {', '.join(FORMS)}")
+        raise UsageError(f"--format {form}: unknown format", hint=f"one of {', '.join(FORMS)}")
     return FORMS[FORMS.index(form)]
 
 

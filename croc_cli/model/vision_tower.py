@@ -53,7 +53,7 @@ def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: An
         model, found = model_class.from_pretrained(folder, trust_remote_code=False, output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
         raise UsageError(
-            f"the {what} in {folder} is not whole: weights are missing ({len(missing)}), such as {missing[0]}",
+            f"the {what} in {folder} is incomplete: weights are missing ({len(missing)}), such as {missing[0]}",
             hint=_FETCH_AGAIN,
         )
     for name, weight in model.named_parameters():

@@ -27,7 +27,7 @@ from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
 from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.recipe.paths import data_path
-from croc_cli.recipe.schema import AspectName, LlavaJsonData, MixData, Recipe
+from croc_cli.recipe.schema import AspectName, LlavaJsonData, MixData, Recipe, ResamplingName
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
@@ -94,7 +94,8 @@ def build_dataset(
         return trained_part(rows, recipe, stage)
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
-        key = None if tokenizer is None else tokenizer_key(tokenizer, recipe.stage(stage).template)
+        section = recipe.stage(stage)
+        key = None if tokenizer is None else tokenizer_key(tokenizer, section.template, section.template_options)
         lengths = None if key is None else find_lengths(folder, key)
         mix = MixDataset(
             folder, lengths=lengths, num_visual_tokens=num_visual_tokens, reading=recipe.data.image_reading
@@ -116,7 +117,9 @@ def is_grouped(recipe: Recipe, stage: StageName) -> bool:
     return isinstance(source, MixData) and source.order == "grouped"
 
 
-def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_template: str | None) -> LlavaProcessor:
+def build_processor(
+    start: Path, *, aspect: AspectName, resampling: ResamplingName, config: Any, chat_template: str | None
+) -> LlavaProcessor:
     """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says.
 
     A checkpoint's tokenizer carries the template of the stage that saved it, so the LLM's own comes from croc.json.
@@ -125,7 +128,8 @@ def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_templa
     tokenizer.padding_side = "right"
     tokenizer.chat_template = read_metadata(start).extra.get(LLM_TEMPLATE_KEY, tokenizer.chat_template)
     own = with_pictures(tokenizer.chat_template)
-    return stock_processor(tokenizer, build_image_processor(start, aspect), config, chat_template=chat_template or own)
+    pictures = build_image_processor(start, aspect, resampling=resampling)
+    return stock_processor(tokenizer, pictures, config, chat_template=chat_template or own)
 
 
 def build_objectives(recipe: Recipe, stage: StageName) -> ObjectiveSettings:
@@ -225,7 +229,13 @@ def build_stage(
     if attention.kernel != named:
         llava.model.language_model.set_attn_implementation(attention.kernel)
     n = num_visual_tokens(llava.config)
-    processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
+    processor = build_processor(
+        start,
+        aspect=section.image_aspect,
+        resampling=recipe.model.image_resampling,
+        config=llava.config,
+        chat_template=chat_template,
+    )
     dataset = build_dataset(recipe, stage, tokenizer=processor.tokenizer, num_visual_tokens=n)
     sampler = StepSampler(
         len(dataset),
@@ -246,6 +256,7 @@ def build_stage(
         image_token_id=llava.config.image_token_id,
         num_visual_tokens=n,
         max_length=section.max_length,
+        options=section.template_options,
     )
     own = llava.generation_config.eos_token_id
     llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)

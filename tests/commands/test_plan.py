@@ -69,7 +69,7 @@ def test_json_has_the_same_figures() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--format", "yaml"), "--format yaml: there is no such form"),
+        (("--format", "yaml"), "--format yaml: unknown format"),
         (("--gpu-memory", "much"), "--gpu-memory much: no amount of memory"),
         (("--set", "model.llm=some/llm"), "model.llm: the sizes of some/llm are not known here"),
     ],

@@ -247,7 +247,7 @@ def test_a_damaged_part_is_named_instead_of_drawn_at_random(damaged: str, tmp_pa
 
     save_file(weights, file, {"format": "pt"})
     words = {"tower": "vision tower", "llm": "LLM"}[damaged]
-    with pytest.raises(UsageError, match=f"the {words} in .* is not whole: weights are missing"):
+    with pytest.raises(UsageError, match=f"the {words} in .* is incomplete: weights are missing"):
         assemble(
             parts["tower"],
             parts["llm"],

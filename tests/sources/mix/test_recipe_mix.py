@@ -98,10 +98,10 @@ def test_flags_reach_into_sources() -> None:
     ("data", "message"),
     [
         ({"kind": "mix"}, "data.finetune has no sources"),
-        ({"kind": "mix", "preset": "croc15m"}, "there is no preset 'croc15m'"),
+        ({"kind": "mix", "preset": "croc15m"}, "unknown preset 'croc15m'"),
         ({"kind": "mix", "sources": {"a": {"path": "a", "count": 1, "fraction": 0.5}}}, "count and fraction are given"),
         ({"kind": "mix", "sources": {"coco-train2017": {}}}, "coco-train2017 has images alone, no rows"),
-        ({"kind": "mix", "sources": {"alpca": {}}}, "there is no source 'alpca'"),
+        ({"kind": "mix", "sources": {"alpca": {}}}, "unknown source 'alpca'"),
         ({"kind": "llava_json", "path": "a", "image_folder": "b"}, "is of kind llava_json, so there is no mix"),
     ],
 )
