@@ -22,6 +22,7 @@ _STAND_IN: Final[dict[str, Any]] = {
     "align": _STAGE,
     "reconstruct": _STAGE,
     "finetune": _STAGE,
+    "monitor": {"wandb": {"project": "-"}},
 }
 
 

@@ -18,7 +18,6 @@ __all__ = ["DataRecipe", "LlavaJsonData", "MixData", "Recipe", "ScenesData", "So
 TemplateName = Literal["plain", "vicuna_v1", "chat_template", "qwen_1_5"]
 AspectName = Literal["pad", "square", "squeeze"]
 ResamplingName = Literal["tower", "nearest", "bilinear", "bicubic", "lanczos"]
-MonitorName = Literal["tensorboard", "trackio", "wandb"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
 
@@ -233,12 +232,19 @@ class SlurmRecipe(Section):
     extra_args: tuple[str, ...] = ()
 
 
-class TrackingRecipe(Section):
-    """Under which names trackio and Weights & Biases keep a run."""
+class WandbRecipe(Section):
+    """Weights & Biases, through DeepSpeed's monitor."""
 
-    project: str = "croc"
-    team: str | None = Field(None, description="Of Weights & Biases")
-    group: str | None = Field(None, description="Left out: recipe and stage")
+    project: str
+    team: str | None = None
+    group: str | None = None
+
+
+class MonitorRecipe(Section):
+    """Where metrics go besides metrics.jsonl."""
+
+    tensorboard: bool = False
+    wandb: WandbRecipe | None = None
 
 
 class LaunchRecipe(Section):
@@ -280,10 +286,7 @@ class Recipe(Section):
     judge: JudgeRecipe = JudgeRecipe()
     chat: ChatRecipe = ChatRecipe()
     launch: LaunchRecipe = LaunchRecipe()
-    monitor: tuple[MonitorName, ...] = Field(
-        (), description="Where metrics go besides metrics.jsonl: tensorboard, trackio, wandb"
-    )
-    tracking: TrackingRecipe = TrackingRecipe()
+    monitor: MonitorRecipe = MonitorRecipe()
     runs_folder: PathText = Field("runs", description="Run folders are made in it, one a recipe")
 
     def stage(self, name: str) -> StageRecipe:

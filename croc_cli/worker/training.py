@@ -16,7 +16,14 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    TOWER_TRAINED_KEY,
+    CheckpointMetadata,
+    StartPoint,
+    read_metadata,
+    weights_sha256,
+)
 from croc_cli.checkpoint.opened import load_training_state, without_prefix
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.checkpoint.validate import naming
@@ -37,7 +44,6 @@ from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.ahead import why_not_ahead
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
-from croc_cli.train.monitors import Monitors, Trackio
 from croc_cli.train.optimizer import (
     TOWER_PREFIX,
     LearningRateSchedule,
@@ -194,10 +200,6 @@ def run_training(
         held_out = held_out_measure(
             recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
         )
-    monitors = None
-    if on_main:
-        trackio = make_trackio(recipe, stage, stage_dir, resumes=state.step > 0, events=events)
-        monitors = Monitors(engine.monitor, trackio)
     trainer = Trainer(
         engine,
         replace(parts.settings, assigns_ahead=reason is None),
@@ -212,15 +214,13 @@ def run_training(
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         held_out=held_out,
-        monitors=monitors,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
     loader = build_data_loader(
         parts.loader, start_step=state.step, num_workers=recipe.data.num_workers, pin_memory=device == "cuda"
     )
-    around = preflight.around(parts.module) if preflight else nullcontext()
-    with around, monitors.until_the_end() if monitors else nullcontext():
+    with preflight.around(parts.module) if preflight else nullcontext():
         last = trainer.run(loader)
     if preflight is not None:
         checkpoint = checkpoint_to_resume(stage_dir.checkpoints)
@@ -229,22 +229,6 @@ def run_training(
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()
-
-
-def make_trackio(
-    recipe: Recipe, stage: StageName, stage_dir: StageDir, *, resumes: bool, events: JsonLines
-) -> Trackio | None:
-    """Return the run of trackio that the recipe asks for; None where it does not."""
-    if "trackio" not in recipe.monitor:
-        return None
-    names = recipe.tracking
-    return Trackio(
-        names.project,
-        group=names.group or f"{recipe.name}-{stage}",
-        name=f"{stage_dir.root.resolve().parent.name}-{stage}",
-        resumes=resumes,
-        warn=lambda message: events.write(time=time.time(), level="warning", message=message),
-    )
 
 
 def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:
@@ -317,6 +301,9 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
     """Return what croc.json says of every checkpoint of this run, but for step, health and hashes."""
     section = recipe.stage(stage)
     came_with = read_metadata(start).extra
+    extra = {"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY}
+    if "vision_tower" in section.learning_rate.trained() or came_with.get(TOWER_TRAINED_KEY) is True:
+        extra[TOWER_TRAINED_KEY] = True
     return CheckpointMetadata(
         stage=stage,
         start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
@@ -325,7 +312,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         system_prompt=section.system_prompt,
         image_aspect=section.image_aspect,
         image_reading=recipe.data.image_reading,
-        extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},
+        extra=extra,
     )
 
 

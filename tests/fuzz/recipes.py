@@ -32,8 +32,7 @@ KEYS = (
     "reconstruct.mask.ratio", "reconstruct.objectives.reconstruction_weight", "finetune.save_every",
     "eval.num_scenes",
     "eval.batch_size", "judge.base_url", "judge.timeout", "launch.num_ranks", "launch.master_port", "launch.slurm",
-    "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor", "monitor.wandb",
-    "tracking.project",
+    "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor.wandb",
     "nosuch", "align",
 )  # fmt: skip
 

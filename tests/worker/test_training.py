@@ -10,9 +10,10 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from croc_cli.checkpoint import save
-from croc_cli.checkpoint.metadata import read_metadata
+from croc_cli.checkpoint.metadata import TOWER_TRAINED_KEY, read_metadata
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
+from croc_cli.recipe.schema import MonitorRecipe
 from croc_cli.train.trainer import Trainer
 from tests.tiny import make_tiny_parts
 from tests.worker import harness
@@ -33,6 +34,8 @@ def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: P
     assert after.start is not None
     assert after.start.weights_sha256 == before.weights_sha256
     assert (after.stage, after.step, after.template) == ("finetune", 4, "vicuna_v1")
+    assert TOWER_TRAINED_KEY not in read_metadata(align.latest_checkpoint()).extra
+    assert before.extra[TOWER_TRAINED_KEY] is after.extra[TOWER_TRAINED_KEY] is True
     assert json.loads(finetune.summary_file.read_text())["finished"] is True
     start = harness.load_file(tmp_path / "init" / "model.safetensors")
     aligned = harness.weights(align)
@@ -270,7 +273,9 @@ def test_a_sample_cut_before_its_answer_is_dropped_and_counted(home: Path, tmp_p
 
 
 def test_tensorboard_gets_the_losses_through_deepspeeds_monitor(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home, finetune={"max_steps": 1}).model_copy(update={"monitor": ("tensorboard",)})
+    recipe = harness.make_recipe(home, finetune={"max_steps": 1}).model_copy(
+        update={"monitor": MonitorRecipe(tensorboard=True)}
+    )
     stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
     [events] = (stage_dir.root / "tensorboard").glob("events.out.tfevents*")
     assert b"croc/caption_loss" in events.read_bytes()
