@@ -21,7 +21,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from croc_cli.names import EVALUATION_PROMPT
-from croc_cli.serve.engine import Engine, Job, QueueFullError
+from croc_cli.serve.engine import Engine, QueueFullError
+from croc_cli.serve.job import Job
 from croc_cli.serve.look import look
 from croc_cli.serve.prompt import Prompt, PromptMaker
 from croc_cli.serve.protocol import ApiError, ChatCompletionRequest, Completion, parse_request
@@ -233,6 +234,7 @@ class _Answer:
             top_p=request.top_p,
             seed=request.seed,
             stops=request.stops,
+            in_pieces=request.stream,
             on_text=send,
             on_end=lambda: send(None),
         )
