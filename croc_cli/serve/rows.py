@@ -17,7 +17,7 @@ from croc_cli.serve.cache import RowsCache
 _TRIED_LENGTHS = (24, 3)
 """Tokens of the texts that a model is tried with; far apart, so that a wrong position changes a lot."""
 _CLOSE = 0.05
-"""Difference of logits, as a share of their spread, that rounding in bfloat16 explains and a wrong position does not."""
+"""Difference of logits, as a share of their spread, that bfloat16 explains and a wrong position does not."""
 
 
 class Rows:

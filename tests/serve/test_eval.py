@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoProcessor, GenerationConfig
 
 from croc_cli.benchmarks.matching import limit_records
-from croc_cli.benchmarks.registry import benchmarks
+from croc_cli.benchmarks.registry import choose
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.eval.predict import Answerer
 from croc_cli.eval.prompts import evaluation_encoder
@@ -37,7 +37,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def local_rows(folder: Path, data: Path, out: Path, names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+def local_rows(
+    folder: Path, data: Path, out: Path, names: tuple[str, ...], scenes: Any = None
+) -> dict[str, list[dict[str, Any]]]:
     """Return the answers of a rank of `croc eval --model`."""
     model = load_for_inference(folder)
     decode_plainly(model.llava, model.processor)
@@ -45,9 +47,9 @@ def local_rows(folder: Path, data: Path, out: Path, names: tuple[str, ...]) -> d
     stage_dir = StageDir(out)
     stage_dir.predictions.mkdir(parents=True)
     events = SimpleNamespace(write=lambda **_: None)
-    for name in names:
-        records = limit_records(benchmarks()[name], benchmarks()[name].read(data), LIMIT)
-        answer_benchmark(answerer, benchmarks()[name], records, stage_dir, rank=0, num_ranks=1, events=events)
+    for benchmark in choose(",".join(names), scenes=scenes):
+        records = limit_records(benchmark, benchmark.read(data), LIMIT)
+        answer_benchmark(answerer, benchmark, records, stage_dir, rank=0, num_ranks=1, events=events)
     return {name: rows_of(stage_dir.predictions / f"{name}.rank-0.jsonl") for name in names}
 
 
@@ -83,6 +85,17 @@ def test_a_server_is_scored_with_the_answers_of_its_checkpoint(
     results = json.loads((tmp_path / "served" / "benchmarks" / "results.json").read_text())
     assert results["model"] == {"model": "tiny", "model_sha256": f"server:{server.url}/v1 tiny"}
     assert set(results["benchmarks"]) == set(NAMES)
+
+
+def test_questions_without_a_picture_show_the_mean_colour_that_the_server_names(
+    server: Running, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    scenes = SimpleNamespace(num_scenes=1, max_new_tokens=8)
+    settings = ("--set", "eval.num_scenes=1", "--set", "eval.max_new_tokens=8")
+    served = served_rows(server.url, data, tmp_path / "served", ("scenes",), *settings)["scenes"]
+    local = local_rows(folder, data, tmp_path / "local", ("scenes",), scenes)["scenes"]
+    assert served == local
+    assert sum(row["question_id"].endswith("/no_picture") for row in local) == 10
 
 
 def test_a_checkpoint_of_others_is_asked_as_croc_eval_asks_it(folder: Path, data: Path, tmp_path: Path) -> None:
