@@ -56,6 +56,12 @@ def score_benchmark(
             hint=f"`croc eval --benchmark {benchmark.name}` makes them",
         )
     made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
+    if made_by and made_by.get("prompts") != benchmark.prompts.get("prompts"):
+        asked = made_by.get("prompts")
+        again = f"--variant {benchmark.name}={asked} scores them" if asked else "croc eval --variant asks again"
+        raise BenchmarkDataError(
+            f"{benchmark.name}: the answers were made with the prompts of the variant {asked or 'primary'}", hint=again
+        )
     entry = score_rows(benchmark, records, rows, stage_dir, made_by=made_by, partial=partial, limit=limit, judge=judge)
     entry["made_by"]["answers_sha256"] = answers_sha256(stage_dir.predictions, benchmark.name)
     return entry
@@ -151,16 +157,21 @@ def _score(
 def write_items(
     benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float | None], stage_dir: StageDir
 ) -> Path:
-    """Write each answer that counts with the expected one and its own score, in the order of the questions."""
+    """Write each answer that counts with the expected one and its own score, in the order of the questions.
+
+    Questions that belong together name their `unit`; see `Benchmark.unit`.
+    """
     file = stage_dir.root / "items" / f"{benchmark.name}.jsonl"
     rows = (
         {
             "question_id": record.question_id,
             "picture": record.picture.name if record.picture is not None else None,
+            **({"pictures": [picture.name for picture in record.pictures]} if record.more_pictures else {}),
             "prompt": record.prompt,
             "expected": record.answer,
             "text": text,
             "score": score,
+            **({"unit": unit} if (unit := benchmark.unit(record)) != record.key else {}),
         }
         for (record, text), score in zip(scored, per_item, strict=True)
         if score is not None

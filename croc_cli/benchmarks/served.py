@@ -51,7 +51,7 @@ class Server:
 
     Attributes:
         url: Base URL without credentials, for files and messages.
-        name: What the server calls the model.
+        name: The model's name on the server.
         is_croc: It is `croc serve`, which takes pictures of every kind and evaluation's prompts.
         mean_colour: Of the model's pictures, as `croc serve` says it; shown where a question has no picture.
     """
@@ -115,7 +115,7 @@ async def find_server(url: str, served_name: str | None, *, on_wait: Callable[[f
     if models is None and (response.is_success or status not in (404, 405) or served_name is None):
         kind = response.headers.get("content-type", "nothing").split(";")[0] if response.is_success else f"{status}"
         raise UsageError(
-            f"{shown}/models is no list of models, but {kind!r}",
+            f"{shown}/models is not a list of models, but {kind!r}",
             hint="--url ends in /v1 for most servers; one without a list needs --served-model NAME",
         )
     if served_name is None:
@@ -183,7 +183,7 @@ def estimate(benchmark: Benchmark, records: Sequence[Record]) -> dict[str, int]:
     """Return how many requests, pictures and about how many tokens of text the answers to some records take."""
     return {
         "requests": len(records),
-        "pictures": sum(record.picture is not None for record in records),
+        "pictures": sum(len(record.pictures) for record in records),
         "text tokens": sum(len(record.prompt) for record in records) // CHARACTERS_PER_TOKEN,
         "answer tokens": len(records) * benchmark.max_new_tokens,
     }
@@ -248,9 +248,14 @@ class Asker:
     async def _ask(self, benchmark: Benchmark, record: Record) -> str:
         content: Any = record.prompt
         if record.picture is not None:
-            picture = with_mean_colour(record.picture, self.server.mean_colour)
-            url = await asyncio.to_thread(picture_url, picture, as_it_is=self.server.is_croc)
-            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": record.prompt}]
+            content = []
+            for part in record.parts():
+                if isinstance(part, str):
+                    content.append({"type": "text", "text": part})
+                    continue
+                picture = with_mean_colour(part, self.server.mean_colour)
+                url = await asyncio.to_thread(picture_url, picture, as_it_is=self.server.is_croc)
+                content.append({"type": "image_url", "image_url": {"url": url}})
         body = {"model": self.server.name, "messages": [{"role": "user", "content": content}], "temperature": 0}
         limit = benchmark.max_new_tokens
         try:

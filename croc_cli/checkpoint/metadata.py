@@ -16,12 +16,15 @@ from croc_cli.launch import weights
 from croc_cli.launch.weights import checked_hashes, combine_hashes, is_hashes
 from croc_cli.names import METADATA_FILE, STAGES, StageName
 from croc_cli.pictures import ImageReading
+from croc_cli.reading import parse_json
 from croc_cli.recipe.schema import AspectName, TemplateName
 from croc_cli.redact import redact
 
 RECIPE_FILE = "recipe.yaml"
 LLM_TEMPLATE_KEY = "llm_chat_template"
 """Key of croc.json for the chat template that the LLM itself came with."""
+TOWER_TRAINED_KEY = "vision_tower_trained"
+"""Key of croc.json, true where this stage or one before it trained the vision tower."""
 DAMAGED = "the checkpoint is damaged; use another one"
 """Hint of whoever finds a file of a checkpoint that nothing can be done about."""
 
@@ -49,6 +52,7 @@ class CheckpointMetadata:
         start: What the stage started from.
         visual_norm: "l2" where visual tokens are L2-normalised after the projector, at inference too.
         template: Conversation template that the stage was trained with.
+        system_prompt: System sentence of that template, where it is not the template's own.
         image_aspect: How pictures are made square.
         image_reading: How picture files become RGB, in evaluation and chat too.
         health: Figures of the run at this step, such as the pool's use.
@@ -63,6 +67,7 @@ class CheckpointMetadata:
     start: StartPoint | None = None
     visual_norm: VisualNorm = "none"
     template: TemplateName | None = None
+    system_prompt: str | None = None
     image_aspect: AspectName | None = None
     image_reading: ImageReading = "upright"
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -110,7 +115,7 @@ def read_object(file: Path) -> dict[str, Any]:
         UsageError: The file cannot be read or holds something else; it is named.
     """
     try:
-        values = json.loads(read_bytes(file).decode())
+        values = parse_json(read_bytes(file))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
     if not isinstance(values, dict):
@@ -139,6 +144,7 @@ _EXPECTED: dict[str, _Expectation] = {
     "start": (_is_start, "path and weights_sha256"),
     "visual_norm": _one_of(get_args(VisualNorm)),
     "template": _one_of(get_args(TemplateName)),
+    "system_prompt": _TEXT,
     "image_aspect": _one_of(get_args(AspectName)),
     "image_reading": _one_of(get_args(ImageReading)),
     "health": (lambda value: isinstance(value, dict), "figures by name"),

@@ -48,7 +48,7 @@ class EvalRequest:
         batch_size: Questions answered at once; None = as the recipe says.
         partial: Score incomplete answers.
         limit: Ask and score about so many questions of each benchmark alone, spread over all of them.
-        dry_run: Say what would be asked, touch nothing.
+        dry_run: Say what would be asked, change nothing.
         form: Of the table; None prints no table.
         worker: Python module that is one rank.
         through_launcher: Start ranks with DeepSpeed's launcher.
@@ -83,7 +83,7 @@ def data_root(given: Path | None, *, needed: bool = True) -> Path:
         return given or DATA_ROOTS[0]
     looked = " or ".join(str(root) for root in ((given,) if given is not None else DATA_ROOTS))
     raise UsageError(
-        f"no benchmark files: {looked} is no folder",
+        f"no benchmark files: {looked} is not a folder",
         hint="--data ROOT names the folder with pope/, gqa/ and so on; `croc eval list` says what goes where",
     )
 
@@ -219,6 +219,7 @@ def open_questions(
 
     made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
     is_same = made_by.get("model_sha256") == model_sha256
+    is_same = is_same and made_by.get("prompts") == benchmark.prompts.get("prompts")
     rows = saved_rows(stage_dir.predictions, benchmark, asked) if is_same else []
     done = {benchmark.row_key(row) for row in rows if row["text"] is not None}
     wanted = limit_records(benchmark, asked, limit) if limit else asked
@@ -252,6 +253,7 @@ def _claim(
             "questions_sha256": questions_sha256(asked),
             "max_new_tokens": benchmark.max_new_tokens,
             "decoding": "greedy",
+            **benchmark.prompts,
         }
 
         def same_questions(benchmark: "Benchmark" = benchmark, asked: "Sequence[Record]" = asked) -> bool:

@@ -4,14 +4,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from croc_cli.reading import RepeatedKeyError, unique_keys
 from croc_cli.recipe.issues import KeyPath
 from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.values import plain_value
 
 
 class UnreadableText(ValueError):
-    """Text that is no JSON where the key takes a list or a mapping."""
+    """Text that is not JSON where the key takes a list or a mapping."""
 
 
 class _RecipeSettings(Recipe, BaseSettings):
@@ -28,6 +31,10 @@ class _OneVariable(EnvSettingsSource):
         self._variable = {name: text}
         super().__init__(_RecipeSettings)
 
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002  # pydantic's
+        """Read a list or mapping of JSON, in which no key stands twice."""
+        return json.loads(value, object_pairs_hook=unique_keys)
+
     def _load_env_vars(self) -> Mapping[str, str | None]:
         from pydantic_settings.sources.utils import parse_env_vars
 
@@ -42,22 +49,17 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
         text: As a variable holds it.
 
     Raises:
-        UnreadableText: The key takes a list or a mapping, and the text is no JSON.
+        UnreadableText: The key takes a list or a mapping, and the text is not JSON.
     """
     if path[1:2] == ("deepspeed",) and len(path) > 2:  # keys that are not the recipe's own have no type to go by
-        value: Any = _plain(text)
+        value: Any = plain_value(text)
         for key in reversed(path):
             value = {key: value}
         return dict(value)
     try:
         return _OneVariable("__".join(path), text)()
     except (SettingsError, RecursionError) as error:
+        if isinstance(error.__cause__, RepeatedKeyError):
+            raise UnreadableText(str(error.__cause__)) from error
         shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
         raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error
-
-
-def _plain(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import STAGES
+from croc_cli.recipe.stages import group_words
 from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
 from croc_cli.report.findings import Limits, run_findings
+from croc_cli.report.flips import FLIPS_FILE, flips_page, pairs_of, pairs_section
 from croc_cli.report.labels import distinct_names
 from croc_cli.report.learning import learning_figures
 from croc_cli.report.metrics_reader import WINDOW
@@ -73,9 +75,13 @@ def run_page(runs: Sequence[RunData], *, limits: Limits | None = None) -> Page:
         warnings=[*differences(runs), *notes] if several else notes,
         made_from=[str(run.root) for run in runs],
     )
+    pairs, pair_notes = pairs_of(runs)
+    if pairs:
+        page.others[FLIPS_FILE] = flips_page(runs, pairs)
     page.sections = [
         PageSection("Training", tables=_stage_tables(runs)),
         _answers(runs, drawn),
+        pairs_section(pairs, pair_notes),
         PageSection(
             "Losses",
             "Thin: as logged. Thick: a running mean." if not several else "",
@@ -145,6 +151,7 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
         [
             *(["run"] if several else []),
             "stage",
+            "trains",
             "steps",
             "time",
             "tokens/s",
@@ -157,8 +164,10 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
         for name, stage in run.stages.items():
             speed = stage.metrics.curves.get("tokens_per_second")
             trains = name in STAGES
+            rates = {key.removeprefix("learning_rate/") for key in stage.metrics.curves if "learning_rate/" in key}
             cells = [
                 name,
+                group_words(rates),
                 f"{stage.metrics.max_step:,}" if stage.metrics.max_step else "",
                 format_seconds(stage.seconds) if stage.seconds else "–",
                 f"{sum(speed.means) / len(speed.means):,.0f}" if speed else "",

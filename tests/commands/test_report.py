@@ -7,7 +7,7 @@ from PIL import Image
 from croc_cli.errors import RunError
 from croc_cli.pipeline.figures import compute_model_figures
 from croc_cli.run_dir import RunDir, StageDir, write_json
-from tests.commands.croc import croc, fake_worker  # noqa: F401
+from tests.commands.croc import croc
 from tests.report.runs import make_run
 from tests.tiny import make_tiny_llava
 
@@ -54,7 +54,7 @@ def test_report_alone_shows_its_help() -> None:
     assert "croc report RUN_DIR..." in croc("report").out + croc("report").err
 
 
-def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:  # noqa: F811
+def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:
     answer = croc("run", "nano", "--run-dir", str(fake_worker))
     assert answer.code == 0, answer.err
     page = fake_worker / "report" / "index.html"
@@ -62,7 +62,7 @@ def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:  # noqa: F811
     assert "align: loss of the captions" in page.read_text()
 
 
-def test_a_page_that_cannot_be_written_does_not_make_the_run_a_failure(fake_worker: Path) -> None:  # noqa: F811
+def test_a_page_that_cannot_be_written_does_not_make_the_run_a_failure(fake_worker: Path) -> None:
     fake_worker.mkdir()
     (fake_worker / "report").write_text("in the way")
     answer = croc("run", "nano", "--run-dir", str(fake_worker), "--until", "align")
@@ -84,7 +84,7 @@ def test_attention_is_computed_by_a_worker_and_shown(tmp_path: Path) -> None:
 def test_attention_names_what_is_missing(tmp_path: Path) -> None:
     answer = croc("report", "attention", "--model", "m", str(tmp_path / "gone.jpg"))
     assert answer.code == 2
-    assert "gone.jpg is no file" in answer.err
+    assert "gone.jpg is not a file" in answer.err
     assert croc("report", "attention", "--model", "m").code == 2
 
 

@@ -63,7 +63,7 @@ from tests.recipe.recipes import child, errors_of
         ),
         (
             "finetune: {learning_rate: {llm: 0, projector: 0}}",
-            ["finetune.learning_rate: trains nothing; set at least one of projector, llm above 0"],
+            ["finetune.learning_rate: trains nothing; set at least one of vision_tower, projector, llm above 0"],
         ),
         (
             "align: {learning_rate: {llm: 1e-5}}",
@@ -71,11 +71,26 @@ from tests.recipe.recipes import child, errors_of
         ),
         (
             "finetune: {learning_rate: {token_pool: 1e-5}}",
-            ["finetune.learning_rate.token_pool: the finetune stage trains projector and llm only; leave it out"],
+            [
+                "finetune.learning_rate.token_pool: the finetune stage trains vision_tower, projector and llm only;"
+                " leave it out"
+            ],
+        ),
+        (
+            "align: {learning_rate: {vision_tower: 2e-6}}",
+            ["align.learning_rate.vision_tower: the align stage trains projector only; leave it out"],
         ),
         (
             "align: {optimizer: {betas: [0.9, 1.0]}}",
             ["align.optimizer.betas: both must be below 1, not [0.9, 1.0]"],
+        ),
+        (
+            "data: {reconstruct: {kind: llava_json, path: a.json, image_folder: a}, cache_features: kept}\n"
+            "align: {enabled: false}\nfinetune: {enabled: false}\nreconstruct: {learning_rate: {vision_tower: 2e-6}}",
+            [
+                "data.cache_features: keeps what a frozen tower computes, and the reconstruct stage trains it; leave"
+                " this out, or reconstruct.learning_rate.vision_tower"
+            ],
         ),
         ("align: {offload: all, zero_stage: 2}", ["align.offload: all needs zero_stage 3, not 2"]),
         ("align: {offload: optimizer, zero_stage: 0}", ["align.offload: optimizer needs zero_stage 1 or more, not 0"]),

@@ -20,11 +20,14 @@ from croc_cli.eval.runner import decode_plainly
 from croc_cli.run_dir import StageDir
 from croc_cli.worker.benchmarks import answer_benchmark
 from tests.benchmarks.golden_files import draw_pictures, write_files
+from tests.benchmarks.mmmu_files import write_merged
 from tests.commands.croc import croc
 from tests.serve.conftest import Running, running
 
 NAMES = ("gqa", "scienceqa", "ai2d", "realworldqa")
 """Short answers about pictures, questions without a picture, several choices from a table, and pictures in a table."""
+SEVERAL = ("mmmu",)
+"""Several pictures of a question, in front of it and within it."""
 
 LIMIT = 8
 
@@ -34,11 +37,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("eval") / "data"
     for name in NAMES:
         draw_pictures(name, write_files(name, root))
-    return root
+    return write_merged(root)
 
 
 def local_rows(
-    folder: Path, data: Path, out: Path, names: tuple[str, ...], scenes: Any = None
+    folder: Path,
+    data: Path,
+    out: Path,
+    names: tuple[str, ...],
+    variants: dict[str, str] | None = None,
+    scenes: Any = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the answers of a rank of `croc eval --model`."""
     model = load_for_inference(folder)
@@ -47,7 +55,7 @@ def local_rows(
     stage_dir = StageDir(out)
     stage_dir.predictions.mkdir(parents=True)
     events = SimpleNamespace(write=lambda **_: None)
-    for benchmark in choose(",".join(names), scenes=scenes):
+    for benchmark in choose(",".join(names), variants, scenes=scenes):
         records = limit_records(benchmark, benchmark.read(data), LIMIT)
         answer_benchmark(answerer, benchmark, records, stage_dir, rank=0, num_ranks=1, events=events)
     return {name: rows_of(stage_dir.predictions / f"{name}.rank-0.jsonl") for name in names}
@@ -93,9 +101,22 @@ def test_questions_without_a_picture_show_the_mean_colour_that_the_server_names(
     scenes = SimpleNamespace(num_scenes=1, max_new_tokens=8)
     settings = ("--set", "eval.num_scenes=1", "--set", "eval.max_new_tokens=8")
     served = served_rows(server.url, data, tmp_path / "served", ("scenes",), *settings)["scenes"]
-    local = local_rows(folder, data, tmp_path / "local", ("scenes",), scenes)["scenes"]
+    local = local_rows(folder, data, tmp_path / "local", ("scenes",), scenes=scenes)["scenes"]
     assert served == local
     assert sum(row["question_id"].endswith("/no_picture") for row in local) == 10
+
+
+@pytest.mark.parametrize("variants", [{}, {"mmmu": "vlmevalkit"}], ids=["in-front", "within"])
+def test_several_pictures_are_sent_where_they_stand(
+    server: Running, folder: Path, data: Path, tmp_path: Path, variants: dict[str, str]
+) -> None:
+    more = [part for name, variant in variants.items() for part in ("--variant", f"{name}={variant}")]
+    served = served_rows(server.url, data, tmp_path / "served", SEVERAL, *more)
+    local = local_rows(folder, data, tmp_path / "local", SEVERAL, variants)
+    assert served == local
+    assert len(local["mmmu"]) == 4
+    items = (tmp_path / "served" / "benchmarks" / "items" / "mmmu.jsonl").read_text().splitlines()
+    assert [len(json.loads(item).get("pictures", [1])) for item in items] == [1, 2, 3, 1]
 
 
 def test_a_checkpoint_of_others_is_asked_as_croc_eval_asks_it(folder: Path, data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 Letters: r rank of an adapter, in/out the dimensions of the layer it belongs to.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from croc_cli.checkpoint.weights import ADAPTER_FILES, EXTRA_FILE, first_file, read_file
 from croc_cli.errors import UsageError
+from croc_cli.reading import parse_json
 
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -27,7 +27,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG_FILE
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_bytes())
         kind = str(config["peft_type"])
         complete = config["r"] > 0 and config["lora_alpha"] is not None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -63,7 +63,7 @@ def merge_lora(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
         layer = name.split(".lora_A.")[0]
         merged[f"{layer}.weight"] = _added(merged, adapter, layer, name, scale=scale, file=file)
     if unknown := [name for name in adapter if ".lora_A." not in name and ".lora_B." not in name]:
-        raise UsageError(f"{file}: {unknown[0]} is no part of a LoRA", hint="merge it with PEFT and convert that")
+        raise UsageError(f"{file}: {unknown[0]} is not part of a LoRA", hint="merge it with PEFT and convert that")
     if (folder / EXTRA_FILE).is_file():
         merged |= {_plain_name(name): tensor for name, tensor in read_file(folder / EXTRA_FILE).items()}
     return merged
