@@ -73,6 +73,7 @@ class _RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
     def __init__(self, cache: RowsCache) -> None:
         super().__init__()
         self._cache = cache
+        self.is_initialized = False
 
     def put(self, row: int, keys: Tensor, values: Tensor) -> None:
         """Write a row, [G, t, d] each."""
