@@ -107,7 +107,7 @@ class StepSums:
         self._targets: list[TargetSample] = []
         self._finite: list[Tensor] = []
         self._batches: list[MicroBatch] = []
-        self._by_row: list[Tensor] = []
+        self._by_sample: list[Tensor] = []
 
     def add(self, loss: Tensor, parts: StageOutput, batch: MicroBatch) -> None:
         """Add one micro-batch; `batch` as it was before it went to the device."""
@@ -116,7 +116,7 @@ class StepSums:
             self._targets.append(parts.targets)
         self._finite.append(torch.isfinite(loss.detach()))
         self._batches.append(batch)
-        self._by_row.append(parts.caption_by_row)
+        self._by_sample.append(parts.caption_by_sample)
         self.assignment_cost += parts.assignment_cost_sum
         self.assignment_seconds += parts.assignment_seconds
         if parts.assignment is not None:
@@ -126,7 +126,7 @@ class StepSums:
     def over_ranks(self) -> None:
         """Add up the ranks; the sums are then the whole step's."""
         times = torch.tensor([self.assignment_cost, self.assignment_seconds], dtype=torch.float64, device=self.device)
-        self.samples = sample_losses(self._batches, self._by_row)
+        self.samples = sample_losses(self._batches, self._by_sample)
         by_group = self.groups.sums(self.samples).to(self.device)
         parts = [self._losses, self._baseline()[None], times, by_group, self.pool_counts.to(self.device)]
         summed = sum_over_ranks(torch.cat(parts)).cpu()
