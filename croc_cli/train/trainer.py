@@ -167,8 +167,8 @@ class Trainer:
         """Run one optimizer step and write its figures."""
         objectives = self.module.objectives
         rates = self.schedule.set(self.engine.optimizer, self.settings.learning_rates, step=step)
-        # The engine averages over ranks; the means are over the whole step.
-        scale = num_ranks()
+        # The engine divides by its number of micro-batches and averages over ranks; the means are over the whole step.
+        scale = num_ranks() * self.engine.gradient_accumulation_steps()
         token_weight = torch.tensor(objectives.caption_weight * scale / max(counts.trained_tokens, 1))
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
@@ -183,7 +183,7 @@ class Trainer:
             self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
             loss, parts = self.engine(batch.to(self.device), **weights)
             POSITION.at("backward", micro_batch=number)
-            self.engine.backward(loss, scale_wrt_gas=False)
+            self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)
             self.engine.step()
             sums.add(loss, parts, batch)
