@@ -1,4 +1,4 @@
-"""The errors that users can mend: one line of what is wrong, a hint, an exit code."""
+"""The errors that users can fix: one line of what is wrong, a hint, an exit code."""
 
 import re
 
@@ -36,7 +36,7 @@ def handed_on(text: str) -> tuple[str, str | None]:
 
 
 class CrocError(Exception):
-    """Something a user can mend; shown as one line and a `hint:`, never as a traceback.
+    """Something a user can fix; shown as one line and a `hint:`, never as a traceback.
 
     Args:
         message: What is wrong, with the value and what was expected.

@@ -50,7 +50,7 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def check_regular(path: Path | str) -> None:
-    """Raise where a path is no regular file, for libraries that open it by name.
+    """Raise where a path is not a regular file, for libraries that open it by name.
 
     Raises:
         NotAFileError: It is a folder, pipe, socket or device.

@@ -61,7 +61,7 @@ def choose_files(
         folder: The clone.
         files: What it holds.
         splits: The wanted split, under all names that it goes by; the first that is there is taken.
-        config: The wanted configuration; left out: the only one.
+        config: The wanted configuration; default: the only one.
 
     Raises:
         CloneError: No file is of that split or configuration, or several configurations could be meant.

@@ -40,8 +40,17 @@ TRAINING_STATE_FILE: Final = "croc_training_state.safetensors"
 POOL_PREFIX: Final = "pool."
 HEAD_PREFIX: Final = "head."
 """What the names of the pool's and the head's weights begin with, in that file and in the training model."""
-HEALTH_KEYS: Final = ("pool_used_share", "pool_window_share", "pool_entropy", "explained_share", "assignment_share")
+HEALTH_KEYS: Final = (
+    "pool_used_share",
+    "pool_window_share",
+    "pool_entropy",
+    "explained_share",
+    "assignment_solver_share",
+    "assignment_wait_share",
+)
 """Figures of metrics.jsonl that summary.json and croc.json keep of the last step, as `health`."""
+EARLIER_WAIT_SHARE: Final = "assignment_share"
+"""`assignment_wait_share` by its name in earlier runs, whose steps waited for the whole assignment."""
 RESUME_FOLDER: Final = "resume"
 """DeepSpeed's state in a checkpoint, from which a stage resumes."""
 RECIPE_FILE: Final = "mine.yaml"

@@ -94,7 +94,7 @@ def check_place(path: Path, *, kind: str | None = None, later: Collection[str] =
         return
     if not is_made(path, kind):
         what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file"
-        raise UsageError(f"{path} is {what} that croc did not make, so it is left as it is", hint=_HINT)
+        raise UsageError(f"{path} is {what} that croc did not make, so croc does not change it", hint=_HINT)
     if path.is_dir() and (stray := _first_stray(path, later)) is not None:
         raise UsageError(
             f"{stray} is not croc's, and would be lost with {path}", hint=f"move {stray.name} elsewhere first"
@@ -161,7 +161,7 @@ def claim_folder(folder: Path, kind: str, names: Collection[str], *, is_proven: 
         return
     taken = next((folder / name for name in names if is_there(folder / name)), None)
     if taken is not None and not is_proven:
-        raise UsageError(f"{taken} is there, and croc did not make it, so it is left as it is", hint=_HINT)
+        raise UsageError(f"{taken} exists, and croc did not create it, so croc does not change it", hint=_HINT)
     write_json(folder / LIST_NAME, {**listed, "made_by": f"croc {__version__}", "kind": kind})
 
 

@@ -59,7 +59,9 @@ def read_key(variable: str) -> str | None:
     if wrong is None:
         return key or None
     kind = "a space or line end" if wrong.isspace() else f"U+{ord(wrong):04X}"
-    raise UsageError(f"{variable} has {kind} inside, which no key has", hint=f"export {variable}=… again, as one word")
+    raise UsageError(
+        f"{variable} has {kind} inside, which a key never has", hint=f"export {variable}=… again, as one word"
+    )
 
 
 class GuardedStream:

@@ -32,7 +32,7 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     Args:
         number: How many.
         singular: The noun for one.
-        plural: The noun for any other number; left out: the singular with an s.
+        plural: The noun for any other number; default: the singular with an s.
     """
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 

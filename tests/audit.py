@@ -50,7 +50,7 @@ def verdict(report: dict[str, Any]) -> tuple[int, str]:
 
 def fixed_in(flaw: dict[str, Any]) -> str:
     versions = flaw.get("fix_versions") or []
-    return f", fixed in {', '.join(versions)}" if versions else ", no version mends it yet"
+    return f", fixed in {', '.join(versions)}" if versions else ", no version fixes it yet"
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ LIGHT = (
 )
 HEAVY = ("data", "model", "objectives", "checkpoint", "train", "eval", "chat", "serve", "worker", "demo")
 HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed", "numpy", "scipy", "PIL", "accelerate", "safetensors")
-INSIDE_FUNCTIONS = ("numpy", "PIL", "safetensors")
-"""Small enough for a light room's functions: scores need arrays, whoever asks about a picture opens it, and weights are
-seen to be whole before a launch."""
+INSIDE_FUNCTIONS = ("numpy", "scipy", "PIL", "safetensors")
+"""Small enough for a light room's functions: scores need arrays and tests, whoever asks about a picture opens it, and
+weights are seen to be whole before a launch."""
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "words": (),
     "errors": (),

@@ -13,13 +13,13 @@ def test_an_error_of_a_loader_process_is_its_message_and_hint() -> None:
             return 1
 
         def __getitem__(self, index: int) -> int:
-            raise UsageError("rows.json: row 7 has no text\n  second line", hint="mend row 7")
+            raise UsageError("rows.json: row 7 has no text\n  second line", hint="fix row 7")
 
     with pytest.raises(UsageError) as caught:
         next(iter(torch_data.DataLoader(Broken(), num_workers=1)))
     message, hint = handed_on(caught.value.message)
     assert message == "rows.json: row 7 has no text\n  second line"
-    assert hint == ("mend row 7" if sys.version_info >= (3, 11) else None)
+    assert hint == ("fix row 7" if sys.version_info >= (3, 11) else None)
 
 
 def test_a_plain_message_is_handed_on_as_it_is() -> None:

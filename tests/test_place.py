@@ -142,7 +142,7 @@ def test_a_folder_with_a_users_file_in_a_runs_place_is_no_run_folder(tmp_path: P
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / name).write_text("mine")
-    with pytest.raises(UsageError, match=f"mine/{name} is there, and croc did not make it"):
+    with pytest.raises(UsageError, match=f"mine/{name} exists, and croc did not create it"):
         claim_run(RunDir(mine))
     assert os.listdir(mine) == [name]
 

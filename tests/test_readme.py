@@ -104,7 +104,7 @@ def write_benchmarks() -> None:
 def run(line: str) -> Answer:
     """Run one command line in this process; what would train only plans."""
     _, *words = shlex.split(line)
-    if words[0] == "init":  # the README's own recipe is there already
+    if words[0] == "init":  # the README's own recipe already exists
         Path(words[1]).unlink()
     only_plans = words[0] in STAGES or (words[0] == "eval" and words[1].startswith("-"))
     only_plans = only_plans or (words[0] == "data" and words[1] in ("fetch", "prepare") and "--dry-run" not in words)

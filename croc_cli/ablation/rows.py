@@ -52,7 +52,12 @@ def changes_on(row: str, base: Recipe) -> dict[str, Any]:
     if row == MORE_DATA:
         return {
             "reconstruct": {
-                "learning_rate": {"projector": base.align.learning_rate.projector, "llm": 0.0, "token_pool": 0.0},
+                "learning_rate": {
+                    "vision_tower": 0.0,
+                    "projector": base.align.learning_rate.projector,
+                    "llm": 0.0,
+                    "token_pool": 0.0,
+                },
                 "objectives": {"reconstruction_weight": 0.0},
                 "mask": {"ratio": 0.0},
                 "attention": "causal",

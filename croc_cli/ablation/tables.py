@@ -222,5 +222,5 @@ def choose_tables(name: str) -> list[AblationTable]:
     if name == ALL:
         return list(TABLES.values())
     if name not in TABLES:
-        raise UsageError(f"there is no ablation {name!r}", hint=f"one of {', '.join(TABLES)}, {ALL}")
+        raise UsageError(f"unknown ablation {name!r}", hint=f"one of {', '.join(TABLES)}, {ALL}")
     return [TABLES[name]]

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from croc_cli.benchmarks import paired
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take_object
 from croc_cli.benchmarks.earlier import earlier_entry, scenes_entry
 from croc_cli.benchmarks.registry import EVERY, NAMES, SCENES, benchmarks
@@ -106,7 +107,11 @@ def _is_figure(value: object) -> bool:
 
 
 def comparison_rows(
-    runs: Mapping[str, Mapping[str, Mapping[str, Any]]], *, paper: bool, models: Sequence[str] | None = None
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    paper: bool,
+    models: Sequence[str] | None = None,
+    pairs: Mapping[str, paired.Paired] | None = None,
 ) -> list[list[str]]:
     """Return a table: one row for each benchmark and variant, one column for each run, then the published numbers.
 
@@ -118,9 +123,11 @@ def comparison_rows(
         runs: The entries of each run, by its label.
         paper: Add the published numbers, and the benchmarks that no run has a score of.
         models: Which published models; None for all.
+        pairs: Of two runs, their common questions by benchmark; the paired tests get columns of their own.
     """
     columns = [model for model in published()["models"] if models is None or model in models] if paper else []
-    rows = [["benchmark", "metric", *runs, *(f"{model} (published)" for model in columns)]]
+    tests = paired.HEAD if pairs else ()
+    rows = [["benchmark", "metric", *runs, *tests, *(f"{model} (published)" for model in columns)]]
     for name in EVERY:
         benchmark = benchmarks()[name]
         variants = list(dict.fromkeys(_variant(entries[name]) for entries in runs.values() if name in entries))
@@ -132,7 +139,9 @@ def comparison_rows(
             metric = benchmark.metric if variant == "primary" else f"{benchmark.metric} ({variant})"
             cells = [format_score(entry, of=benchmark.size if paper and name in NAMES else None) for entry in chosen]
             numbers = [published()["models"][model].get(name) if variant == "primary" else None for model in columns]
-            rows.append([benchmark.title, metric, *cells, *map(_number, numbers)])
+            both = pairs.get(name) if pairs and variant == variants[0] else None
+            tested = both.cells() if both is not None else ["–"] * len(tests)
+            rows.append([benchmark.title, metric, *cells, *tested, *map(_number, numbers)])
     return rows
 
 

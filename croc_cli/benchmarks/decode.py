@@ -58,7 +58,7 @@ def parse_json(text: str, where: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        BenchmarkDataError: It is no JSON, nested too deep, or holds a number of too many digits.
+        BenchmarkDataError: It is not JSON, nested too deep, or holds a number of too many digits.
     """
     try:
         value = json.loads(text)
@@ -75,7 +75,7 @@ def read_json(file: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        BenchmarkDataError: It is no JSON; says where.
+        BenchmarkDataError: It is not JSON; says where.
     """
     return parse_json(read_text(file), str(file))
 
@@ -84,7 +84,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place for messages, object) of every line.
 
     Raises:
-        BenchmarkDataError: A line is no JSON object; says which.
+        BenchmarkDataError: A line is not a JSON object; says which.
     """
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():

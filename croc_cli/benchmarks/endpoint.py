@@ -27,7 +27,7 @@ _REFUSED = (401, 403, 404)
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 _OWN_FAULTS = (400, 413, 415, 422)
 _SPENT = "insufficient_quota"
-"""OpenAI's word in a status 429 that no waiting mends."""
+"""OpenAI's word in a status 429 that no waiting fixes."""
 _LONGEST_REPLY = 4_000_000  # bytes; a reply of 1,024 tokens has a few thousand
 _LONGEST_WAIT = 300.0  # seconds, however long the endpoint asks for
 _CONNECT_SECONDS = 10.0
@@ -227,7 +227,7 @@ def check_url(url: str, *, whose: str, option: str, key_variable: str) -> None:
         key_variable: Where the key belongs.
 
     Raises:
-        UsageError: It is no http(s) URL with a host, or its credentials were taken out when it was saved.
+        UsageError: It is not an http(s) URL with a host, or its credentials were taken out when it was saved.
     """
     hint = f"{option} names an OpenAI-compatible endpoint, such as https://api.openai.com/v1"
     if HIDDEN in url:
@@ -238,7 +238,7 @@ def check_url(url: str, *, whose: str, option: str, key_variable: str) -> None:
     except ValueError:
         is_right = False
     if not is_right or any(character.isspace() or not character.isprintable() for character in url):
-        raise UsageError(f"{whose} URL {redact(url)!r} is no http(s) URL with a host", hint=hint)
+        raise UsageError(f"{whose} URL {redact(url)!r} is not an http(s) URL with a host", hint=hint)
     if parts.query or parts.fragment:
         raise UsageError(
             f"{whose} URL {redact(url)} has a part behind {'?' if parts.query else '#'}",
@@ -267,7 +267,7 @@ def reply_text(response: httpx.Response) -> str | RequestFailed:
             kind = response.headers.get("content-type", "").split(";")[0].strip()
             return RequestFailed("a reply without choices", "" if kind == "application/json" else f"it is {kind!r}")
         if isinstance(text, str):
-            # Half a surrogate pair, which JSON can write, is no text that a file could hold.
+            # Half a surrogate pair, which JSON can write, is not text that a file could hold.
             return text.encode("utf-8", "replace").decode()
         raise RequestFailed("a reply without text", is_own=True)
     detail = error_text(response)

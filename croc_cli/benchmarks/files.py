@@ -81,7 +81,7 @@ class Picture:
         """Return the picture that a TSV cell holds.
 
         Raises:
-            BenchmarkDataError: The cell is no base64.
+            BenchmarkDataError: The cell is not base64.
         """
         try:
             return cls(name, data=base64.b64decode(text))
@@ -125,7 +125,7 @@ def read_parquet(
         config: The configuration, where the data set has several.
 
     Raises:
-        BenchmarkDataError: There are files, and none of that split or configuration; or a file is no parquet file.
+        BenchmarkDataError: There are files, and none of that split or configuration; or a file is not a parquet file.
     """
     files = clone_files(folder, ".parquet")
     if not files:

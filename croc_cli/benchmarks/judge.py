@@ -39,7 +39,7 @@ class Judge:
 
     Args:
         base_url: Of the endpoint, such as https://api.openai.com/v1.
-        model: Which model judges.
+        model: Name of the judge model.
         cache: Folder of replies, by the hash of what was asked.
         num_workers: Requests at once.
         timeout: Seconds to wait for a reply.

@@ -185,7 +185,7 @@ class MmVet(JudgedBenchmark):
         return records
 
     def next_request(self, record: Record, answer: str, replies: Sequence[str]) -> JudgeRequest | None:
-        """See `JudgedBenchmark.next_request`; a reply that is no number in [0, 1] is asked for again, five times."""
+        """See `JudgedBenchmark.next_request`; a reply that is not a number in [0, 1] is asked for again, five times."""
         asked = len(replies)
         if asked == len(self._TEMPERATURES) or (replies and parse_share(replies[-1]) is not None):
             return None

@@ -40,7 +40,7 @@ def match_answers(
     Args:
         benchmark: Whose records these are.
         records: All of them.
-        rows: Of an answer file in LLaVA's format; a row whose text is null is no answer.
+        rows: Of an answer file in LLaVA's format; a row whose text is null is not an answer.
         partial: Score what is there, instead of refusing an incomplete file.
         limit: Only the questions of `limit_records` are scored.
 

@@ -56,7 +56,7 @@ def read_answers(file: Path) -> list[Row]:
     """Return the rows of a benchmark's one answer file; none where there is no file.
 
     Raises:
-        BenchmarkDataError: A line is no answer row; says which and why.
+        BenchmarkDataError: A line is not an answer row; says which and why.
     """
     rows = []
     for where, row in read_json_lines(file) if file.exists() else ():
@@ -117,7 +117,7 @@ def saved_rows(folder: Path, benchmark: Benchmark, records: Sequence[Record]) ->
     """Return every saved answer of a benchmark: the one file's, then what ranks added; changes nothing.
 
     Raises:
-        BenchmarkDataError: A line of the one file is no answer, or two answers to one question differ.
+        BenchmarkDataError: A line of the one file is not an answer, or two answers to one question differ.
     """
     rows = read_answers(answers_file(folder, benchmark.name))
     allowed = Counter(record.key for record in records)

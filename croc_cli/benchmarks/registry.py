@@ -85,7 +85,7 @@ def choose(
     Args:
         names: The list.
         variants: Which variant of a benchmark is asked for, by the benchmark's name; the others are primary.
-        scenes: How many scenes to ask about, and how long answers may be; left out: the usual numbers.
+        scenes: How many scenes to ask about, and how long answers may be; default: the usual numbers.
 
     Raises:
         UsageError: A name is unknown; says the nearest.
@@ -113,4 +113,4 @@ def _check_name(name: str) -> None:
     if name not in EVERY:
         near = difflib.get_close_matches(name, EVERY, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(EVERY)}, and all"
-        raise UsageError(f"there is no benchmark {name!r}", hint=hint)
+        raise UsageError(f"unknown benchmark {name!r}", hint=hint)

@@ -151,7 +151,10 @@ def _score(
 def write_items(
     benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float | None], stage_dir: StageDir
 ) -> Path:
-    """Write each answer that counts with the expected one and its own score, in the order of the questions."""
+    """Write each answer that counts with the expected one and its own score, in the order of the questions.
+
+    Questions that belong together name their `unit`; see `Benchmark.unit`.
+    """
     file = stage_dir.root / "items" / f"{benchmark.name}.jsonl"
     rows = (
         {
@@ -161,6 +164,7 @@ def write_items(
             "expected": record.answer,
             "text": text,
             "score": score,
+            **({"unit": unit} if (unit := benchmark.unit(record)) != record.key else {}),
         }
         for (record, text), score in zip(scored, per_item, strict=True)
         if score is not None

@@ -63,7 +63,7 @@ class Score:
         metric: Name of the headline.
         headline: The number that stands in tables.
         per_item: One number for each record, in their order: the item's own score; None where a record is a control,
-            which is no part of the headline.
+            which is not part of the headline.
         parts: Further metrics: per category, per subset, totals.
         num_unparsable: Answers that the benchmark's rule could not read.
         variants: The headline as other scorers in the wild compute it, by the variant's name.

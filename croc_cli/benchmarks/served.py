@@ -45,7 +45,7 @@ class Server:
 
     Attributes:
         url: Base URL without credentials, for files and messages.
-        name: What the server calls the model.
+        name: The model's name on the server.
         is_croc: It is `croc serve`, which takes pictures of every kind and evaluation's prompts.
     """
 
@@ -107,7 +107,7 @@ async def find_server(url: str, served_name: str | None, *, on_wait: Callable[[f
     if models is None and (response.is_success or status not in (404, 405) or served_name is None):
         kind = response.headers.get("content-type", "nothing").split(";")[0] if response.is_success else f"{status}"
         raise UsageError(
-            f"{shown}/models is no list of models, but {kind!r}",
+            f"{shown}/models is not a list of models, but {kind!r}",
             hint="--url ends in /v1 for most servers; one without a list needs --served-model NAME",
         )
     names = list(models or {})

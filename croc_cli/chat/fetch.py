@@ -75,17 +75,17 @@ def fetch(
             return body
     except FetchError as error:
         if deadline.over:
-            raise FetchError(f"not whole after {total_seconds:g} seconds") from error
+            raise FetchError(f"incomplete after {total_seconds:g} seconds") from error
         raise
     except urllib.error.HTTPError as error:
         raise FetchError(f"the server answered {error.code} {str(error.reason)[:100]}") from error
     except (OSError, http.client.HTTPException) as error:
         if deadline.over:
-            raise FetchError(f"not whole after {total_seconds:g} seconds") from error
+            raise FetchError(f"incomplete after {total_seconds:g} seconds") from error
         reason = getattr(error, "reason", error) or type(error).__name__
         raise FetchError(f"cannot be fetched: {str(reason)[:200]}") from error
-    except ValueError as error:  # urllib's word for a URL that is none, such as a port that is no number
-        raise FetchError(f"is no URL: {error}") from error
+    except ValueError as error:  # urllib's word for a URL that is none, such as a port that is not a number
+        raise FetchError(f"is not a URL: {error}") from error
 
 
 def check_scheme(url: str) -> None:
@@ -135,7 +135,7 @@ class _Deadline:
 
 
 def _read(response: http.client.HTTPResponse, *, max_bytes: int) -> bytes:
-    """Return the body, unless it is no picture, too large or too slow."""
+    """Return the body, unless it is not a picture, too large or too slow."""
     kind = response.headers.get_content_type()
     if response.headers.get("Content-Type") and kind.startswith(_NO_PICTURE):
         raise FetchError(f"the server gave {kind}, not a picture")

@@ -19,6 +19,7 @@ from croc_cli.data.sample import Turn
 from croc_cli.errors import RunError, UsageError
 from croc_cli.model.build import end_token_ids
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.recipe.template_options import TemplateOptions
 from croc_cli.words import counted
 
 
@@ -58,6 +59,7 @@ def prompt_builder(model: LoadedModel) -> PromptBuilder:
         image_token_id=model.llava.config.image_token_id,
         num_visual_tokens=num_visual_tokens,
         max_length=2**31,  # a prompt is never cut; ChatSession.ask refuses one that is too long
+        options=TemplateOptions(model.metadata.system_prompt),
     )
     return encoder.encode_prompt
 

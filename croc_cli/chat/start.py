@@ -85,14 +85,14 @@ def read_prompt(request: ChatRequest) -> str | None:
         if sys.stdout.isatty():
             return None
         raise UsageError(
-            "stdout is no terminal, so there is no conversation",
+            "stdout is not a terminal, so there is no conversation",
             hint="write the question after the picture, in quotation marks",
         )
     else:
         try:
             prompt = sys.stdin.read() if sys.stdin is not None else ""
         except UnicodeDecodeError as error:
-            raise UsageError(f"the prompt on stdin is no text: {error}") from error
+            raise UsageError(f"the prompt on stdin is not text: {error}") from error
     if not prompt.strip():
         raise UsageError(
             "the prompt is empty", hint='write it after the picture, such as "What is this?", or send it to stdin'
@@ -104,7 +104,7 @@ def find_model(request: ChatRequest) -> Path:
     """Return the checkpoint's folder; without --model the newest finetuned one that is sound, named on stderr.
 
     Raises:
-        UsageError: There is none, or it is not whole.
+        UsageError: There is none, or it is incomplete.
     """
     if request.model is not None:
         return locate_checkpoint(request.model)
@@ -185,6 +185,6 @@ def recipe_defaults(folder: Path) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < 1e9:
             raise UsageError(
                 f"{file}: chat.{key} is {value!r}, expected a number from {least}",
-                hint="give --max-tokens and --temperature, or mend the file",
+                hint="give --max-tokens and --temperature, or fix the file",
             )
     return section

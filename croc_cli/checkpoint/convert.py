@@ -183,7 +183,7 @@ def _check_destination(destination: Path) -> None:
     if destination.is_symlink():
         raise UsageError(f"{destination} is a link", hint="name the folder that it leads to, or another")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise UsageError(f"{destination} is there already", hint="name a folder that is not there, or empty it")
+        raise UsageError(f"{destination} already exists", hint="name a new folder, or empty this one")
 
 
 def _check_space(opened: OpenedModel, destination: Path) -> None:

@@ -57,11 +57,11 @@ def check_saved(folder: Path, saved: Mapping[str, SavedTensor], own: Mapping[str
     if missing and own.keys() <= {repaired_name(name) for name in saved}:
         hint = f"it was saved with wrong names, which croc repairs: croc convert {folder} DST"
     if missing:
-        raise UsageError(f"{folder} is not whole: {_counted(missing)} missing, such as {missing[0]}", hint=hint)
+        raise UsageError(f"{folder} is incomplete: {_counted(missing)} missing, such as {missing[0]}", hint=hint)
     if unexpected:
         file = found[unexpected[0]].file
         raise UsageError(
-            f"{file} is no LLaVA alone: {_counted(unexpected)} unexpected, such as {unexpected[0]}", hint=hint
+            f"{file} holds more than a LLaVA: {_counted(unexpected)} unexpected, such as {unexpected[0]}", hint=hint
         )
     for name, tensor in own.items():
         _check_one(name, found[name].shape, found[name].is_float, tensor, config, found[name].file)

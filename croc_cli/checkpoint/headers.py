@@ -48,7 +48,7 @@ def read_header(file: Path) -> dict[str, SavedTensor]:
         length = struct.unpack("<Q", stream.read(8))[0] if size >= 8 else 0
         if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
             raise UsageError(
-                f"{file} is no whole safetensors file: {size} bytes, its header does not fit", hint=_BROKE_OFF
+                f"{file} is not a complete safetensors file: {size} bytes, its header does not fit", hint=_BROKE_OFF
             )
         try:
             header = json.loads(stream.read(length))
@@ -56,7 +56,9 @@ def read_header(file: Path) -> dict[str, SavedTensor]:
             ends = [entry["data_offsets"][1] for entry in entries.values()]
             expected = 8 + length + max(ends, default=0)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise UsageError(f"{file} is no safetensors file: its header is not readable", hint=_BROKE_OFF) from error
+            raise UsageError(
+                f"{file} is not a safetensors file: its header is not readable", hint=_BROKE_OFF
+            ) from error
     if size != expected:
         raise UsageError(f"{file} has {size} bytes, its header says {expected}", hint=_BROKE_OFF)
     found = {name: _saved(file, name, entry) for name, entry in entries.items()}

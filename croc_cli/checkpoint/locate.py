@@ -117,7 +117,7 @@ def read_config(folder: Path) -> dict[str, object]:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise UsageError(f"{folder} is no checkpoint: it has no config.json", hint=_HINT)
+        raise UsageError(f"{folder} is not a checkpoint: it has no config.json", hint=_HINT)
     return read_object(file)
 
 
@@ -184,7 +184,7 @@ def indexed_files(index: Path) -> dict[str, Path]:
             raise UsageError(f"{index}: {weight} lies in {name!r}, expected a file of the same folder", hint=DAMAGED)
     if missing := sorted({name for name in weight_map.values() if not (index.parent / name).is_file()}):
         raise UsageError(
-            f"{index.parent} is not whole: {missing[0]} is missing, which {index.name} lists",
+            f"{index.parent} is incomplete: {missing[0]} is missing, which {index.name} lists",
             hint="fetch the file too, or use another checkpoint",
         )
     return {weight: index.parent / name for weight, name in weight_map.items()}

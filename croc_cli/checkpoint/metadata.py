@@ -49,6 +49,7 @@ class CheckpointMetadata:
         start: What the stage started from.
         visual_norm: "l2" where visual tokens are L2-normalised after the projector, at inference too.
         template: Conversation template that the stage was trained with.
+        system_prompt: System sentence of that template, where it is not the template's own.
         image_aspect: How pictures are made square.
         image_reading: How picture files become RGB, in evaluation and chat too.
         health: Figures of the run at this step, such as the pool's use.
@@ -63,6 +64,7 @@ class CheckpointMetadata:
     start: StartPoint | None = None
     visual_norm: VisualNorm = "none"
     template: TemplateName | None = None
+    system_prompt: str | None = None
     image_aspect: AspectName | None = None
     image_reading: ImageReading = "upright"
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -139,6 +141,7 @@ _EXPECTED: dict[str, _Expectation] = {
     "start": (_is_start, "path and weights_sha256"),
     "visual_norm": _one_of(get_args(VisualNorm)),
     "template": _one_of(get_args(TemplateName)),
+    "system_prompt": _TEXT,
     "image_aspect": _one_of(get_args(AspectName)),
     "image_reading": _one_of(get_args(ImageReading)),
     "health": (lambda value: isinstance(value, dict), "figures by name"),

@@ -83,7 +83,7 @@ def open_stock(
         say: Told of these, one line each.
 
     Raises:
-        UsageError: It is not whole, or its files do not fit each other.
+        UsageError: It is incomplete, or its files do not fit each other.
     """
     check_stock_config(read_config(folder), folder)
     parts = open_small_parts(folder)
@@ -112,7 +112,9 @@ def set_chat_template(processor: LlavaProcessor, metadata: CheckpointMetadata) -
     if metadata.template is None:
         return
     own = metadata.extra.get(LLM_TEMPLATE_KEY)
-    template = chat_template_for(metadata.template) or (with_pictures(own) if isinstance(own, str) else None)
+    template = chat_template_for(metadata.template, metadata.system_prompt) or (
+        with_pictures(own) if isinstance(own, str) else None
+    )
     if template is not None:
         processor.chat_template = template
         if metadata.template == "chat_template":
@@ -123,7 +125,7 @@ def read_recipe(folder: Path) -> str | None:
     """Return the recipe that lies in a checkpoint, as text, or None.
 
     Raises:
-        UsageError: It is no text.
+        UsageError: It is not text.
     """
     file = folder / RECIPE_FILE
     try:
@@ -141,7 +143,7 @@ def load_training_state(folder: Path) -> dict[str, Tensor]:
     """Return the token pool and the reconstruction head saved in `folder`; empty where there are none.
 
     Raises:
-        UsageError: The file is damaged, or a value in it is no number.
+        UsageError: The file is damaged, or a value in it is not a number.
     """
     file = folder / TRAINING_STATE_FILE
     return read_file(file) if file.is_file() else {}

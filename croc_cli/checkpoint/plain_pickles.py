@@ -46,7 +46,7 @@ def _weights_only(load: Callable[..., Any]) -> Callable[..., Any]:
             name = file if isinstance(file, (str, Path)) else getattr(file, "name", "a file")
             raise UsageError(
                 f"{name} is not opened: it holds more than tensors and plain values, which could run code",
-                hint="the resume folder was damaged or changed by hand; go on from an earlier copy of the run folder",
+                hint="the resume folder was damaged or changed by hand; resume from an earlier copy of the run folder",
             ) from error
 
     return weights_only

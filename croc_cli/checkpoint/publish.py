@@ -66,20 +66,20 @@ def push(
 
     Args:
         folder: The checkpoint.
-        repository: `owner/name`; made if it is not there.
+        repository: `owner/name`; created if missing.
         private: Whether a new repository is private.
         licence: Identifier of the weights' licence for the card.
         dry_run: Touch nothing.
         say: Told what goes where.
 
     Raises:
-        UsageError: The folder is no checkpoint, was changed by hand, or the name is none.
+        UsageError: The folder is not a checkpoint, was changed by hand, or the name is none.
         RunError: The hub refused, or cannot be reached.
     """
     if not _REPOSITORY.fullmatch(repository):
-        raise UsageError(f"{repository!r} is no repository's name", hint="it is owner/name, such as me/my-llava")
+        raise UsageError(f"{repository!r} is not a repository's name", hint="it is owner/name, such as me/my-llava")
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", hint="give a checkpoint folder that croc saved")
+        raise UsageError(f"{folder} is not a folder", hint="give a checkpoint folder that croc saved")
     check_checkpoint(folder)
     if is_original(read_config(folder)):
         verify_hashes(folder)
@@ -116,7 +116,7 @@ def _upload(folder: Path, files: list[Path], repository: str, card: str, *, priv
         commit = api.create_commit(repository, operations, commit_message=f"croc push: {folder.name}")
     except (HfHubHTTPError, LocalTokenNotFoundError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        hint = "mend the cause and push again; what is there already is not sent twice"
+        hint = "fix the cause and push again; what already exists is not sent twice"
         if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
             hint = "log in with a token that may write: `hf auth login`, or HF_TOKEN"
         raise RunError(f"{constants.ENDPOINT} refused {repository}: {first_line(error)}", hint=hint) from error

@@ -157,7 +157,7 @@ def commit(unfinished: Path, destination: Path) -> None:
     replaced = destination.with_name(f".{destination.name}{_REPLACED}")
     if destination.exists():  # the same step saved again: the old one comes back if we die before the next line is done
         if not is_made(destination):
-            raise FileExistsError(errno.EEXIST, "is there, and croc did not make it", str(destination))
+            raise FileExistsError(errno.EEXIST, "exists, and croc did not create it", str(destination))
         destination.rename(replaced)
     unfinished.rename(destination)
     _sync(destination.parent)
@@ -323,7 +323,7 @@ def _give_up(unfinished: Path, *, failure: str, error: Exception | None, is_main
         kept = "what was saved before stays where its file system is"
     raise RunError(
         f"saving {unfinished.parent / unfinished.name[1:].removesuffix(_UNFINISHED)} failed: {failure}; {kept}",
-        hint="free some disk space and run the same command again; it goes on from there"
+        hint="free some disk space and run the same command again; it resumes from there"
         if failure.startswith("disk full")
-        else "mend the cause and run the same command again; it goes on from there",
+        else "fix the cause and run the same command again; it resumes from there",
     ) from error

@@ -69,7 +69,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
     """Return the tensors of one file; a pickle is read with `weights_only=True` and nothing else.
 
     Raises:
-        UsageError: It is cut off, no weights file, a pickle with anything but tensors in it, or a weight is no number.
+        UsageError: It is cut off, no weights file, a pickle with anything but tensors in it, or a weight is NaN.
     """
     if file.suffix == ".safetensors":
         read_header(file)
@@ -82,7 +82,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
     ):
-        raise UsageError(f"{file} holds no tensors by name", hint="it is no weights file of a model")
+        raise UsageError(f"{file} holds no tensors by name", hint="it is not a weights file of a model")
     empty = sorted(name for name, tensor in loaded.items() if tensor.numel() == 0)
     if empty:
         raise UsageError(

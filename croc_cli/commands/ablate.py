@@ -28,7 +28,7 @@ def ablate(
     ] = 3,
     assignments: SetOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Left out: runs/ablations/ and the base's name")
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Default: runs/ablations/ and the base's name")
     ] = None,
     reuse: Annotated[
         list[Path] | None,

@@ -16,7 +16,9 @@ def chat(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="Answer this and end; without it, a conversation", show_default=False),
+        typer.Argument(
+            metavar="PROMPT", help="Answer this prompt and exit; without it, start a conversation", show_default=False
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -25,28 +27,30 @@ def chat(
             "-m",
             metavar="DIR|ID",
             autocompletion=complete.checkpoints,
-            help="Checkpoint folder or hub id; left out: newest finetuned in runs/",
+            help="Checkpoint folder or hub id; default: newest finetuned in runs/",
         ),
     ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
-            "--temperature", "-t", min=0.0, max=100.0, metavar="T", help="0 = greedy; left out: as the recipe says"
+            "--temperature", "-t", min=0.0, max=100.0, metavar="T", help="0 = greedy; default: the checkpoint's recipe"
         ),
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option("--max-tokens", min=1, max=MOST, metavar="N", help="Longest answer; left out: as the recipe says"),
+        typer.Option(
+            "--max-tokens", min=1, max=MOST, metavar="N", help="Longest answer; default: the checkpoint's recipe"
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, max=MOST_SEED, metavar="N", help="Makes answers above temperature 0 repeatable"),
+        typer.Option("--seed", min=0, max=MOST_SEED, metavar="N", help="Seed for sampling above temperature 0"),
     ] = None,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1")] = "auto",
     allow_private: Annotated[
         bool,
         typer.Option(
-            "--allow-private", "--allow-link-local", help="Fetch pictures from addresses of your own network, too"
+            "--allow-private", "--allow-link-local", help="Also fetch pictures from private network addresses"
         ),
     ] = False,
 ) -> None:

@@ -29,7 +29,7 @@ def compare_answers(
         int | None, typer.Option("--max-tokens", min=1, max=2**20, metavar="N", help="Longest answer")
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**63, metavar="N", help="Of draws above temperature 0")
+        int, typer.Option("--seed", min=0, max=2**63, metavar="N", help="Seed for sampling above temperature 0")
     ] = 0,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1")] = "auto",
     output: Annotated[Literal["text", "json"], typer.Option("--format", help="text or json")] = "text",

@@ -12,31 +12,35 @@ def convert(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="Folder or hub id: stock LLaVA, original LLaVA-1.5, or Croc")
     ],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not be there yet")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not exist yet")],
     to: Annotated[
         str, typer.Option("--to", metavar="FORM", help="stock, llava (the original layout) or gguf (for llama.cpp)")
     ] = "stock",
     base: Annotated[
-        str | None, typer.Option("--base", metavar="DIR|ID", help="The LLM under a projector alone, or under LoRA")
+        str | None, typer.Option("--base", metavar="DIR|ID", help="Base LLM, for a projector alone or for LoRA")
     ] = None,
     vision_tower: Annotated[
-        str | None, typer.Option("--vision-tower", metavar="DIR|ID", help="The tower, instead of what SRC names")
+        str | None,
+        typer.Option("--vision-tower", metavar="DIR|ID", help="Vision tower to use instead of the one that SRC names"),
     ] = None,
     allow_partial: Annotated[
         bool,
-        typer.Option("--allow-partial", help="Leave out unexpected weights, draw missing ones at random, name both"),
+        typer.Option(
+            "--allow-partial", help="Drop unexpected weights, initialise missing ones at random, and list both"
+        ),
     ] = False,
     allow_loss: Annotated[
-        bool, typer.Option("--allow-loss", help="Write a stock folder that only croc computes right, and say so")
+        bool, typer.Option("--allow-loss", help="Allow a stock folder that only croc evaluates exactly")
     ] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the tokenizer's folder brings")
+        bool, typer.Option("--trust-remote-code", help="Run code from the tokenizer's folder")
     ] = False,
     llama_cpp: Annotated[
         Path | None, typer.Option("--llama-cpp", metavar="DIR", help="llama.cpp's folder, for --to gguf")
     ] = None,
     converter_python: Annotated[
-        Path | None, typer.Option("--converter-python", metavar="FILE", help="A Python with llama.cpp's requirements")
+        Path | None,
+        typer.Option("--converter-python", metavar="FILE", help="Python interpreter with llama.cpp's requirements"),
     ] = None,
 ) -> None:
     """Write a checkpoint in another form.
@@ -48,7 +52,7 @@ def convert(
 
     forms = {"stock": "stock", "llava": "llava", "gguf": "gguf"}
     if to not in forms:
-        raise UsageError(f"--to {to}: there is no such form", hint=f"one of {', '.join(forms)}")
+        raise UsageError(f"--to {to}: unknown format", hint=f"one of {', '.join(forms)}")
     from croc_cli.checkpoint.convert import ConvertRequest, quiet_libraries
     from croc_cli.checkpoint.convert import convert as write
     from croc_cli.checkpoint.formats.gguf import GgufOptions

@@ -20,28 +20,26 @@ if TYPE_CHECKING:
 EPILOG = "Example: croc data fetch --recipe croc-7b --dry-run"
 DATA_ROOT = "data"
 RootOption = Annotated[
-    Path | None, typer.Option("--root", metavar="DIR", help="Data root; left out: the recipe's data.root, or data")
+    Path | None, typer.Option("--root", metavar="DIR", help="Data root; default: the recipe's data.root, or data")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, whatever the size")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation")]
 PlanOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan; fetch nothing")]
 WithoutOption = Annotated[
-    list[str] | None, typer.Option("--without", metavar="SOURCE", help="Leave this one out. Repeatable.")
+    list[str] | None, typer.Option("--without", metavar="SOURCE", help="Skip this source. Repeatable")
 ]
 SamLinksOption = Annotated[
-    Path | None, typer.Option("--sam-links", metavar="FILE", help="The links file that SA-1B's form hands out")
+    Path | None, typer.Option("--sam-links", metavar="FILE", help="Links file from SA-1B's request form")
 ]
 SamTarsOption = Annotated[
-    Path | None, typer.Option("--sam-tars", metavar="DIR", help="Folder of SA-1B tars, had otherwise")
+    Path | None, typer.Option("--sam-tars", metavar="DIR", help="Folder of SA-1B tars downloaded elsewhere")
 ]
-KeepOption = Annotated[bool, typer.Option("--keep-archives", help="Leave archives on disk once they are unpacked")]
-RetryOption = Annotated[
-    bool, typer.Option("--retry-failed", help="Try failed URLs again, however often they were tried")
-]
+KeepOption = Annotated[bool, typer.Option("--keep-archives", help="Keep archives after unpacking")]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Retry failed URLs, regardless of earlier attempts")]
 
 
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names, as croc data sources lists them")
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names from croc data sources")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -60,7 +58,7 @@ def fetch(
     dry_run: PlanOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Get sources with the images that they need; what is here already stays, what was begun goes on."""
+    """Download sources and their images; keep finished files, resume partial ones."""
     from croc_cli.console import result, with_warnings
     from croc_cli.errors import RunError, UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
@@ -85,7 +83,7 @@ def fetch(
     if lacking := missing(outcomes):
         raise RunError(
             f"{len(lacking)} of {len(plan.sources)} sources are not complete",
-            hint="the same command goes on with what is missing",
+            hint="run the same command again to fetch the rest",
         )
 
 
@@ -140,7 +138,8 @@ def confirm(plan: "Plan", *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(
-            f"{_download_text(plan)} are to be downloaded, and there is no terminal to ask at", hint="--yes goes ahead"
+            f"{_download_text(plan)} are to be downloaded, and there is no terminal to ask at",
+            hint="--yes skips the question",
         )
     if not typer.confirm("Go ahead?", err=True):
         say("nothing was fetched")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 EPILOG = "Example: croc data mix croc-7b --stage reconstruct"
 StageOption = Annotated[
     str | None,
-    typer.Option("--stage", metavar="STAGE", help="align, reconstruct or finetune; left out: all with a mix"),
+    typer.Option("--stage", metavar="STAGE", help="align, reconstruct or finetune; default: all with a mix"),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make it again, though nothing changed")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be mixed; touch nothing")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Rebuild even if nothing changed")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be mixed; change nothing")]
 
 
 def mix(
@@ -30,7 +30,7 @@ def mix(
     force: ForceOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Make the mixes that a recipe trains on, from what was fetched and what is your own."""
+    """Build a recipe's training mixes from fetched sources and your own data."""
     from croc_cli.console import say_next, with_warnings
     from croc_cli.recipe.load import load_recipe, with_overrides
 
@@ -52,7 +52,7 @@ def mix_stages(recipe: "Recipe", stage: str | None) -> list[StageName]:
 
     if stage is not None:
         if stage not in STAGES:
-            raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
+            raise UsageError(f"--stage {stage}: unknown stage", hint=f"one of {', '.join(STAGES)}")
         return [stage]
     found = [name for name in STAGES if recipe.stage(name).enabled and isinstance(recipe.data.source(name), MixData)]
     if not found:

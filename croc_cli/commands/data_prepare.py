@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EPILOG = "Example: croc data prepare croc-7b --set data.reconstruct.preset=croc1.5m-nosam --dry-run"
 DeepOption = Annotated[bool, typer.Option("--deep", help="Decode every image when the mixes are checked")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched and mixed; touch nothing")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched and mixed; change nothing")]
 
 
 def prepare(
@@ -48,7 +48,7 @@ def prepare(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Fetch, mix and check all that a recipe trains on, going on where it stopped."""
+    """Fetch, mix and check all that a recipe trains on, resuming where it stopped."""
     from croc_cli.console import result, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.recipe.load import load_recipe, with_overrides
@@ -106,7 +106,7 @@ def _fetch(plan: "Plan", options: "FetchOptions") -> None:
     if lacking := missing(outcomes):
         raise RunError(
             f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not complete, so nothing was mixed",
-            hint="the same command goes on from here; --without SOURCE does without one",
+            hint="the same command resumes from here; --without SOURCE does without one",
         )
 
 

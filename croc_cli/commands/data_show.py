@@ -38,7 +38,7 @@ def show(
         str, typer.Argument(metavar="PATH|RECIPE", help="A mix's folder, a data file or folder, or a recipe's data")
     ],
     row: Annotated[
-        int, typer.Option("--row", min=0, max=MOST, metavar="N", help="Which row, from 0; of a mix in its order")
+        int, typer.Option("--row", min=0, max=MOST, metavar="N", help="Row number, from 0; in a mix, in training order")
     ] = 0,
     image_folder: ImageFolderOption = None,
     recipe: Annotated[
@@ -47,14 +47,14 @@ def show(
             "--recipe",
             metavar="RECIPE",
             autocompletion=complete.recipes,
-            help=f"Whose tokenizer is taken; left out: the mix's own, or {DEFAULT_RECIPE}",
+            help=f"Recipe whose tokenizer to use; default: the mix's own, or {DEFAULT_RECIPE}",
         ),
     ] = None,
     stage: Annotated[
         str | None,
-        typer.Option("--stage", metavar="STAGE", help="Of the recipe; left out: the mix's own, or finetune"),
+        typer.Option("--stage", metavar="STAGE", help="Stage of the recipe; default: the mix's own, or finetune"),
     ] = None,
-    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page instead")] = None,
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page instead")] = None,
 ) -> None:
     """Show one sample: its picture, and its text token by token: trained, context or visual."""
     from croc_cli.console import result

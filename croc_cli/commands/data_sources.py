@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 EPILOG = "Example: croc data sources sharegpt4v-pt"
 CatalogOption = Annotated[
     list[Path] | None,
-    typer.Option("--catalog", metavar="FILE", help="Catalogue file of your own, in the form of the shipped ones"),
+    typer.Option("--catalog", metavar="FILE", help="Your own catalogue file, in the format of the shipped ones"),
 ]
 _GROUPS = {
     "align": "stage 1, align",
@@ -26,7 +26,7 @@ _GROUPS = {
 
 def sources(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Say all about these; left out: list all")
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Show all details of these; default: list all")
     ] = None,
     catalog: CatalogOption = None,
 ) -> None:

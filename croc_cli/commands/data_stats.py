@@ -17,16 +17,20 @@ STATS_EPILOG = "Example: croc data stats data/mixes/croc1.5m --out stats"
 EXPORT_EPILOG = "Example: croc data export data/mixes/croc1.5m croc1.5m.json"
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A mix's folder, or a data file or folder")]
 ImageFolderOption = Annotated[
-    Path | None, typer.Option("--image-folder", metavar="DIR", help="Where image paths start; a mix knows it")
+    Path | None,
+    typer.Option("--image-folder", metavar="DIR", help="Folder that image paths start from; a mix stores its own"),
 ]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        "--recipe", metavar="RECIPE", autocompletion=complete.recipes, help="Whose tokenizer and template count tokens"
+        "--recipe",
+        metavar="RECIPE",
+        autocompletion=complete.recipes,
+        help="Recipe whose tokenizer and template count tokens",
     ),
 ]
 StageOption = Annotated[
-    str, typer.Option("--stage", metavar="STAGE", help="Of the recipe: align, reconstruct, finetune")
+    str, typer.Option("--stage", metavar="STAGE", help="Stage of the recipe: align, reconstruct or finetune")
 ]
 
 
@@ -34,7 +38,8 @@ def stats(
     path: PathArgument,
     image_folder: ImageFolderOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Also write a page with figures, and a PNG, there")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Also write a page with figures, and a PNG, to this folder"),
     ] = None,
     recipe: RecipeOption = None,
     stage: StageOption = "finetune",
@@ -68,12 +73,12 @@ def stats(
 
 
 def check_stage(stage: str) -> None:
-    """Raise UsageError where there is no such stage."""
+    """Raise UsageError where the stage is unknown."""
     from croc_cli.errors import UsageError
     from croc_cli.names import STAGES
 
     if stage not in STAGES:
-        raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
+        raise UsageError(f"--stage {stage}: unknown stage", hint=f"one of {', '.join(STAGES)}")
 
 
 def stats_table(found: "DataStats") -> list[list[str]]:

@@ -23,22 +23,23 @@ TargetArgument = Annotated[
     typer.Argument(
         metavar="PATH|RECIPE",
         autocompletion=complete.recipes_or_files,
-        help="A mix's folder, a data file, or a recipe whose data is meant",
+        help="A mix's folder, a data file, or a recipe",
     ),
 ]
 
 
 def verify(
     target: TargetArgument,
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every image; goes on where it stopped")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image; resumes where it stopped")] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write a clean copy beside it; nothing is changed in place")
+        bool, typer.Option("--fix", help="Write a clean copy beside the data; never change it in place")
     ] = False,
     image_folder: Annotated[
-        Path | None, typer.Option("--image-folder", metavar="DIR", help="Where image paths start; a mix knows it")
+        Path | None,
+        typer.Option("--image-folder", metavar="DIR", help="Folder that image paths start from; a mix stores its own"),
     ] = None,
     stage: Annotated[
-        str | None, typer.Option("--stage", metavar="STAGE", help="Of a recipe: this stage's data; left out: all")
+        str | None, typer.Option("--stage", metavar="STAGE", help="With a recipe: only this stage's data; default: all")
     ] = None,
     assignments: SetOption = None,
     perceptual: Annotated[
@@ -46,12 +47,12 @@ def verify(
     ] = False,
     eval_folder: Annotated[
         Path | None,
-        typer.Option("--eval-data", metavar="DIR", help="Evaluation sets; left out: eval below the data root"),
+        typer.Option("--eval-data", metavar="DIR", help="Evaluation sets; default: eval in the data root"),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", min=1, max=MOST_PROCESSES, metavar="N", help="Processes that decode; left out: every core"
+            "--workers", min=1, max=MOST_PROCESSES, metavar="N", help="Decoding processes; default: all cores"
         ),
     ] = None,
 ) -> None:
@@ -170,12 +171,12 @@ def _stages(recipe: "Recipe", stage: str | None) -> "list[StageName]":
     from croc_cli.names import STAGES
 
     if stage is not None and stage not in STAGES:
-        raise UsageError(f"--stage {stage}: there is no such stage", hint=f"one of {', '.join(STAGES)}")
+        raise UsageError(f"--stage {stage}: unknown stage", hint=f"one of {', '.join(STAGES)}")
     return [name for name in STAGES if (recipe.stage(name).enabled if stage is None else name == stage)]
 
 
 def stage_target(recipe: "Recipe", stage: "StageName", *, deep: bool) -> "tuple[Path, Path | None, StageCheck]":
-    """Return a stage's data, its image folder where it is no mix, and what the stage makes of its rows."""
+    """Return a stage's data, its image folder where it is not a mix, and what the stage makes of its rows."""
     from croc_cli.launch.requirements import check_data
     from croc_cli.recipe.paths import data_path
     from croc_cli.recipe.schema import LlavaJsonData

@@ -30,4 +30,4 @@ def demo(
     name_report(folder)
     picture = folder.evaluation().root / "example.png"
     question = f"`croc chat {picture}`" if picture.is_file() else "`croc chat`"
-    say(f"\nit is all in {folder.root}; next: {question}, or `croc demo --fresh` for another run")
+    say(f"\neverything is in {folder.root}; next: {question}, or `croc demo --fresh` for another run")

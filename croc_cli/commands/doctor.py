@@ -7,8 +7,8 @@ import typer
 EPILOG = "Example: croc doctor --json"
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object")] = False) -> None:
-    """Show what this machine has, and what will be slow or missing."""
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False) -> None:
+    """Show this machine's hardware and software, and what will be slow or missing."""
     from json import dumps
 
     from croc_cli.console import result

@@ -30,29 +30,30 @@ BenchmarkOption = Annotated[
         "-b",
         metavar="NAMES",
         autocompletion=complete.benchmarks,
-        help="Names with commas between, or all; see croc eval list",
+        help="Comma-separated names, or all; see croc eval list",
     ),
 ]
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="ROOT", help="Folder of benchmark files; left out: data/eval or playground/data/eval"
+        "--data", metavar="ROOT", help="Folder of benchmark files; default: data/eval or playground/data/eval"
     ),
 ]
 VariantOption = Annotated[
     list[str] | None,
-    typer.Option("--variant", metavar="NAME=VARIANT", help="Another rule, prompt or split; see croc eval list"),
+    typer.Option("--variant", metavar="NAME=VARIANT", help="Use another rule, prompt or split; see croc eval list"),
 ]
-PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers, and say what share it was")]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Score incomplete answers and show the share answered")]
 LimitOption = Annotated[
     int | None,
-    typer.Option("--limit", min=1, max=MOST, metavar="N", help="So many questions of each benchmark, spread over all"),
+    typer.Option("--limit", min=1, max=MOST, metavar="N", help="Ask only N questions of each benchmark, evenly spread"),
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORM", help="text, md, json or csv")]
 JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible endpoint; key in CROC_JUDGE_API_KEY")
 ]
-JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Which model judges")]
+JudgeModelOption = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="Name of the judge model")]
+PAIRED_TITLE = "The second run less the first, on the questions that both have:"
 FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 
 
@@ -60,7 +61,9 @@ FORMS: "tuple[TableFormat, ...]" = ("text", "md", "json", "csv")
 def predict(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Whose model and launch settings"),
+        typer.Argument(
+            metavar="RECIPE", autocompletion=complete.recipes, help="Recipe whose model and launch settings to use"
+        ),
     ] = None,
     benchmark: BenchmarkOption = "all",
     variant: VariantOption = None,
@@ -71,7 +74,7 @@ def predict(
             "-m",
             metavar="DIR|ID",
             autocompletion=complete.checkpoints,
-            help="A LLaVA checkpoint; left out: the recipe's",
+            help="A LLaVA checkpoint; default: the recipe's",
         ),
     ] = None,
     url: Annotated[
@@ -79,15 +82,15 @@ def predict(
         typer.Option("--url", metavar="URL", help="Ask an OpenAI-compatible server; key in CROC_EVAL_API_KEY"),
     ] = None,
     served_model: Annotated[
-        str | None, typer.Option("--served-model", metavar="NAME", help="What the server calls the model")
+        str | None, typer.Option("--served-model", metavar="NAME", help="The model's name on the server")
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once; left out: 8"),
+        typer.Option("--concurrency", min=1, max=1024, metavar="N", help="Requests to the server at once; default: 8"),
     ] = None,
     data: DataOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Where answers and scores go")
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Folder for answers and scores")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, max=MOST, metavar="N", help="Questions answered at once")
@@ -101,7 +104,7 @@ def predict(
     form: FormatOption = "text",
     dry_run: DryRunOption = False,
 ) -> None:
-    """Answer benchmarks with a model, going on where it stopped, and score the answers."""
+    """Answer benchmarks with a model, resume where it stopped, and score the answers."""
     from croc_cli.benchmarks.registry import choose
     from croc_cli.console import with_warnings
     from croc_cli.pipeline.benchmarks import STAGE, EvalRequest, evaluate, run_folder_of
@@ -159,7 +162,7 @@ def score(
             "-b",
             metavar="NAMES",
             autocompletion=complete.benchmarks,
-            help="Left out: all that are answered",
+            help="Default: all answered benchmarks",
         ),
     ] = None,
     variant: VariantOption = None,
@@ -169,7 +172,7 @@ def score(
     partial: PartialOption = False,
     limit: LimitOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Of a FILE: folder for results.json and items/")
+        Path | None, typer.Option("--out", metavar="DIR", help="With FILE: folder for results.json and items/")
     ] = None,
     form: FormatOption = "text",
 ) -> None:
@@ -251,17 +254,42 @@ def compare(
         list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders with scores")
     ],
     paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
+    flips: Annotated[
+        int | None,
+        typer.Option(
+            "--flips",
+            min=1,
+            max=MOST,
+            metavar="N",
+            help="Of two runs: list N answers that got worse, N better ones",
+        ),
+    ] = None,
     form: FormatOption = "text",
 ) -> None:
-    """Show the scores of runs side by side, with 95 % intervals."""
+    """Show the scores of runs side by side, with 95 % intervals; of two runs, with paired tests."""
     from croc_cli.benchmarks.compare import comparison_rows, format_rows, read_scores, warnings
+    from croc_cli.benchmarks.paired import flip_rows, format_flips, pair_runs, paired_rows
     from croc_cli.console import result, say
+    from croc_cli.errors import UsageError
 
     table = _checked_form(form)
     runs = {str(folder): read_scores(folder) for folder in run_dirs}
-    for warning in warnings(runs):
-        say(f"warning: {warning}")
-    result(format_rows(comparison_rows(runs, paper=paper), table))
+    if flips is not None and len(runs) != 2:
+        raise UsageError(
+            f"--flips compares two runs, and {len(runs)} {'is' if len(runs) == 1 else 'are'} given",
+            hint="such as `croc eval compare runs/a runs/b --flips 20`",
+        )
+    pairs, notes = pair_runs(runs, [Path(name) for name in runs]) if len(runs) == 2 else ({}, [])
+    for warning in (*warnings(runs), *notes):
+        say(f"warning: {warning}" if warning not in notes else f"note: {warning}")
+    in_text = table in ("text", "md")
+    scores = format_rows(comparison_rows(runs, paper=paper, pairs=None if in_text else pairs), table)
+    if flips is None:
+        tests = f"{PAIRED_TITLE}\n\n{format_rows(paired_rows(pairs), table)}" if pairs and in_text else ""
+        result(f"{scores}\n\n{tests}" if tests else scores)
+        return
+    changed = flip_rows(pairs, list(runs), flips)
+    result(format_flips(changed) if table == "text" else format_rows(changed, table))
 
 
 def _check_served(url: str | None, with_url: dict[str, object], without_url: dict[str, object]) -> None:
@@ -278,7 +306,7 @@ def _checked_form(form: str) -> "TableFormat":
     from croc_cli.errors import UsageError
 
     if form not in FORMS:
-        raise UsageError(f"--format {form}: there is no such form", hint=f"one of {', '.join(FORMS)}")
+        raise UsageError(f"--format {form}: unknown format", hint=f"one of {', '.join(FORMS)}")
     return FORMS[FORMS.index(form)]
 
 

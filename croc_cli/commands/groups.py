@@ -14,7 +14,7 @@ from croc_cli.console import result, say, show_error, write_traceback
 from croc_cli.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, EXIT_USAGE, CrocError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_MENDABLE = (
+_EXPLAINED = (
     *_FULL,
     errno.ENAMETOOLONG,
     errno.EACCES,
@@ -62,7 +62,7 @@ def error_boundary(ctx: Any) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from error
     except OSError as error:
         # What no reader foresaw: a name that is too long, a folder in a file's place, a disk that is full.
-        if error.filename is None or error.errno not in _MENDABLE:
+        if error.filename is None or error.errno not in _EXPLAINED:
             _show_unexpected(error)
             raise typer.Exit(EXIT_RUN_FAILED) from error
         show_error(f"{error.filename}: {error.strerror}")

@@ -27,7 +27,7 @@ def init(
             "--like",
             metavar="RECIPE",
             autocompletion=complete.recipes,
-            help="Recipe to extend; left out: croc-7b on GPUs, else smol",
+            help="Recipe to extend; default: croc-7b on GPUs, else smol",
         ),
     ] = None,
     vision_tower: Annotated[
@@ -36,9 +36,9 @@ def init(
     llm: Annotated[str | None, typer.Option("--llm", metavar="DIR|ID", help="Another LLM than that recipe's")] = None,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda")] = "auto",
     ranks: RanksOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file")] = False,
 ) -> None:
-    """Write a short recipe for data of your own; asks for what no flag says."""
+    """Write a short recipe for your own data; ask for what no flag gives."""
     from croc_cli.console import result, say
     from croc_cli.errors import UsageError
     from croc_cli.launch.devices import inspect_machine
@@ -48,7 +48,7 @@ def init(
     if device not in ("auto", "cpu", "cuda"):
         match = "cuda" if device.lower() == "gpu" else nearest(device, ("auto", "cpu", "cuda"))
         raise UsageError(
-            f"--device {device}: there is no such device",
+            f"--device {device}: unknown device",
             hint=f"did you mean {match}?" if match else "one of auto, cpu, cuda",
         )
     check_file(file, force=force, data=data)
@@ -61,7 +61,7 @@ def init(
         say(f"images lie in {facts.images}")
     request = InitRequest(file, data, images, like, vision_tower, llm, ranks, device)
     written = write_recipe(request, facts, machine)
-    say(f"wrote {written}; to type next:")
+    say(f"wrote {written}; next commands:")
     result("\n".join(next_commands(request, facts)))
 
 

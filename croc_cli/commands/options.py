@@ -34,7 +34,7 @@ RunDirOption = Annotated[
         "--run-dir",
         metavar="DIR",
         autocompletion=complete.runs,
-        help="Run folder; left out: runs/ and the recipe's name",
+        help="Run folder; default: runs/ and the recipe's name",
     ),
 ]
 RanksOption = Annotated[
@@ -49,17 +49,19 @@ StepsOption = Annotated[
 SeedOption = Annotated[
     int | None, typer.Option("--seed", min=0, max=MOST_SEED, metavar="N", help="Seed of data order and masks")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; touch nothing")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be started; change nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; the old stage folder is renamed, not deleted")]
 AcceptChangedDataOption = Annotated[
     bool,
-    typer.Option("--accept-changed-data", help="Resume though the data has changed; its schedule's rest uses the new"),
+    typer.Option(
+        "--accept-changed-data", help="Resume although the data changed; the remaining steps use the new data"
+    ),
 ]
 PreflightOption = Annotated[
-    bool, typer.Option("--preflight", help="Rehearse the stage on its longest samples and end: save, resume, answer")
+    bool, typer.Option("--preflight", help="Only rehearse the stage on its longest samples: save, resume, answer")
 ]
 NoPreflightOption = Annotated[
-    bool, typer.Option("--no-preflight", help="Start without the rehearsal that runs of over ten minutes get")
+    bool, typer.Option("--no-preflight", help="Skip the rehearsal of runs longer than ten minutes")
 ]
 PoolSizeOption = Annotated[
     int | None, typer.Option("--pool-size", min=1, max=MOST, metavar="N", help="Tokens in the token pool")

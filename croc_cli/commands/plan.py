@@ -22,10 +22,13 @@ _PLANNED_GPUS = 8
 def plan(
     recipe: RecipeArgument = DEFAULT_RECIPE,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, max=10**6, metavar="N", help="GPUs in all; left out: as it would run")
+        int | None,
+        typer.Option(
+            "--gpus", min=1, max=10**6, metavar="N", help="Total number of GPUs; default: as the recipe would run here"
+        ),
     ] = None,
     gpu_memory: Annotated[
-        str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Of one GPU, such as 80GB")
+        str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Memory of one GPU, such as 80GB")
     ] = None,
     utilisation: Annotated[
         float | None,
@@ -34,16 +37,16 @@ def plan(
             min=0.01,
             max=1.0,
             metavar="SHARE",
-            help="Plan with this share of the peak; left out: measured on this machine, or 0.4 for other machines",
+            help="Plan with this share of the peak; default: measured on this machine, or 0.4 for other machines",
         ),
     ] = None,
     measure_again: Annotated[
-        bool, typer.Option("--measure", help="Measure this machine again; a measurement is kept and used until then")
+        bool, typer.Option("--measure", help="Measure this machine again, instead of using the saved measurement")
     ] = False,
     assignments: SetOption = None,
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json")] = "text",
 ) -> None:
-    """Say what a recipe takes of memory, disk and time, and what to change where it does not fit."""
+    """Estimate a recipe's memory, disk and time, and suggest changes where it does not fit."""
     from json import dumps
 
     from croc_cli.console import result, say_next, with_warnings
@@ -52,7 +55,7 @@ def plan(
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
-        raise UsageError(f"--format {form}: there is no such form", hint="text or json")
+        raise UsageError(f"--format {form}: unknown format", hint="text or json")
     loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation or UTILISATION)
     if utilisation is None and gpus is None and gpu_memory is None:
@@ -140,7 +143,7 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
         )
         for row in rows
     ]
-    known = "" if stage.samples_are_known else " (the paper's number; the data is not here)"
+    known = "" if stage.samples_are_known else " (as listed; the data is not here)"
     lines = [
         f"{stage.stage}: {own.micro_size} samples of up to {counted(stage.length, 'token')} at a time"
         f"{', layers computed again' if own.checkpointing else ''}"

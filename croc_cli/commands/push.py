@@ -15,7 +15,7 @@ def push(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", autocompletion=complete.checkpoints, help="A checkpoint that croc saved")
     ],
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub; made if it is not there")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub; created if missing")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private")] = False,
     licence: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="Licence of the weights, such as apache-2.0")

@@ -18,7 +18,7 @@ report_app = typer.Typer(
 
 OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in a browser")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the page; left out: report/ in or beside the run")
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder of the page; default: report/ in or beside the run")
 ]
 
 
@@ -30,13 +30,11 @@ def report_runs(
     out: OutOption = None,
     open_page: OpenOption = False,
     with_model: Annotated[
-        bool, typer.Option("--model/--no-model", help="Have a worker send pictures through stage 1.5, once a run")
+        bool, typer.Option("--model/--no-model", help="Run pictures through stage 1.5 in a worker, once per run")
     ] = True,
     limit: Annotated[
         list[str] | None,
-        typer.Option(
-            "--limit", metavar="NAME=VALUE", help="Limit of a rule of what to look at, such as padding=0.3. Repeatable"
-        ),
+        typer.Option("--limit", metavar="NAME=VALUE", help="Threshold of a finding, such as padding=0.3. Repeatable"),
     ] = None,
 ) -> None:
     """Write the page of one run, or of several side by side, and name it."""
@@ -71,7 +69,7 @@ def attention(
         ),
     ],
     question: Annotated[
-        str, typer.Option("--question", "-q", metavar="TEXT", help="What every picture is asked")
+        str, typer.Option("--question", "-q", metavar="TEXT", help="Question to ask about every picture")
     ] = "Please describe in detail what is in the picture.",
     num_tokens: Annotated[int, typer.Option("--tokens", min=1, max=MOST, metavar="N", help="Longest answer")] = 64,
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu or cuda")] = "auto",
@@ -95,11 +93,11 @@ def samples(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Run folder")],
     worst: Annotated[int, typer.Option("--worst", min=1, max=MOST, metavar="N", help="How many samples")] = 50,
     stage: Annotated[
-        str | None, typer.Option("--stage", metavar="STAGE", help="Left out: the last stage that has run")
+        str | None, typer.Option("--stage", metavar="STAGE", help="Default: the last stage that has run")
     ] = None,
     last: Annotated[
         int | None,
-        typer.Option("--last", min=1, max=MOST, metavar="N", help="Of the last N steps; left out: the last fifth"),
+        typer.Option("--last", min=1, max=MOST, metavar="N", help="Only the last N steps; default: the last fifth"),
     ] = None,
     form: Annotated[str, typer.Option("--format", metavar="FORM", help="text or json")] = "text",
 ) -> None:
@@ -115,7 +113,7 @@ def samples(
     from croc_cli.report.worst_samples import format_worst, worst_samples
 
     if form not in ("text", "json"):
-        raise UsageError(f"--format {form}: there is no such form", hint="text or json")
+        raise UsageError(f"--format {form}: unknown format", hint="text or json")
     if stage is not None:
         check_stage(stage)
     found = worst_samples(run_dir, count=worst, stage=None if stage is None else stage_name(stage), steps=last)

@@ -37,7 +37,7 @@ def run(
     accept_changed_data: AcceptChangedDataOption = False,
     no_preflight: NoPreflightOption = False,
 ) -> None:
-    """Run all stages of a recipe; go on where it stopped."""
+    """Run all stages of a recipe; resume where it stopped."""
     from croc_cli.console import result, say_next, say_notes
     from croc_cli.pipeline.recipe_run import name_report, run_pipeline
     from croc_cli.pipeline.stage import StageRequest

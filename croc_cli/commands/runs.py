@@ -35,7 +35,7 @@ def list_command(
     from croc_cli.report.run_list import as_json, list_runs, runs_table
 
     if form not in ("text", "json"):
-        raise UsageError(f"--format {form}: there is no such form", hint="text or json")
+        raise UsageError(f"--format {form}: unknown format", hint="text or json")
     runs = list_runs(folders or ())
     if form == "json":
         result(dumps(as_json(runs), indent=2, ensure_ascii=False))

@@ -22,7 +22,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes a free port")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 picks a free port")] = 8000,
     no_key: Annotated[
         bool, typer.Option("--no-key", help="Serve other machines without a key (CROC_SERVE_API_KEY)")
     ] = False,
@@ -37,10 +37,16 @@ def serve(
         int, typer.Option("--max-batch", min=1, max=1024, metavar="N", help="Answers generated at once")
     ] = 32,
     max_queue: Annotated[
-        int, typer.Option("--max-queue", min=1, max=2**20, metavar="N", help="Requests that may wait; above it 429")
+        int,
+        typer.Option(
+            "--max-queue", min=1, max=2**20, metavar="N", help="Waiting requests allowed; more get status 429"
+        ),
     ] = 64,
     max_body: Annotated[
-        int, typer.Option("--max-body", min=1, max=1024, metavar="MIB", help="Largest request body; above it 413")
+        int,
+        typer.Option(
+            "--max-body", min=1, max=1024, metavar="MIB", help="Largest request body; a larger one gets status 413"
+        ),
     ] = 32,
     max_pictures: Annotated[
         int, typer.Option("--max-pictures", min=1, max=64, metavar="N", help="Most pictures in a request")
@@ -51,7 +57,7 @@ def serve(
     allow_private: Annotated[
         bool,
         typer.Option(
-            "--allow-private", "--allow-link-local", help="Fetch pictures from addresses of your own network, too"
+            "--allow-private", "--allow-link-local", help="Also fetch pictures from private network addresses"
         ),
     ] = False,
 ) -> None:

@@ -19,11 +19,13 @@ def watch(
         list[Path],
         typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders, or folders of them"),
     ],
-    once: Annotated[bool, typer.Option("--once", help="Show the runs as they are now and end")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the runs once and exit")] = False,
     page: Annotated[
-        bool, typer.Option("--page", help="Also keep the report fresh and serve it on this machine alone")
+        bool, typer.Option("--page", help="Also update the report and serve it on this machine only")
     ] = False,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="Of the page; 0: a free one")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port of the page; 0 picks a free one")
+    ] = 0,
 ) -> None:
     """Watch runs from their files: losses, speed, pool, ranks, warnings, disk; Ctrl-C ends it, not the runs."""
     import sys

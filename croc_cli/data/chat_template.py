@@ -76,6 +76,7 @@ class ChatTemplate:
     """
 
     place_after_image: Place = "after_control"  # `<image>` is a control token to a stock processor
+    trained_anywhere: frozenset[int] = frozenset()
 
     def __init__(self, pieces: PieceTokenizer, tokenizer: Any) -> None:
         if not getattr(tokenizer, "chat_template", None):

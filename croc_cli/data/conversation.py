@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.data.chat_template import ChatTemplate
-from croc_cli.data.items import Control, ImageSlot, Item, Message, SampleError, Text
+from croc_cli.data.items import Control, Item, SampleError, Text
 from croc_cli.data.pieces import PieceTokenizer, Place
+from croc_cli.data.qwen_template import QwenTemplate
 from croc_cli.data.sample import Turn
 from croc_cli.data.templates import PlainTemplate, VicunaTemplate
+from croc_cli.data.turns import split_images, split_images_next
 from croc_cli.errors import UsageError
 from croc_cli.names import IGNORE_INDEX, IMAGE_TOKEN
+from croc_cli.recipe.template_options import NO_OPTIONS, TemplateOptions
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import TemplateName
@@ -40,33 +43,46 @@ class ConversationEncoder:
     """Encodes conversations by a template, piece by piece, so that labels come from where a token came from.
 
     `plain` and `vicuna_v1` give the tokens that LLaVA-1.5's own preprocessing gives; `chat_template` gives those of the
-    tokenizer's own chat template. A prompt is always a prefix of the training sequence that it belongs to.
+    tokenizer's own chat template; `qwen_1_5`, with the options of that code, those of ViCToR's. A prompt is always a
+    prefix of the training sequence that it belongs to.
 
     Where LLaVA's length arithmetic fails (an empty answer, a literal `</s>` or ` ASSISTANT: ` in a message), it masks
     the whole row; here such a row is trained like any other, but for its empty answers.
 
     Args:
         tokenizer: A fast `transformers` tokenizer.
-        template: `plain` (images, then the answer), `vicuna_v1`, or `chat_template`.
+        template: `plain` (images, then the answer), `vicuna_v1`, `chat_template` or `qwen_1_5`.
         image_token_id: Id that stands for a visual token.
         num_visual_tokens: Tokens of an image.
         max_length: Longest sequence in tokens, visual tokens included.
+        options: What `qwen_1_5` leaves open, and `plain` of what is trained.
 
     Raises:
         UsageError: The tokenizer lacks what the template needs.
     """
 
     def __init__(
-        self, tokenizer: Any, *, template: "TemplateName", image_token_id: int, num_visual_tokens: int, max_length: int
+        self,
+        tokenizer: Any,
+        *,
+        template: "TemplateName",
+        image_token_id: int,
+        num_visual_tokens: int,
+        max_length: int,
+        options: TemplateOptions = NO_OPTIONS,
     ) -> None:
         self.image_token_id = image_token_id
         self.num_visual_tokens = num_visual_tokens
         self.max_length = max_length
         self._pieces = PieceTokenizer(tokenizer, forbidden_ids=frozenset({image_token_id}))
+        self._split = split_images_next if template == "qwen_1_5" else split_images
+        self._template: PlainTemplate | VicunaTemplate | ChatTemplate | QwenTemplate
         if template == "plain":
-            self._template: PlainTemplate | VicunaTemplate | ChatTemplate = PlainTemplate(self._pieces)
+            self._template = PlainTemplate(self._pieces, options)
         elif template == "vicuna_v1":
             self._template = VicunaTemplate(self._pieces, end_id=tokenizer.eos_token_id)
+        elif template == "qwen_1_5":
+            self._template = QwenTemplate(self._pieces, options)
         else:
             self._template = ChatTemplate(self._pieces, tokenizer)
 
@@ -76,12 +92,13 @@ class ConversationEncoder:
         Args:
             sample_turns: Human and gpt in turn, the human first.
             num_images: Images of the sample. With none, `<image>` is text like any other. With one, its placeholder
-                moves to the front of its turn, as in LLaVA. With more, each stays where it is written.
+                moves to the front of its turn, as in LLaVA. With more, each stays where it is written. In `qwen_1_5`,
+                see `split_images_next`.
 
         Raises:
             SampleError: The turns do not alternate, or placeholders and images differ in number.
         """
-        messages = split_images(sample_turns, num_images=num_images)
+        messages = self._split(sample_turns, num_images=num_images)
         input_ids, labels = self._lay(self._template.items(messages))
         truncated = len(input_ids) > self.max_length
         if truncated:
@@ -113,7 +130,7 @@ class ConversationEncoder:
             raise SampleError("a prompt must end with a human turn")
         if num_images is None:
             num_images = sum(turn.text.count(IMAGE_TOKEN) for turn in turns if turn.role == "human")
-        messages = split_images(turns, num_images=num_images)
+        messages = self._split(turns, num_images=num_images)
         return self._lay(self._template.prompt_items(messages))[0]
 
     def _lay(self, items: Iterator[Item]) -> tuple[list[int], list[int]]:
@@ -122,13 +139,14 @@ class ConversationEncoder:
         labels: list[int] = []
         place: Place = "start"
         pending = Text("")
+        anywhere = self._template.trained_anywhere
 
         def flush() -> None:
             nonlocal place, pending
             if pending.text:
                 ids = self._pieces.encode(pending.text, place)
                 input_ids.extend(ids)
-                labels.extend(ids if pending.trained else [IGNORE_INDEX] * len(ids))
+                labels.extend(token if pending.trained or token in anywhere else IGNORE_INDEX for token in ids)
                 place = "middle"
             pending = Text("")
 
@@ -140,7 +158,7 @@ class ConversationEncoder:
             elif isinstance(item, Control):
                 flush()
                 input_ids.append(item.token_id)
-                labels.append(item.token_id if item.trained else IGNORE_INDEX)
+                labels.append(item.token_id if item.trained or item.token_id in anywhere else IGNORE_INDEX)
                 place = item.then
             else:
                 flush()
@@ -170,7 +188,7 @@ def answer_end_ids(tokenizer: Any, *, template: "TemplateName | None", chat_temp
     """
     if template is None and chat_template is None:
         return ()
-    if template not in ("plain", "vicuna_v1") and chat_template is not None:
+    if template in (None, "chat_template") and chat_template is not None:
         tokenizer = copy.copy(tokenizer)
         tokenizer.chat_template = chat_template
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -180,38 +198,3 @@ def answer_end_ids(tokenizer: Any, *, template: "TemplateName | None", chat_temp
         ).end_ids
     except UsageError:  # another's template that takes no conversation, or a tokenizer without an end token
         return ()
-
-
-def split_images(turns: Sequence[Turn], *, num_images: int) -> list[Message]:
-    """Split each turn into texts and image slots, by LLaVA's rules.
-
-    Raises:
-        SampleError: The turns do not alternate, or placeholders and images differ in number.
-    """
-    if not turns:
-        raise SampleError("a conversation must have at least one turn")
-    for position, turn in enumerate(turns):
-        expected = "human" if position % 2 == 0 else "gpt"
-        if turn.role != expected:
-            raise SampleError(f"turn {position} is from {turn.role!r}, expected {expected!r}")
-    human = [turn.text for turn in turns if turn.role == "human"]
-    if num_images == 1:
-        num_found = sum(IMAGE_TOKEN in text for text in human)
-    else:
-        num_found = sum(text.count(IMAGE_TOKEN) for text in human)
-    if num_images and num_found != num_images:
-        raise SampleError(f"{num_found} {IMAGE_TOKEN} in the human turns, but {num_images} image(s)")
-    return [_split_turn(turn, num_images=num_images) for turn in turns]
-
-
-def _split_turn(turn: Turn, *, num_images: int) -> Message:
-    if num_images == 0 or turn.role != "human" or IMAGE_TOKEN not in turn.text:
-        return [turn.text]
-    if num_images == 1:
-        rest = turn.text.replace(IMAGE_TOKEN, "").strip()
-        return [ImageSlot(), "\n" + rest] if rest else [ImageSlot()]
-    parts: Message = []
-    for position, text in enumerate(turn.text.split(IMAGE_TOKEN)):
-        parts += [ImageSlot()] if position else []
-        parts += [text] if text else []
-    return parts

@@ -52,7 +52,7 @@ class MixDataset:
 
     Args:
         folder: As `croc data mix` made it.
-        lengths: [N] tokens of each row's text, where they were counted; left out: the index's estimates.
+        lengths: [N] tokens of each row's text, where they were counted; default: the index's estimates.
         num_visual_tokens: Tokens of an image.
         reading: How picture files become RGB.
 

@@ -24,7 +24,7 @@ from croc_cli.sources.verify.image_check import MAX_ASPECT_RATIO
 if TYPE_CHECKING:
     import torch
 
-    from croc_cli.recipe.schema import AspectName
+    from croc_cli.recipe.schema import AspectName, ResamplingName
 
 _PROCESSOR_KEYS = (
     "size",
@@ -162,12 +162,16 @@ def open_image(ref: ImageRef) -> Image.Image:
     return image
 
 
-def build_image_processor(source: Path | str | Mapping[str, Any], aspect: "AspectName") -> Any:
+def build_image_processor(
+    source: Path | str | Mapping[str, Any], aspect: "AspectName", *, resampling: "ResamplingName" = "tower"
+) -> Any:
     """Make the image processor of a stage from the vision tower's own.
 
     Args:
         source: Folder of the tower (or of a LLaVA checkpoint), or the content of its preprocessor_config.json.
-        aspect: `pad` fills up to a square with the mean colour; `square` resizes the shorter side and crops the centre.
+        aspect: `pad` fills up to a square with the mean colour; `square` resizes the shorter side and crops the centre;
+            `squeeze` resizes both sides to the square, whatever the proportions.
+        resampling: How it resizes; `tower` as the source says.
     Returns:
         A stock `LlavaImageProcessorPil`. Saved and opened again by `AutoImageProcessor` it gives the same pixels; where
         torchvision is installed, only with `backend="pil"`.
@@ -181,7 +185,9 @@ def build_image_processor(source: Path | str | Mapping[str, Any], aspect: "Aspec
         config = AutoImageProcessor.from_pretrained(source, backend="pil").to_dict()
     kept = {key: config[key] for key in _PROCESSOR_KEYS if config.get(key) is not None}
     if size := config.get("size"):
-        kept |= _square_of(size)
+        kept |= _squeezed(size, config.get("crop_size") or {}) if aspect == "squeeze" else _square_of(size)
+    if resampling != "tower":
+        kept["resample"] = int(Image.Resampling[resampling.upper()])
     return LlavaImageProcessorPil(**kept, do_pad=aspect == "pad", do_convert_rgb=True)
 
 
@@ -196,6 +202,13 @@ def _square_of(size: Mapping[str, Any]) -> dict[str, Any]:
     side = int(size["height"])
     square = {"height": side, "width": side}
     return {"size": {"shortest_edge": side}, "crop_size": square, "do_center_crop": True}
+
+
+def _squeezed(size: Mapping[str, Any], crop: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what resizes every picture to the square that the tower takes, with nothing cut off."""
+    side = int(crop.get("height") or size.get("height") or size["shortest_edge"])
+    square = {"height": side, "width": side}
+    return {"size": square, "crop_size": square, "do_center_crop": True}  # servers read the square from crop_size
 
 
 def process_images(images: Sequence[Image.Image], processor: Any) -> "torch.Tensor":
@@ -218,7 +231,7 @@ def process_images(images: Sequence[Image.Image], processor: Any) -> "torch.Tens
 def _square_side(processor: Any) -> int | None:
     """Return the side of a stock LLaVA processor's pictures in pixels, or None for any other processor."""
     crop, size = getattr(processor, "crop_size", None) or {}, getattr(processor, "size", None) or {}
-    side = size.get("shortest_edge")
+    side = size.get("shortest_edge") or (size.get("height") if size.get("height") == size.get("width") else None)
     steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     usual = type(processor).__name__ == "LlavaImageProcessorPil" and all(getattr(processor, step) for step in steps)
     return side if usual and side and crop.get("height") == crop.get("width") == side else None
@@ -233,6 +246,8 @@ def _fit_square(image: Image.Image, side: int, processor: Any) -> Image.Image:
         image = square
     short = min(image.size)
     size = (int(side * image.width / short), int(side * image.height / short))
+    if not processor.size.get("shortest_edge"):
+        size = (side, side)
     if size != image.size:
         image = image.resize(size, Image.Resampling(processor.resample))
     if image.size == (side, side):

@@ -9,14 +9,15 @@ from croc_cli.data.conversation import ConversationEncoder, SampleError
 from croc_cli.data.dataset import MixDataset
 from croc_cli.data.sentencepiece_merges import repair_merges
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.sources.mix.lengths import Counting, length_key
+from croc_cli.recipe.template_options import NO_OPTIONS, TemplateOptions
+from croc_cli.sources.mix.lengths import Counting, length_key, template_key
 from croc_cli.sources.read.scan import estimate_tokens
 
 NO_LIMIT = 1 << 40
 """A length that no conversation is cut to."""
 
 
-def tokenizer_key(tokenizer: Any, template: str) -> str:
+def tokenizer_key(tokenizer: Any, template: str, options: TemplateOptions = NO_OPTIONS) -> str:
     """Return the name of the lengths that a tokenizer gives in a template.
 
     An image placeholder that training added to the tokenizer changes nothing, nor does how its files were saved.
@@ -30,7 +31,7 @@ def tokenizer_key(tokenizer: Any, template: str) -> str:
         "eos": tokenizer.eos_token_id,
         "chat_template": tokenizer.chat_template if template == "chat_template" else None,
     }
-    return length_key(described, template)
+    return length_key(described, template_key(template, options))
 
 
 def current_key(counting: Counting) -> str | None:
@@ -80,8 +81,9 @@ def _opened(counting: Counting) -> tuple[ConversationEncoder, str] | None:
         image_token_id=len(tokenizer),
         num_visual_tokens=1,
         max_length=NO_LIMIT,
+        options=counting.options,
     )
-    return encoder, tokenizer_key(tokenizer, counting.template)
+    return encoder, tokenizer_key(tokenizer, counting.template, counting.options)
 
 
 @lru_cache(maxsize=1)

@@ -4,13 +4,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.data.conversation import ConversationEncoder
+from croc_cli.recipe.template_options import NO_OPTIONS, TemplateOptions
 
 if TYPE_CHECKING:
     from croc_cli.recipe.schema import TemplateName
 
 
 def local_encoder(
-    llm: str | Path, *, revision: str | None, template: "TemplateName", num_visual_tokens: int, max_length: int
+    llm: str | Path,
+    *,
+    revision: str | None,
+    template: "TemplateName",
+    num_visual_tokens: int,
+    max_length: int,
+    options: TemplateOptions = NO_OPTIONS,
 ) -> ConversationEncoder | None:
     """Return an encoder, or None where the tokenizer is not on this machine; asks no hub.
 
@@ -20,6 +27,7 @@ def local_encoder(
         template: How conversations become text.
         num_visual_tokens: Tokens of an image.
         max_length: Longest sequence in tokens.
+        options: What the template leaves open.
     """
     tokenizer = local_tokenizer(llm, revision=revision)
     if tokenizer is None:
@@ -30,6 +38,7 @@ def local_encoder(
         image_token_id=len(tokenizer),  # training adds it; any id that no text becomes will do
         num_visual_tokens=num_visual_tokens,
         max_length=max_length,
+        options=options,
     )
 
 

@@ -49,6 +49,7 @@ class PieceTokenizer:
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in forbidden_ids:
             special_ids -= {tokenizer.unk_token_id}
         self._forbidden_ids = forbidden_ids | special_ids
+        self._never_read = forbidden_ids
         forbidden_texts = [
             text for text, (token_id, _) in self.control_tokens.items() if token_id in self._forbidden_ids
         ]
@@ -106,6 +107,12 @@ class PieceTokenizer:
             parts.append(token_id)
             strip_next = token.rstrip
         return [part for part in parts if part != ""]
+
+    def split_spelt(self, text: str) -> list[str | int]:
+        """Split a row's text at the control tokens that it spells out, but for those that no text may become."""
+        spelt = {token_id: content for content, (token_id, _) in self.control_tokens.items()}
+        parts = self.split_controls(text)
+        return [spelt[part] if isinstance(part, int) and part in self._never_read else part for part in parts]
 
     def control_at(self, text: str, position: int) -> re.Match[str] | None:
         """Return the control token that a template wrote at a position, if there is one."""

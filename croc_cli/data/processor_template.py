@@ -7,6 +7,7 @@ of a conversation before its turn's text, several where they are written.
 
 from typing import TYPE_CHECKING
 
+from croc_cli.data.qwen_template import QWEN_SYSTEM
 from croc_cli.data.templates import VICUNA_SYSTEM
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _JOINED = (
     "{% set apart = joined.text|trim and piece|trim and joined.text[-1:]|trim and piece[:1]|trim %}"
     "{% set joined.text = joined.text + ('\n' if apart else '') + piece %}{% endfor %}"
 )
-_FLATTEN = (
+_LISTED = (
     "{% set flat = namespace(messages=[], pictures=0) %}{% for message in messages %}"
     "{% if message['content'] is string %}{% set text = message['content'] %}"
     "{% else %}" + _JOINED + "{% set text = joined.text %}{% endif %}"
@@ -27,6 +28,8 @@ _FLATTEN = (
     "{% set flat.pictures = flat.pictures + text.split('<image>')|length - 1 %}{% endif %}"
     "{% set flat.messages = flat.messages + [dict(message, content=text)] %}{% endfor %}"
     "{% set messages = flat.messages %}"
+)
+_FLATTEN = _LISTED + (
     "{% if flat.pictures == 1 %}{% set flat.messages = [] %}{% for message in messages %}"
     "{% if message['role'] == 'user' and '<image>' in message['content'] %}"
     "{% set rest = message['content'].replace('<image>', '')|trim %}"
@@ -50,6 +53,28 @@ _PLAIN = (
     + "{{ '<image>' * (message['content'].split('<image>')|length - 1) }}"
     + "{% else %}{{ message['content'] + '\\n' }}{% endif %}{% endfor %}"
 )
+# As `split_images_next`: a turn with one picture begins with it, and one that does already stays as it is.
+_PICTURE_FIRST = (
+    "{% set flat.messages = [] %}{% for message in messages %}{% set text = message['content'] %}"
+    "{% if message['role'] == 'user' and text.split('<image>')|length == 2 and text[:7] != '<image>' %}"
+    "{% set text = ('<image>\n' + text.replace('<image>', '')|trim)|trim %}{% endif %}"
+    "{% set flat.messages = flat.messages + [dict(message, content=text)] %}{% endfor %}"
+    "{% set messages = flat.messages %}"
+)
+
+
+def _qwen(system: str) -> str:
+    """Return the template `qwen_1_5` with a system sentence, which a system message replaces."""
+    said = ascii(system)  # Jinja reads the text literals of Python
+    return (
+        _LISTED
+        + _PICTURE_FIRST
+        + "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n' + "
+        + said
+        + " + '<|im_end|>\n' }}{% endif %}"
+        + "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+        + "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
 
 
 def with_pictures(template: str | None) -> str | None:
@@ -57,6 +82,13 @@ def with_pictures(template: str | None) -> str | None:
     return template if template is None or template.startswith(_FLATTEN) else _FLATTEN + template
 
 
-def chat_template_for(template: "TemplateName") -> str | None:
-    """Return the Jinja chat template of `plain` or `vicuna_v1`; None where the tokenizer's own is used."""
+def chat_template_for(template: "TemplateName", system_prompt: str | None = None) -> str | None:
+    """Return the Jinja chat template of one of ours; None where the tokenizer's own is used.
+
+    Args:
+        template: Which one.
+        system_prompt: System sentence of `qwen_1_5`; None for its own.
+    """
+    if template == "qwen_1_5":
+        return _qwen(QWEN_SYSTEM if system_prompt is None else system_prompt)
     return {"plain": _PLAIN, "vicuna_v1": _VICUNA, "chat_template": None}[template]

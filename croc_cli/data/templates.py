@@ -1,11 +1,13 @@
-"""LLaVA's two templates: `plain` for captions, `vicuna_v1` for conversations."""
+"""LLaVA-1.5's two templates: `plain` for captions, `vicuna_v1` for conversations."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from croc_cli.data.items import Control, ImageSlot, Item, Message, SampleError, Text, message_items, message_text
 from croc_cli.data.pieces import PieceTokenizer, Place
+from croc_cli.data.qwen_template import read_controls
 from croc_cli.errors import UsageError
+from croc_cli.recipe.template_options import TemplateOptions
 
 VICUNA_SYSTEM: Final = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -15,13 +17,21 @@ VICUNA_SYSTEM: Final = (
 
 
 class PlainTemplate:
-    """Images, then the answer and a newline; what the human said is left out (LLaVA's stage 1)."""
+    """Images, then the answer and a newline; what the human said is left out (LLaVA's stage 1).
+
+    Args:
+        pieces: The tokenizer.
+        options: With `turns` trained the newline of an empty answer is trained too, as in LLaVA's code.
+    """
 
     place_after_image: Place = "start"
     end_ids: tuple[int, ...] = ()
+    trained_anywhere: frozenset[int] = frozenset()
 
-    def __init__(self, pieces: PieceTokenizer) -> None:
+    def __init__(self, pieces: PieceTokenizer, options: TemplateOptions) -> None:
+        self._pieces = pieces
         self._leading_ids = pieces.leading_ids
+        self._options = options
 
     def items(self, messages: Sequence[Message]) -> Iterator[Item]:
         """Lay out a question and its answer.
@@ -33,7 +43,9 @@ class PlainTemplate:
             raise SampleError(f"template plain takes one human and one gpt turn, not {len(messages)} turns")
         yield from self.prompt_items(messages[:1])
         answer = message_text(messages[1])
-        yield Text(answer + "\n", trained=bool(answer.strip()), apart=True)
+        trained = bool(answer.strip()) or self._options.trained_tokens == "turns"
+        caption: list[Item] = [Text(answer + "\n", trained=trained, apart=True)]
+        yield from read_controls(self._pieces, caption) if self._options.control_tokens_in_text else caption
 
     def prompt_items(self, messages: Sequence[Message]) -> Iterator[Item]:
         """Lay out the images.
@@ -59,6 +71,7 @@ class VicunaTemplate:
     """
 
     place_after_image: Place = "start"  # LLaVA tokenises what follows an image on its own
+    trained_anywhere: frozenset[int] = frozenset()
 
     def __init__(self, pieces: PieceTokenizer, *, end_id: int | None) -> None:
         if end_id is None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from croc_cli.names import StageName
 from croc_cli.recipe.deepspeed_block import gradient_dtype
-from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts
+from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts, num_used_layers
+from croc_cli.recipe.parameters import trained_counts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
 REDUCE_BUCKET = 500_000_000
@@ -101,10 +102,9 @@ def stage_memory(
         length: T.
     """
     section = recipe.stage(stage)
-    rates = section.learning_rate.model_dump()
-    trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
+    trained = trained_counts(recipe, stage, counts)
     number = _NUMBER[section.precision]
-    weights, gradients, optimizer, buffers = _state(sum(counts.values()), trained, number, choices)
+    weights, gradients, optimizer, buffers = _state(sum(counts.values()), sum(trained.values()), number, choices)
     assert facts.llm is not None
     assert facts.tower is not None
     images = choices.micro_size
@@ -118,7 +118,7 @@ def stage_memory(
         rows=choices.micro_size,
         length=length,
         number=number,
-        trained=rates.get("llm", 0.0) > 0,
+        trained="llm" in trained,
         checkpointing=choices.checkpointing,
         dense_mask=mixed,
         eager=recipe.model.attention == "eager",
@@ -126,6 +126,11 @@ def stage_memory(
     # logits are gone by the time the backward pass works on the last layer
     activations = kept + max(0, working - logits)
     activations += _visual_activations(facts.tower, facts.llm, images=images, number=number)
+    if "vision_tower" in trained:
+        used = num_used_layers(recipe.model.vision_feature_layer, facts.tower.num_layers)
+        activations += _tower_activations(
+            facts.tower, used, images=images, number=number, checkpointing=choices.checkpointing
+        )
     if pool_stage is not None:
         masked = pool_stage.mask.num_masked(facts.tower.num_visual_tokens)
         activations += images * masked * pool_stage.pool.size * 4  # costs, float32
@@ -195,7 +200,7 @@ def _llm_activations(
 
 
 def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number: int) -> int:
-    """Return what the frozen tower works with, and what the projector keeps."""
+    """Return what the tower works with, the hidden states that it returns, and what the projector keeps."""
     patches = tower.num_visual_tokens
     pixels = images * tower.num_channels * tower.image_size**2 * (4 + number)
     working = images * (patches + 1) * number * (4 * tower.hidden_size + 2 * tower.intermediate_size)
@@ -204,6 +209,17 @@ def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number
     )  # all hidden states are returned
     kept = images * patches * number * (tower.hidden_size + 4 * (llm.hidden_size or 0))
     return pixels + max(working, 0) + states + kept
+
+
+def _tower_activations(tower: TowerFacts, layers: int, *, images: int, number: int, checkpointing: bool) -> int:
+    """Return what a trained tower keeps for its backward pass beside its hidden states, which count already.
+
+    Of each layer: the outputs of two norms, queries, keys, values, the output of attention and the state after it; and
+    at the MLP's inner width the activation's input and output, between which CLIP's quick GELU keeps a sigmoid.
+    """
+    tokens = images * (tower.num_visual_tokens + (1 if tower.has_class_token else 0))
+    layer = tokens * number * (7 * tower.hidden_size + (3 if tower.has_class_token else 2) * tower.intermediate_size)
+    return layer * (min(layers, 1) if checkpointing else layers)
 
 
 def with_changes(choices: Choices, **changes: Any) -> Choices:

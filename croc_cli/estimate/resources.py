@@ -15,9 +15,10 @@ from croc_cli.estimate.speed import StageSpeed, stage_case
 from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
-from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.parameters import parameter_counts, trained_counts
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import LlavaJsonData, Recipe, ScenesData, StageRecipe
+from croc_cli.sources.mix.recipe_mix import listed_rows
 
 GPU_PEAK_FLOPS = {"bf16": 312e12, "fp32": 19.5e12}
 """An A100's, by NVIDIA's data sheet; float32 without TF32."""
@@ -87,7 +88,7 @@ class StageResources:
         length: Tokens of the longest sequence.
         memory: ZeRO stage → a rank's memory, all other choices as in the recipe.
         samples: Samples of the whole stage.
-        samples_are_known: Whether the data is here; otherwise they are the paper's.
+        samples_are_known: Whether the data is here; otherwise they are the catalogue's, or the paper's.
         steps: Optimizer steps.
         tokens: Tokens of the whole stage, about.
         flops: Operations of the whole stage.
@@ -145,14 +146,12 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
         return stage_memory(recipe, stage, facts, counts, chosen, length=length)
 
     known = count_samples(recipe, stage)
-    steps = count_steps(section, known or PAPER_SAMPLES[stage])
+    steps = count_steps(section, known or listed_rows(recipe, stage) or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
     sample_tokens = min(length, tokens_of_sample(recipe, stage, facts))
     flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)
-    trained = sum(
-        counts[group] for group, rate in section.learning_rate.model_dump().items() if rate and group in counts
-    )
+    trained = sum(trained_counts(recipe, stage, counts).values())
     number = 2 if section.precision == "bf16" else 4
     checkpoint = sum(counts.values()) * number + trained * _RESUME_BYTES
     picture = facts.tower.num_visual_tokens * facts.tower.hidden_size * number
@@ -229,16 +228,20 @@ def _hours(
 def sample_flops(section: StageRecipe, facts: ModelFacts, counts: dict[str, int], *, tokens: int) -> float:
     """Return the operations of one sample: 2 a parameter and token forwards, as many for each gradient.
 
-    A frozen LLM needs gradients of its inputs alone; a layer that is computed again costs another forward pass.
+    A frozen LLM needs gradients of its inputs alone, a frozen tower none; a layer that is computed again costs another
+    forward pass.
     """
     assert facts.tower is not None
     assert facts.llm is not None
-    llm_trained = section.learning_rate.llm > 0
-    passes = (3 if llm_trained else 2) + (1 if section.gradient_checkpointing else 0)
+    trained = section.learning_rate.trained()
+    again = 1 if section.gradient_checkpointing else 0
+    passes = (3 if "llm" in trained else 2) + again
     embeddings = (facts.llm.vocab_size or 0) * (facts.llm.hidden_size or 0)  # looked up, not multiplied
     matrices = 2 * (counts["llm"] - embeddings) * tokens
     attention = 4 * tokens**2 * (facts.llm.num_heads or 0) * (facts.llm.head_size or 0) * (facts.llm.num_layers or 0)
-    tower = 2 * counts["vision_tower"] * (facts.tower.num_visual_tokens + 1)
+    # the few layers behind the projected one, which only run forwards, count as the others
+    tower_passes = 3 + again if "vision_tower" in trained else 1
+    tower = tower_passes * 2 * counts["vision_tower"] * (facts.tower.num_visual_tokens + 1)
     projector = 3 * 2 * counts["projector"] * facts.tower.num_visual_tokens
     return float(passes * (matrices + attention) + tower + projector)
 

@@ -44,7 +44,7 @@ def _settings(recipe: Recipe, stage: StageName) -> Iterator[tuple[str, str]]:
     yield "template", f"{section.template}, images as {section.image_aspect}, {section.max_length:,} tokens at most"
     if (with_pool := recipe.pool_stage(stage)) is not None:
         yield from _reconstruction(with_pool, model_facts(recipe.model))
-    rates = {name.replace("_", " "): rate for name, rate in section.learning_rate.model_dump().items() if rate}
+    rates = {name.replace("_", " "): rate for name, rate in section.learning_rate.trained().items()}
     schedule = f"{section.optimizer.schedule}, warm-up {section.optimizer.warmup_ratio:.0%} of the steps"
     yield "rates", ", ".join(f"{name} {rate:g}" for name, rate in rates.items()) + f"; {schedule}"
     saves = f"every {counted(section.save_every, 'step')}" if section.save_every else "after the last step"

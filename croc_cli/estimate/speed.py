@@ -37,7 +37,7 @@ class StageSpeed:
 
     Args:
         micro_seconds: Of a micro-batch, forwards and backwards, without the tower.
-        picture_seconds: Of the frozen tower, for one picture.
+        picture_seconds: Of the tower, for one picture; backwards too where the tower is trained.
         update_seconds: Of the optimizer.
         start_seconds: Until a launch's first step: what importing the libraries takes.
     """
@@ -61,9 +61,9 @@ def stage_case(recipe: Recipe, stage: StageName, facts: ModelFacts, *, tokens: i
     assert facts.tower is not None
     assert facts.llm is not None
     section = recipe.stage(stage)
-    pool = {}
+    more: dict[str, Any] = {"trains_tower": True} if "vision_tower" in section.learning_rate.trained() else {}
     if (with_pool := recipe.pool_stage(stage)) is not None:
-        pool = {
+        more |= {
             "masked": with_pool.mask.num_masked(facts.tower.num_visual_tokens),
             "pool_size": with_pool.pool.size,
             "mixed": with_pool.attention != "causal",
@@ -73,11 +73,11 @@ def stage_case(recipe: Recipe, stage: StageName, facts: ModelFacts, *, tokens: i
         "llm": asdict(facts.llm),
         "micro_size": section.batch.micro_size,
         "tokens": tokens,
-        "trains_llm": section.learning_rate.llm > 0,
+        "trains_llm": "llm" in section.learning_rate.trained(),
         "checkpointing": section.gradient_checkpointing,
         "precision": section.precision,
         "device": device,
-        **pool,
+        **more,
     }
 
 

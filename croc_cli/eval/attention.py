@@ -152,7 +152,7 @@ def attend_to_picture(
 def attention_of_answer(
     model: LoadedModel, ids: Tensor, pixels: Tensor, *, num_answer: int, block_elements: int = BLOCK_ELEMENTS
 ) -> Tensor:
-    """Return [R, T] float32, the mean attention over layers and heads of an answer that is there already.
+    """Return [R, T] float32, the mean attention over layers and heads of an answer that already exists.
 
     Args:
         model: The model.

@@ -3,6 +3,7 @@
 from croc_cli.checkpoint.load import LoadedModel
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.model.vision_tower import num_visual_tokens
+from croc_cli.recipe.template_options import TemplateOptions
 
 
 def evaluation_encoder(model: LoadedModel) -> ConversationEncoder:
@@ -14,4 +15,5 @@ def evaluation_encoder(model: LoadedModel) -> ConversationEncoder:
         image_token_id=config.image_token_id,
         num_visual_tokens=num_visual_tokens(config),
         max_length=config.text_config.max_position_embeddings,
+        options=TemplateOptions(model.metadata.system_prompt),
     )

@@ -26,7 +26,7 @@ KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"No space left on device",
-        "the disk is full: free some space; the same command goes on from the last save",
+        "the disk is full: free some space; the same command resumes from the last save",
     ),
     (
         r"address already in use|EADDRINUSE",
@@ -94,20 +94,22 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
         message = text if code == EXIT_USAGE else f"{stage_dir.name} failed on rank {rank}: {in_one_line(text)}"
         if ranks is not None and ranks.died_first not in (None, rank) and _LOST_PEER.search(text):
             gone = read_report(stage_dir, ranks.died_first)
-            message = f"{stage_dir.name}: rank {ranks.died_first} was gone without a word"
+            message = f"{stage_dir.name}: rank {ranks.died_first} exited without an error message"
             message += f", at {gone.where()}" if gone else ""
             hint = f"it was killed, or memory ran out (see `dmesg`); its log is {rank_log(stage_dir, ranks.died_first)}"
         return Failure(kind(message, hint=str(hint)), log, lines)
     newest = newest_log(stage_dir)
     lines = last_lines(newest) if newest else ()
     killed = signal_of(exit_code)
-    cause = f"was killed by signal {killed}" if killed else f"ended with exit code {exit_code} and without a word"
+    cause = (
+        f"was killed by signal {killed}" if killed else f"ended with exit code {exit_code} and without an error message"
+    )
     hint = hint_from("\n".join(lines), stage_dir.name)
     trouble = folder_trouble(stage_dir.root)
     if trouble and not killed:
         cause, hint = (
             f"ended with exit code {exit_code}: {trouble}",
-            "mend that; the same command goes on from the last save",
+            "fix that; the same command resumes from the last save",
         )
     if hint is None and killed == 9:
         hint = (

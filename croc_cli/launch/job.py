@@ -56,7 +56,7 @@ def run_job(
         task: What the worker is to do, beside what the recipe says.
         lock: The run folder's lock, which is kept fresh; None takes it, or that of the job's own folder where it is no
             stage.
-        progress: Where figures go; left out: stderr.
+        progress: Where figures go; default: stderr.
 
     Returns:
         Seconds that it took.
@@ -135,7 +135,7 @@ def launch(plan: LaunchPlan, *, progress: Progress | None = None, lock: RunLock 
 
     Args:
         plan: The plan.
-        progress: Where figures go; left out: stderr.
+        progress: Where figures go; default: stderr.
         lock: The folder's lock, which is kept fresh while the launch runs.
 
     Returns:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
+from croc_cli.names import EARLIER_WAIT_SHARE
 from croc_cli.progress import PLAIN_SECONDS, SHORT_SECONDS, Measure, amount, bar, clock, draw, is_live
 from croc_cli.redact import redact
 from croc_cli.words import shown, wrapped
@@ -240,8 +241,9 @@ def step_figures(row: Mapping[str, Any]) -> list[tuple[int, str]]:
         figures.append((SPEED, f"{row['tokens_per_second']:,.0f} tokens/s"))
     if row.get("seconds_left") is not None:
         figures.append((TIME, f"{format_seconds(row['seconds_left'])} left"))
-    if row.get("assignment_share") is not None:
-        figures.append((DETAIL, f"assignment {row['assignment_share']:.0%}"))
+    waited = row.get("assignment_wait_share", row.get(EARLIER_WAIT_SHARE))
+    if waited is not None:
+        figures.append((DETAIL, f"assignment wait {waited:.0%}"))
     if row.get("pool_window_share") is not None:
         figures.append((DETAIL, f"pool {row['pool_window_share']:.0%}"))
     held_out = row.get("held_out") or {}

@@ -25,13 +25,13 @@ def check_model_files(folder: Path, *, part: str) -> None:
         part: The recipe key, "vision_tower" or "llm".
 
     Raises:
-        UsageError: What is missing or damaged, and how to mend it.
+        UsageError: What is missing or damaged, and how to fix it.
     """
     where = f"model.{part}"
     config = _read_object(folder / "config.json", where)
     if not config.get("model_type"):
         raise UsageError(
-            f"{where}: {folder / 'config.json'} names no model_type, so nobody can tell what model it is",
+            f"{where}: {folder / 'config.json'} names no model_type, so its architecture is unknown",
             hint='such as "model_type": "llama"; take the config.json that belongs to these weights',
         )
     if part == "vision_tower" and config["model_type"] not in CLIP_TYPES + SIGLIP_TYPES:

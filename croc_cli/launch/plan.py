@@ -15,6 +15,7 @@ from croc_cli.launch import node_environment
 from croc_cli.launch.deepspeed_config import deepspeed_config
 from croc_cli.launch.layout import Layout
 from croc_cli.names import STAGES, StageName
+from croc_cli.recipe.parameters import trained_counts
 from croc_cli.recipe.paths import data_path
 from croc_cli.recipe.schema import STALL_SECONDS, MixData, Recipe, ScenesData, StageRecipe
 from croc_cli.run_dir import StageDir
@@ -112,8 +113,8 @@ def plan_stage(
     else:
         command = worker_command(arguments, worker=worker)
     samples = count_samples(recipe, stage)
-    rates = section.learning_rate.model_dump()
-    trained = {group for group, rate in rates.items() if rate > 0}
+    trained = trained_counts(recipe, stage, counts)
+    frozen = {group: count - trained.get(group, 0) for group, count in counts.items()}
     return LaunchPlan(
         stage=stage,
         stage_dir=stage_dir,
@@ -131,8 +132,8 @@ def plan_stage(
         num_samples=samples,
         num_steps=count_steps(section, samples),
         tokens_per_step=section.batch.global_size * section.max_length,
-        trained={group: count for group, count in counts.items() if group in trained},
-        frozen={group: count for group, count in counts.items() if group not in trained},
+        trained=trained,
+        frozen={group: count for group, count in frozen.items() if count},
         stall_timeout=recipe.launch.stall_timeout,
         master_port=master_port,
         port_is_chosen=recipe.launch.master_port is None,

@@ -28,6 +28,8 @@ def assembled_of(recipe: Recipe, stage: StageName) -> dict[str, Any]:
     """Return what decides the model that a stage assembles, as plain JSON values: parts, seed, precision, pictures."""
     section = recipe.stage(stage)
     facts = recipe.model.model_dump(mode="json") | {"seed": section.seed, "precision": section.precision}
+    if recipe.model.image_resampling == "tower":
+        del facts["image_resampling"]  # so that models which croc assembled before the key was there are still known
     if recipe.model.projector_initialisation == "captions":
         source = recipe.data.source(stage)
         facts["pictures"] = None if source is None else source.model_dump(mode="json")

@@ -175,7 +175,7 @@ class RankWatch:
         return stall_error(reports, stage=self.stage_dir.name, stall_timeout=self.stall_timeout)
 
     def stalled(self) -> bool:
-        """Tell whether a rank has ended as it found itself hanging, or died without a word."""
+        """Tell whether a rank has ended as it found itself hanging, or died without an error message."""
         states = [read_json(self.stage_dir.rank_file(rank)).get("state") for rank in range(self.num_ranks)]
         return "hangs" in states
 
@@ -243,7 +243,7 @@ def stall_error(reports: Sequence[RankReport], *, stage: str, stall_timeout: flo
     folder = reports[0].stack.parent
     return RunError(
         what,
-        hint=f"positions and stacks of all ranks are in {folder}; the same command goes on from the last checkpoint",
+        hint=f"positions and stacks of all ranks are in {folder}; the same command resumes from the last checkpoint",
     )
 
 

@@ -1,6 +1,7 @@
 """What must hold before anything is launched: the machine is large enough, the data is there."""
 
 import importlib.util
+import json
 
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
@@ -10,9 +11,9 @@ from croc_cli.names import FLASH_PACKAGES, MASKING_KERNELS, StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import argument_of, load_recipe
-from croc_cli.recipe.parameters import parameter_counts
+from croc_cli.recipe.parameters import parameter_counts, trained_counts
 from croc_cli.recipe.paths import PATHS_START, data_path
-from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, StageRecipe
+from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from croc_cli.sources.read.manifest import read_manifest
 from croc_cli.sources.verify.held_out import check_held_out
@@ -29,16 +30,15 @@ def fits_cpu(counts: dict[str, int]) -> bool:
     return sum(counts.values()) <= CPU_PARAMETERS
 
 
-def state_bytes(section: StageRecipe, counts: dict[str, int]) -> int:
+def state_bytes(recipe: Recipe, stage: StageName, counts: dict[str, int]) -> int:
     """Return the bytes of parameters, gradients and AdamW's state of one stage, over all ranks.
 
     In bf16 a trained parameter takes 18 bytes (bf16 weight, float32 gradient, master weight and two moments) and a
     frozen one 2; in fp32 it is 16 and 4.
     """
-    rates = section.learning_rate.model_dump()
-    trained = sum(count for group, count in counts.items() if rates.get(group, 0.0) > 0)
+    trained = sum(trained_counts(recipe, stage, counts).values())
     frozen = sum(counts.values()) - trained
-    return trained * 18 + frozen * 2 if section.precision == "bf16" else trained * 16 + frozen * 4
+    return trained * 18 + frozen * 2 if recipe.stage(stage).precision == "bf16" else trained * 16 + frozen * 4
 
 
 def check_attention(recipe: Recipe, stage: StageName, *, here: bool) -> None:
@@ -83,6 +83,7 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
         machine: This machine.
         command: The croc command that was typed, such as `reconstruct`, for the hint.
     """
+    check_monitors(recipe)
     launch = recipe.launch
     check_attention(recipe, stage, here=launch.slurm is None and launch.hostfile is None)
     if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
@@ -99,7 +100,7 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
         )
     counts = parameter_counts(recipe, stage)
     total = sum(counts.values())
-    needed = state_bytes(recipe.stage(stage), counts)
+    needed = state_bytes(recipe, stage, counts)
     model = f"a model of {total / 1e9:.1f}B parameters" if total >= 1e8 else f"a model of {total / 1e6:.1f}M parameters"
     hint = nearest_recipe_hint(stage, machine, total=total, command=command, but=recipe.name)
     if launch.device == "cuda" or (launch.device == "auto" and total > CPU_PARAMETERS):
@@ -128,7 +129,7 @@ def features_note(recipe: Recipe, stage: StageName) -> str | None:
     picture = tower.num_visual_tokens * tower.hidden_size * size
     return (
         f"features of up to {counted(samples, 'picture')}, {picture / 2**10:,.0f} KiB each, are kept in "
-        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what is there already"
+        f"{recipe.data.cache_features}: {picture * samples / 2**30:,.2f} GiB, less what already exists"
     )
 
 
@@ -146,7 +147,7 @@ def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, comma
         size = sum(counts.values())
         enabled = recipe.stage(stage).enabled
         runs_here = recipe.launch.device != "cuda" and fits_cpu(counts)
-        enough = not machine.memory_bytes or state_bytes(recipe.stage(stage), counts) <= machine.memory_bytes
+        enough = not machine.memory_bytes or state_bytes(recipe, stage, counts) <= machine.memory_bytes
         if size and enabled and runs_here and enough and (not total or size < total):
             fitting.append((size, name))
     plan = "--dry-run prints the plan all the same"
@@ -157,6 +158,17 @@ def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, comma
     if nearest != "nano" and any(name == "nano" for _, name in fitting):
         text += "; `croc demo` runs nano, which needs no data"
     return f"{text}; {plan}"
+
+
+def check_monitors(recipe: Recipe) -> None:
+    """Raise UsageError where a monitor of the recipe is not installed here, where ranks start."""
+    missing = [name for name in recipe.monitor if importlib.util.find_spec(name) is None]
+    if missing:
+        others = [name for name in recipe.monitor if name not in missing]
+        raise UsageError(
+            f"monitor: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
+            hint=f"`pip install {' '.join(missing)}`, or `--set 'monitor={json.dumps(others)}'` goes without",
+        )
 
 
 def check_data(recipe: Recipe, stage: StageName) -> None:

@@ -4,7 +4,7 @@ from croc_cli.errors import UsageError
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import local_folder, model_facts
 from croc_cli.recipe.schema import MixData, Recipe
-from croc_cli.sources.mix.lengths import files_key, known_lengths
+from croc_cli.sources.mix.lengths import files_key, known_lengths, template_key
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.index import MixFolder
 
@@ -29,7 +29,8 @@ def check_row_tokens(recipe: Recipe, stage: StageName) -> None:
     folder = mix_folder(recipe, stage)
     mix = MixFolder(folder)
     llm = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
-    text = known_lengths(folder, None if llm is None else files_key(llm, section.template))
+    template = template_key(section.template, section.template_options)
+    text = known_lengths(folder, None if llm is None else files_key(llm, template))
     lengths = visual * mix.index.images.astype(np.int64) + (0 if text is None else text)
     longest = int(lengths.argmax())
     tokens = min(int(lengths[longest]), section.max_length)

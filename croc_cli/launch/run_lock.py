@@ -101,7 +101,7 @@ class RunLock:
         if holder is not None and holder != self.own:
             raise RunError(
                 f"the run folder {self.run_dir.root} was taken over by a run on {holder.host} (pid {holder.pid})",
-                hint="this one had stopped giving signs of life; it ends without writing",
+                hint="this one had stopped updating its lock; it ends without writing",
             )
         with suppress(OSError):  # a disk that is full or away for a while
             self._write()
@@ -123,14 +123,16 @@ class RunLock:
             if self._holder() not in (holder, None):
                 raise UsageError(self._describe(self._holder() or holder), hint="another run was faster")
             self._write()
-        self.say(f"note: an earlier run (pid {holder.pid} on {holder.host}) ended without a word; going on after it")
+        self.say(
+            f"note: an earlier run (pid {holder.pid} on {holder.host}) ended without an error message; taking over"
+        )
         self._wait_for_ranks()
 
     def _lives(self, holder: ProcessIdentity) -> bool:
         """Tell whether a holder lives; for one on another machine this takes as long as its silence must last."""
         if holder.is_here():
             return holder.is_alive()
-        self.say(f"note: a run on {holder.host} holds {self.run_dir.root}; seeing whether it lives")
+        self.say(f"note: a run on {holder.host} holds {self.run_dir.root}; checking whether it is alive")
         beat = read_json(self.file).get("beat")
         deadline = time.monotonic() + self.silence_seconds
         while time.monotonic() < deadline:
@@ -156,7 +158,7 @@ class RunLock:
                 self.release()
                 raise UsageError(
                     f"ranks of an earlier {stage} still run in {self.run_dir.root}, such as pid {process.pid}",
-                    hint=f"`kill {process.pid}` ends it if it hangs; the same command then goes on",
+                    hint=f"`kill {process.pid}` ends it if it hangs; the same command then continues",
                 )
             time.sleep(_POLL_SECONDS)
 

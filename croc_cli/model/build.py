@@ -123,7 +123,7 @@ def llava_config(
     if type(side) is not int or type(patch) is not int or not 0 < patch <= side:
         raise UsageError(
             f"the vision tower's config has image_size {side!r} and patch_size {patch!r}, expected pixels of a square",
-            hint="choose another vision tower, or mend its config.json",
+            hint="choose another vision tower, or fix its config.json",
         )
     return LlavaConfig(
         vision_config=vision,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from croc_cli.data.packing import Packing
 from croc_cli.data.places import Places, find_places
+from croc_cli.model.assignment import PendingAssignment
 from croc_cli.model.attention_mask import build_attention_mask
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.names import FLASH_PACKAGES, HEAD_PREFIX, IGNORE_INDEX, POOL_PREFIX
@@ -28,7 +29,8 @@ class MultimodalOutput(NamedTuple):
         masked: [I, n] bool, where tokens were replaced; None without a pool.
         assignment: [I, m] int64 on the CPU, pool tokens of masked positions, -1 for blanks; None without a pool.
         assignment_cost_sum: Sum over real images of the mean distance between masked tokens and their pool tokens.
-        assignment_seconds: Time that costs and assignment took.
+        solver_seconds: Time that the assignment's solver took, added up over images.
+        wait_seconds: Time that the host waited for it.
         zero: Scalar 0 that hangs on every module, through hidden states and logits. It belongs into every loss: each
             rank then has a gradient for the same parameters at every step, whatever its micro-batch holds.
     """
@@ -40,7 +42,8 @@ class MultimodalOutput(NamedTuple):
     masked: Tensor | None
     assignment: Tensor | None
     assignment_cost_sum: float
-    assignment_seconds: float
+    solver_seconds: float
+    wait_seconds: float
     zero: Tensor
 
 
@@ -99,6 +102,7 @@ class MultimodalModel(nn.Module):
         masked: Tensor | None = None,
         places: Places | None = None,
         packing: Packing | None = None,
+        assignment: PendingAssignment | None = None,
     ) -> MultimodalOutput:
         """Run the model on one micro-batch.
 
@@ -113,6 +117,8 @@ class MultimodalModel(nn.Module):
             masked: [I, n] bool, visual tokens to replace; None for none.
             places: Where images and trained tokens lie; None finds them here, for which a GPU has to wait.
             packing: Which tokens of a row belong together; None where each sample has a row of its own.
+            assignment: What `begin_assignment` returned for this micro-batch and the weights of now; None assigns here,
+                for which a GPU has to wait.
 
         Raises:
             ValueError: Image tokens and images do not match.
@@ -122,11 +128,12 @@ class MultimodalModel(nn.Module):
             places = find_places(input_ids, labels, image_rows, image_token_id=image_token_id, num_visual_tokens=n)
         is_visual = input_ids == image_token_id
         visual_targets = self.encode_images(pixel_values)
-        tokens, assignment, cost_sum, seconds = visual_targets, None, 0.0, 0.0
+        tokens, replaced = visual_targets, None
         if self.pool is not None:
             masked = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool) if masked is None else masked
             masked = masked.to(tokens.device)
-            tokens, assignment, cost_sum, seconds = self.pool(tokens, masked, image_is_real, matching=self.matching)
+            replaced = self.pool(tokens, masked, image_is_real, matching=self.matching, assignment=assignment)
+            tokens = replaced.tokens
 
         embeds = self.llava.get_input_embeddings()(input_ids)
         shown = tokens[places.images].flatten(0, 1).to(embeds.dtype)
@@ -143,11 +150,37 @@ class MultimodalModel(nn.Module):
             visual_hidden=visual_hidden,
             visual_targets=visual_targets,
             masked=masked if self.pool is not None else None,
-            assignment=assignment,
-            assignment_cost_sum=cost_sum,
-            assignment_seconds=seconds,
+            assignment=replaced.assignment if replaced is not None else None,
+            assignment_cost_sum=replaced.cost_sum if replaced is not None else 0.0,
+            solver_seconds=replaced.solver_seconds if replaced is not None else 0.0,
+            wait_seconds=replaced.wait_seconds if replaced is not None else 0.0,
             zero=torch.stack([(part.float() * 0.0).sum() for part in (visual_hidden, logits[:1])]).sum(),
         )
+
+    @torch.no_grad()
+    def begin_assignment(
+        self, pixel_values: Tensor, masked: Tensor, image_is_real: Tensor
+    ) -> tuple[Tensor, PendingAssignment]:
+        """Project a micro-batch's images and have their pool tokens assigned, ahead of its forward pass.
+
+        Args:
+            pixel_values: As `forward` takes them.
+            masked: [I, n] bool, on the host.
+            image_is_real: [I] bool, on the host.
+
+        Returns:
+            [I, n, D_v], what entered the projector, which `forward` takes in place of the pixels where the vision tower
+            is frozen; and the assignment.
+        """
+        assert self.pool is not None
+        entered: list[Tensor] = []
+        projector = self.llava.model.multi_modal_projector
+        handle = projector.register_forward_pre_hook(lambda _module, inputs: entered.append(inputs[0]))
+        try:
+            tokens = self.encode_images(pixel_values)
+        finally:
+            handle.remove()
+        return entered[0], self.pool.begin(tokens, masked, image_is_real, matching=self.matching)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Turn pictures into visual tokens: vision tower, projector and the norm, if any (METHOD: step 1).

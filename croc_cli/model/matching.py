@@ -1,10 +1,7 @@
 """Which pool token takes the place of which masked visual token: costs, and the assignment over them.
 
-Letters: I images, m masked tokens of an image, N pool tokens, D hidden size.
+Letters: m masked tokens of an image, N pool tokens, D hidden size.
 """
-
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -57,30 +54,7 @@ def assign(cost: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.asarray(columns % num_pool, dtype=np.int64)
 
 
-def assign_images(costs: Sequence[Tensor], *, method: str) -> list[Tensor]:
-    """Assign for several images at once.
-
-    The exact solver runs on the CPU in as many threads as torch has: scipy lets go of the interpreter lock while it
-    solves. `nearest` stays on the device.
-
-    Args:
-        costs: For each image [m, N] float32, on any device.
-        method: `hungarian`, see `assign`; or `nearest`, the cheapest pool token for each masked token on its own (Table
-            4c).
-
-    Returns:
-        For each image [m] int64, on the CPU.
-
-    Raises:
-        ValueError: `method` is neither.
-    """
+def check_matching(method: str) -> None:
+    """Raise ValueError unless `method` is a way to match."""
     if method not in MATCHINGS:
         raise ValueError(f"matching is {method!r}, expected one of {', '.join(MATCHINGS)}")
-    if method == "nearest":
-        return [cost.argmin(dim=1).cpu() for cost in costs]
-    arrays = [cost.cpu().numpy() for cost in costs]
-    workers = min(len(arrays), torch.get_num_threads())
-    if workers <= 1:
-        return [torch.from_numpy(assign(array)) for array in arrays]
-    with ThreadPoolExecutor(max_workers=workers) as threads:
-        return [torch.from_numpy(found) for found in threads.map(assign, arrays)]

@@ -3,14 +3,13 @@
 Letters: I images, n visual tokens of an image, m masked ones, N pool tokens, D hidden size, K calibration tokens.
 """
 
-import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from croc_cli.model.matching import assign_images, pairwise_cost
+from croc_cli.model.assignment import PendingAssignment, begin_assignment, to_device
 
 
 class Replacement(NamedTuple):
@@ -21,32 +20,60 @@ class Replacement(NamedTuple):
         assignment: [I, m] int64 on the CPU, the pool token of each masked position in order; -1 where there is
             none: images that are not real have no assignment.
         cost_sum: Sum over real images of the mean distance between masked tokens and their pool tokens.
-        seconds: Time that costs and assignment took.
+        solver_seconds: Time that the solver took, added up over images.
+        wait_seconds: Time that the host waited for it.
     """
 
     tokens: Tensor
     assignment: Tensor
     cost_sum: float
-    seconds: float
+    solver_seconds: float
+    wait_seconds: float
 
 
 class TokenPool(nn.Module):
     """N learnable tokens, of which each masked visual token gets one (arXiv:2410.14332v3, section 3.2).
 
-    Costs, assignment and gather all happen in `forward`: under ZeRO-3 `weight` is whole only there.
-
     Args:
         num_tokens: N.
         dim: D, the LLM's hidden size.
+        solver_threads: Threads that solve assignments; None for as many as torch has.
     """
 
-    def __init__(self, num_tokens: int, dim: int) -> None:
+    def __init__(self, num_tokens: int, dim: int, *, solver_threads: int | None = None) -> None:
         super().__init__()
         self.num_tokens = num_tokens
+        self.solver_threads = solver_threads or torch.get_num_threads()
         self.weight = nn.Parameter(torch.zeros(num_tokens, dim))
 
-    def forward(
+    def begin(
         self, visual_tokens: Tensor, masked: Tensor, image_is_real: Tensor, *, matching: str = "hungarian"
+    ) -> PendingAssignment:
+        """Have pool tokens assigned to the masked visual tokens; `weight` must be whole here, as it is in `forward`.
+
+        Args:
+            visual_tokens: [I, n, D].
+            masked: [I, n] bool, True at positions to replace; on the host, else the host waits for it.
+            image_is_real: [I] bool, likewise.
+            matching: `hungarian` or `nearest`, see `croc_cli.model.assignment.begin_assignment`.
+        """
+        return begin_assignment(
+            visual_tokens,
+            self.weight,
+            masked,
+            image_is_real,
+            method=matching,
+            num_threads=self.solver_threads,
+        )
+
+    def forward(
+        self,
+        visual_tokens: Tensor,
+        masked: Tensor,
+        image_is_real: Tensor,
+        *,
+        matching: str = "hungarian",
+        assignment: PendingAssignment | None = None,
     ) -> Replacement:
         """Replace the masked visual tokens by pool tokens.
 
@@ -57,35 +84,14 @@ class TokenPool(nn.Module):
             visual_tokens: [I, n, D].
             masked: [I, n] bool, True at positions to replace. Real images have the same number m of them.
             image_is_real: [I] bool; blanks take pool tokens in turn, without a search.
-            matching: `hungarian` or `nearest`, see `croc_cli.model.matching.assign_images`.
+            matching: `hungarian` or `nearest`.
+            assignment: What `begin` returned for the same tokens and weights; None begins it here and waits for it.
         """
-        started = _now(visual_tokens.device)
-        rows = [positions.nonzero().squeeze(1) for positions in masked.cpu()]
-        real = [index for index, is_real in enumerate(image_is_real.tolist()) if is_real]
-        costs = [
-            pairwise_cost(visual_tokens[index, rows[index].to(visual_tokens.device)], self.weight) for index in real
-        ]
-        found = dict(zip(real, assign_images(costs, method=matching), strict=True))
-        taken = [cost.gather(1, found[index].to(cost.device)[:, None]) for index, cost in zip(real, costs, strict=True)]
-        cost_sum = sum(float(distances.mean()) for distances in taken if distances.numel())
-        seconds = _now(visual_tokens.device) - started
-
-        num_pool, num_masked = len(self.weight), max((len(rows[index]) for index in real), default=0)
-        assignment = torch.full((len(rows), num_masked), -1)
-        for index in real:
-            assignment[index, : len(found[index])] = found[index]
-        indices = torch.cat([found.get(index, torch.arange(len(row)) % num_pool) for index, row in enumerate(rows)])
-        pool_tokens = F.embedding(indices.to(self.weight.device), self.weight)
+        found = (assignment or self.begin(visual_tokens, masked, image_is_real, matching=matching)).result()
+        pool_tokens = F.embedding(to_device(found.places, self.weight.device), self.weight)
         tokens = visual_tokens.masked_scatter(masked[..., None], pool_tokens.to(visual_tokens.dtype))
         # masked_scatter with nothing masked still hands the pool a gradient of zeros, so every rank has one
-        return Replacement(tokens=tokens, assignment=assignment, cost_sum=cost_sum, seconds=seconds)
-
-
-def _now(device: torch.device) -> float:
-    """Return the clock in seconds, after everything queued on `device` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+        return Replacement(tokens, found.by_image, found.cost_sum, found.solver_seconds, found.wait_seconds)
 
 
 @torch.no_grad()

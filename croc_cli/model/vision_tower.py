@@ -1,5 +1,6 @@
 """CLIP and SigLIP vision towers: how they are opened, and how many visual tokens LLaVA takes of an image."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from transformers import AutoConfig, CLIPVisionModel, SiglipVisionModel
 from croc_cli.errors import UsageError
 from croc_cli.model.opening import opening
 from croc_cli.model.values import check_values
-from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
+from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES, num_used_layers
 
+_LAYER = re.compile(r"(?:^|\.)encoder\.layers\.(\d+)\.")
+_AFTER_LAYERS = re.compile(r"(?:^|\.)(?:post_layernorm|head)\.")
 _FETCH_AGAIN = "fetch its files again, or choose another"
 
 
@@ -50,7 +53,7 @@ def open_whole(model_class: Any, folder: Path | str, *, what: str, **options: An
         model, found = model_class.from_pretrained(folder, trust_remote_code=False, output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
         raise UsageError(
-            f"the {what} in {folder} is not whole: weights are missing ({len(missing)}), such as {missing[0]}",
+            f"the {what} in {folder} is incomplete: weights are missing ({len(missing)}), such as {missing[0]}",
             hint=_FETCH_AGAIN,
         )
     for name, weight in model.named_parameters():
@@ -78,6 +81,28 @@ def num_visual_tokens(config: Any) -> int:
     vision = config.vision_config
     dropped = 1 if config.vision_feature_select_strategy == "default" else 0
     return int((vision.image_size // vision.patch_size) ** 2) + num_additional_tokens(vision) - dropped
+
+
+def unused_weights(tower: Any, feature_layer: int | list[int]) -> set[str]:
+    """Return the names of a tower's weights that no visual token depends on.
+
+    These are the layers behind the projected hidden state, which is taken before the last norm, that norm, and SigLIP's
+    pooling head.
+
+    Args:
+        tower: A CLIP or SigLIP vision tower.
+        feature_layer: Hidden state that is projected; several, where the LLaVA takes several.
+    """
+    states = [feature_layer] if isinstance(feature_layer, int) else feature_layer
+    used = max(num_used_layers(state, tower.config.num_hidden_layers) for state in states)
+    return {name for name, _ in tower.named_parameters() if _is_behind(name, used)}
+
+
+def _is_behind(name: str, num_used: int) -> bool:
+    """Tell whether a weight belongs to a layer from `num_used` (from 0) on, or to what comes after all layers."""
+    if layer := _LAYER.search(name):
+        return int(layer.group(1)) >= num_used
+    return _AFTER_LAYERS.search(name) is not None
 
 
 def _model_type(folder: Path | str) -> str:

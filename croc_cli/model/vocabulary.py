@@ -56,7 +56,7 @@ def checked_token_ids(ids: Any, vocab_size: int) -> int | list[int] | None:
     """Return end tokens as a config says them: one id, several, or None.
 
     Raises:
-        ValueError: One of them is no id of the vocabulary.
+        ValueError: One of them is not an id of the vocabulary.
     """
     for token in ids if isinstance(ids, list) else [] if ids is None else [ids]:
         if type(token) is not int or not 0 <= token < max(vocab_size, 1):

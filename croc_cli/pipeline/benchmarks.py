@@ -48,7 +48,7 @@ class EvalRequest:
         batch_size: Questions answered at once; None = as the recipe says.
         partial: Score incomplete answers.
         limit: Ask and score about so many questions of each benchmark alone, spread over all of them.
-        dry_run: Say what would be asked, touch nothing.
+        dry_run: Say what would be asked, change nothing.
         form: Of the table; None prints no table.
         worker: Python module that is one rank.
         through_launcher: Start ranks with DeepSpeed's launcher.
@@ -83,7 +83,7 @@ def data_root(given: Path | None, *, needed: bool = True) -> Path:
         return given or DATA_ROOTS[0]
     looked = " or ".join(str(root) for root in ((given,) if given is not None else DATA_ROOTS))
     raise UsageError(
-        f"no benchmark files: {looked} is no folder",
+        f"no benchmark files: {looked} is not a folder",
         hint="--data ROOT names the folder with pope/, gqa/ and so on; `croc eval list` says what goes where",
     )
 

@@ -57,9 +57,9 @@ def compute_attention(
         UsageError: A picture is missing, or what the worker found wrong with a model.
     """
     if missing := [image for image in images if not image.is_file()]:
-        raise UsageError(f"{missing[0]} is no file", hint="name pictures, such as photos/*.jpg")
+        raise UsageError(f"{missing[0]} is not a file", hint="name pictures, such as photos/*.jpg")
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: there is no such device", hint="one of auto, cpu, cuda")
+        raise UsageError(f"--device {device}: unknown device", hint="one of auto, cpu, cuda")
     recipe = load_recipe(DEFAULT_RECIPE, environ={}).recipe
     folder = StageDir(out)
     task: dict[str, Any] = {

@@ -127,7 +127,7 @@ def _image_folder(data: Path, images: Path | None, rows: list[CheckedRow], opene
 
 
 def check_file(file: Path, *, force: bool, data: Path | None) -> None:
-    """Raise UsageError where a recipe cannot go into a file: it is there already, or its name is no recipe's."""
+    """Raise UsageError where a recipe cannot go into a file: it already exists, or its name is not a recipe's."""
     if file.suffix not in (".yaml", ".yml"):
         meant = ["croc", "init", str(file.with_suffix(".yaml")), *(["--data", str(data)] if data else [])]
         raise UsageError(f"{file}: a recipe's file ends in .yaml", hint=f"`{shlex.join(meant)}`")
@@ -135,9 +135,9 @@ def check_file(file: Path, *, force: bool, data: Path | None) -> None:
         raise UsageError(f"{file}: a file's name has no control characters", hint="such as mine.yaml")
     if file.is_symlink() or file.is_dir():
         what = "a link" if file.is_symlink() else "a folder"
-        raise UsageError(f"{file} is {what}, so it is left as it is", hint="name another file")
+        raise UsageError(f"{file} is {what}, so croc does not change it", hint="name another file")
     if file.exists() and not force:
-        raise UsageError(f"{file} is there already", hint="--force replaces it; another name keeps both")
+        raise UsageError(f"{file} already exists", hint="--force replaces it; another name keeps both")
 
 
 def write_recipe(request: InitRequest, facts: DataFacts, machine: Machine) -> Path:

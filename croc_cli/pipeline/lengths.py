@@ -20,7 +20,7 @@ _AHEAD = 3
 
 
 def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
-    """Have the lengths of a mix's rows counted with a stage's tokenizer and template, going on where it stopped.
+    """Have the lengths of a mix's rows counted with a stage's tokenizer and template, resuming where it stopped.
 
     Where the tokenizer is not on this machine, the index's estimates stay, and that is said.
     """
@@ -41,8 +41,9 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
     if files is None:
         say(stays)
         return
-    template = recipe.stage(stage).template
-    counting = Counting(_llm(recipe), recipe.model.llm_revision, template)
+    section = recipe.stage(stage)
+    template = section.template
+    counting = Counting(_llm(recipe), recipe.model.llm_revision, template, section.template_options)
     about = {"llm": recipe.model.llm, "template": template, "files": files}
     mix = MixFolder(folder)
     num_workers = min(os.cpu_count() or 1, 1 + len(mix) // ROWS_PER_PROCESS)
@@ -57,7 +58,7 @@ def count_lengths(recipe: "Recipe", stage: str, folder: Path) -> None:
         except BrokenProcessPool as error:
             raise RunError(
                 f"a process that counted the tokens of {folder} was killed",
-                hint="most likely memory ran out; the same command goes on from there",
+                hint="most likely memory ran out; the same command resumes from there",
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -111,7 +112,8 @@ def _llm(recipe: "Recipe") -> str:
 
 def _files_key(recipe: "Recipe", stage: str) -> str | None:
     from croc_cli.recipe.facts import local_folder
-    from croc_cli.sources.mix.lengths import files_key
+    from croc_cli.sources.mix.lengths import files_key, template_key
 
     folder = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
-    return None if folder is None else files_key(folder, recipe.stage(stage).template)
+    section = recipe.stage(stage)
+    return None if folder is None else files_key(folder, template_key(section.template, section.template_options))

@@ -90,7 +90,7 @@ def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Rec
     return recipe.model_copy(
         update={
             stage: section.model_copy(update=changes),
-            "monitor": type(recipe.monitor)(),
+            "monitor": (),
         }
     )
 
@@ -135,9 +135,9 @@ def run_preflight(
         except Interrupted:
             raise
         except CrocError as error:
-            raise RunError(f"what was saved cannot be gone on from: {error.message}", hint=error.hint) from error
+            raise RunError(f"cannot resume from the saved checkpoint: {error.message}", hint=error.hint) from error
         if not read_json(stage_dir.preflight_file).get("went_on"):
-            raise RunError("what was saved cannot be gone on from: it was not found again")
+            raise RunError("cannot resume from the saved checkpoint: it was not found again")
         check_same(first, _losses(stage_dir))
     except Interrupted:
         shutil.rmtree(folder, ignore_errors=True)
@@ -174,7 +174,7 @@ def check_same(first: list[float], again: list[float]) -> None:
     whole = len(first) == len(again) == NUM_STEPS
     if not whole or any(abs(a - b) > _SAME * max(abs(a), 1e-6) for a, b in zip(first, again, strict=True)):
         raise RunError(
-            f"going on from a save changes the run: the losses {first} became {again}",
+            f"resuming from a checkpoint changes the run: the losses {first} became {again}",
             hint="the save is incomplete, or the step depends on something that is not saved",
         )
 

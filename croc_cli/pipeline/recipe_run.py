@@ -49,7 +49,7 @@ def steps_of(recipe: Recipe, *, until: str | None) -> list[str]:
         until: The last one to take; None = all.
 
     Raises:
-        UsageError: `until` is no stage, or one that the recipe leaves out.
+        UsageError: `until` is not a stage, or one that the recipe leaves out.
     """
     steps: list[str] = [stage for stage in STAGES if recipe.stage(stage).enabled]
     if recipe.eval.benchmarks:
@@ -57,9 +57,9 @@ def steps_of(recipe: Recipe, *, until: str | None) -> list[str]:
     if until is None:
         return steps
     if until not in PIPELINE:
-        raise UsageError(f"--until {until}: there is no such stage", hint=f"one of {', '.join(PIPELINE)}")
+        raise UsageError(f"--until {until}: unknown stage", hint=f"one of {', '.join(PIPELINE)}")
     if until not in steps:
-        raise UsageError(f"--until {until}: recipe {recipe.name} leaves it out", hint=f"it has {', '.join(steps)}")
+        raise UsageError(f"--until {until}: recipe {recipe.name} does not run it", hint=f"it has {', '.join(steps)}")
     return steps[: steps.index(until) + 1]
 
 

@@ -38,7 +38,7 @@ class StageRequest:
         start: Checkpoint to start from instead of the stage before.
         trusts_start: The start was saved by an earlier stage of the same command; the ranks validate it anyway.
         run_dir: Run folder instead of the one named by the recipe.
-        dry_run: Print the plan and touch nothing.
+        dry_run: Print the plan and change nothing.
         fresh: Rename an old stage folder and start over.
         accept_changed_data: Resume also where the data has changed since the stage started.
         worker: Python module that is one rank.
@@ -323,6 +323,6 @@ def check_enabled(recipe: Recipe, stage: StageName) -> None:
     """Raise UsageError where the recipe leaves a stage out."""
     if not recipe.stage(stage).enabled:
         raise UsageError(
-            f"recipe {recipe.name} leaves {stage} out",
-            hint=f"--set {stage}.enabled=true puts it in, if it has data for it",
+            f"recipe {recipe.name} does not run {stage}",
+            hint=f"--set {stage}.enabled=true enables it, if the recipe has data for it",
         )

@@ -20,7 +20,7 @@ def stage_encoder(recipe: "Recipe", stage: str, *, max_length: int | None = None
     Args:
         recipe: The recipe.
         stage: Which stage's template.
-        max_length: In tokens; left out: the stage's.
+        max_length: In tokens; default: the stage's.
     """
     from croc_cli.data.local_encoder import local_encoder
     from croc_cli.recipe.facts import builtin_folder, model_facts
@@ -33,6 +33,7 @@ def stage_encoder(recipe: "Recipe", stage: str, *, max_length: int | None = None
         template=section.template,
         num_visual_tokens=model_facts(recipe.model).num_visual_tokens or 576,
         max_length=section.max_length if max_length is None else max_length,
+        options=section.template_options,
     )
 
 

@@ -6,10 +6,11 @@ from math import isqrt
 from croc_cli.errors import RecipeError
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.deepspeed_block import block_issues
-from croc_cli.recipe.facts import ModelFacts, model_facts
+from croc_cli.recipe.facts import ModelFacts, local_folder, model_facts
 from croc_cli.recipe.issues import Issue, KeyPath, dotted
 from croc_cli.recipe.schema import Recipe, ScenesData
 from croc_cli.recipe.stages import STAGE_TABLE
+from croc_cli.recipe.template_checks import preparation_notes, template_issues
 
 
 def cross_check(recipe: Recipe) -> list[Issue]:
@@ -46,8 +47,10 @@ def notes(recipe: Recipe) -> tuple[str, ...]:
     found: list[str] = []
     facts = model_facts(recipe.model)
     stage, settings = recipe.reconstruct, recipe.reconstruct.reconstruction
+    if recipe.data.cache_features is not None:
+        found += preparation_notes({name: recipe.stage(name).image_aspect for name in _enabled(recipe)})
     if not stage.enabled:
-        return ()
+        return tuple(found)
     if facts.num_visual_tokens is not None and stage.matching == "hungarian":
         masked = stage.mask.num_masked(facts.num_visual_tokens)
         if stage.pool.size < masked:
@@ -169,6 +172,14 @@ def _data_fits(recipe: Recipe) -> Iterator[Issue]:
             message = f"data.{stage} draws its pictures on the fly, so there is nothing to keep; leave it out"
             yield Issue(("data", "cache_features"), message, related=(("data", stage, "kind"),))
     for stage in _enabled(recipe):
+        if recipe.data.cache_features is not None and "vision_tower" in recipe.stage(stage).learning_rate.trained():
+            rate: KeyPath = (stage, "learning_rate", "vision_tower")
+            message = (
+                f"keeps what a frozen tower computes, and the {stage} stage trains it; leave this out, or"
+                f" {dotted(rate)}"
+            )
+            yield Issue(("data", "cache_features"), message, related=(rate,))
+    for stage in _enabled(recipe):
         source = recipe.data.source(stage)
         if recipe.stage(stage).template != "plain" or not isinstance(source, ScenesData):
             continue
@@ -201,7 +212,7 @@ def _stages_enabled(recipe: Recipe) -> Iterator[Issue]:
 def _rates_fit(recipe: Recipe) -> Iterator[Issue]:
     for stage in _enabled(recipe):
         trained = STAGE_TABLE[stage].trains
-        rates: dict[str, float] = recipe.stage(stage).learning_rate.model_dump()
+        rates: dict[str, float | None] = recipe.stage(stage).learning_rate.model_dump()
         for group in (group for group, rate in rates.items() if rate and group not in trained):
             yield Issue((stage, "learning_rate", group), f"the {stage} stage trains {_and(trained)} only; leave it out")
         if not any(rates[group] for group in trained):
@@ -261,6 +272,12 @@ def _objectives_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
         yield Issue(("reconstruct", "learning_rate", "head"), message, related=(head,))
 
 
+def _templates_fit(recipe: Recipe) -> Iterator[Issue]:
+    llm = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
+    for stage in _enabled(recipe):
+        yield from template_issues(stage, recipe.stage(stage), llm=llm)
+
+
 def _launch_fits(recipe: Recipe) -> Iterator[Issue]:
     if recipe.launch.hostfile is not None and recipe.launch.slurm is not None:
         message = "a run is started through a hostfile or through slurm, not both; leave one out"
@@ -275,6 +292,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _rates_fit,
     _optimizer_fits,
     _deepspeed_fits,
+    _templates_fit,
     _launch_fits,
 )
 _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (

@@ -42,7 +42,7 @@ class LlavaJsonData(Section):
     kind: Literal["llava_json"]
     path: PathText = Field(description="JSON list or JSONL in LLaVA's form")
     image_folder: PathText = Field(description="Folder that the rows' `image` paths start from")
-    num_samples: PositiveInt | None = Field(None, description="Samples to take, by a seeded draw; left out: all")
+    num_samples: PositiveInt | None = Field(None, description="Samples to take, by a seeded draw; default: all")
     held_out: HeldOut | None = Field(None, description=_HELD_OUT)
 
 
@@ -94,7 +94,7 @@ class SourceRecipe(Section):
     path: PathText | None = Field(None, description="File or folder of your own")
     format: Literal["auto", "llava", "table", "webdataset"] = Field("auto", description="Form of path; auto looks")
     image_root: PathText | None = Field(None, description="Folder that image paths start from")
-    columns: ColumnsRecipe | None = Field(None, description="For tables; left out: known names are looked for")
+    columns: ColumnsRecipe | None = Field(None, description="For tables; default: known names are looked for")
     count: PositiveInt | None = Field(None, description="Rows to draw, exactly; left out with fraction: all")
     fraction: Share | None = Field(None, description="Share of the rows to draw")
     seed: Seed = Field(0, description="Seed of the draw")
@@ -113,7 +113,7 @@ class MixData(Section):
     )
     path: PathText | None = Field(
         None,
-        description="Folder of the mix, made in data.root; left out: mixes/ and the preset's name, or recipe and stage",
+        description="Folder of the mix, made in data.root; default: mixes/ and the preset's name, or recipe and stage",
     )
     seed: Seed = Field(0, description="Seed of the order")
     drop_duplicates: bool = Field(False, description="Leave out rows that repeat another's image, question and answers")
@@ -146,7 +146,7 @@ class DataRecipe(Section):
         4, description="Loader processes per rank; 0 = load in the training process"
     )
     cache_features: PathText | None = Field(
-        None, description="Folder that keeps what the frozen tower makes of pictures; left out: computed at each step"
+        None, description="Folder that keeps what the frozen tower makes of pictures; default: computed at each step"
     )
     max_bad_images: BadImages = Field(
         100, description="Images of a stage that may fail to open: a number, or a share of those seen such as 5%"

@@ -31,6 +31,14 @@ _LLAMA_DEFAULTS: Final[dict[str, Any]] = {  # of transformers.LlamaConfig
     "max_position_embeddings": 2048,
     "tie_word_embeddings": False,
 }
+_SO400M: Final[dict[str, Any]] = {
+    "model_type": "siglip_vision_model",
+    "image_size": 384,
+    "patch_size": 14,
+    "hidden_size": 1152,
+    "num_hidden_layers": 27,
+    "intermediate_size": 4304,
+}
 _KNOWN_TOWERS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the hub
     "openai/clip-vit-large-patch14-336": {
         "image_size": 336,
@@ -48,6 +56,18 @@ _KNOWN_TOWERS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the 
     },
     "openai/clip-vit-base-patch16": {"patch_size": 16},
     "openai/clip-vit-base-patch32": {},
+    "google/siglip-so400m-patch14-384": _SO400M,
+    "google/siglip2-so400m-patch14-384": _SO400M,
+}
+_QWEN2_7B: Final[dict[str, Any]] = {
+    "model_type": "qwen2",
+    "max_position_embeddings": 32768,
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
 }
 _KNOWN_LLMS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the hub
     "lmsys/vicuna-7b-v1.5": {"max_position_embeddings": 4096},
@@ -57,6 +77,24 @@ _KNOWN_LLMS: Final[dict[str, dict[str, Any]]] = {  # their config.json on the hu
         "num_hidden_layers": 40,
         "num_attention_heads": 40,
         "intermediate_size": 13824,
+    },
+    "meta-llama/Meta-Llama-3-8B-Instruct": {
+        "max_position_embeddings": 8192,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+    },
+    "Qwen/Qwen2-7B-Instruct": _QWEN2_7B,
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN2_7B,
+    "Qwen/Qwen2.5-0.5B-Instruct": {
+        **_QWEN2_7B,
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
     },
     "HuggingFaceTB/SmolLM2-135M-Instruct": {
         "max_position_embeddings": 8192,
@@ -140,6 +178,16 @@ def model_facts(model: ModelRecipe) -> ModelFacts:
         tower=_tower_facts(_KNOWN_TOWERS.get(model.vision_tower) if tower is None else tower),
         llm=_llm_facts(_KNOWN_LLMS.get(model.llm) if llm is None else llm),
     )
+
+
+def num_used_layers(feature_layer: int, num_layers: int) -> int:
+    """Return how many layers of a tower its visual tokens depend on.
+
+    Args:
+        feature_layer: Hidden state that is projected: 0 = the embeddings, negative ones count from the last layer's.
+        num_layers: Of the whole tower.
+    """
+    return feature_layer if feature_layer >= 0 else num_layers + 1 + feature_layer
 
 
 def builtin_folder(name: str, part: str) -> Path | None:

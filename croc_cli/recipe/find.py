@@ -42,7 +42,7 @@ def find_recipe(name_or_file: str, *, beside: Path | None = None) -> Path:
 
     Args:
         name_or_file: A shipped recipe's name, or a path (anything that ends in .yaml or .yml, or is a file).
-        beside: Folder that relative paths start from; left out: the current one.
+        beside: Folder that relative paths start from; default: the current one.
 
     Raises:
         RecipeError: There is no such recipe; the hint gives the nearest names.
@@ -67,9 +67,9 @@ def find_recipe(name_or_file: str, *, beside: Path | None = None) -> Path:
     for suffix in SUFFIXES:
         if path.with_name(path.name + suffix).is_file():
             raise RecipeError(
-                f"there is no recipe named {name_or_file!r}", hint=f"did you mean the file {name_or_file}{suffix}?"
+                f"no recipe named {name_or_file!r}", hint=f"did you mean the file {name_or_file}{suffix}?"
             )
-    raise RecipeError(f"there is no recipe named {name_or_file!r}", hint=_hint(name_or_file))
+    raise RecipeError(f"no recipe named {name_or_file!r}", hint=_hint(name_or_file))
 
 
 def shown_path(path: Path) -> str:

@@ -3,8 +3,11 @@
 Letters: D hidden size of the LLM, V of the vision tower, I intermediate size, n visual tokens of an image, N pool size.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from croc_cli.names import StageName
-from croc_cli.recipe.facts import LlmFacts, TowerFacts, is_counted, model_facts
+from croc_cli.recipe.facts import LlmFacts, TowerFacts, is_counted, model_facts, num_used_layers
 from croc_cli.recipe.schema import Recipe
 
 
@@ -38,6 +41,29 @@ def parameter_counts(recipe: Recipe, stage: StageName) -> dict[str, int]:
     return counts
 
 
+def trained_counts(recipe: Recipe, stage: StageName, counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the parameters of each group that the stage trains, without those of the tower that nothing depends on.
+
+    Args:
+        recipe: Its learning rates, its tower and the hidden state of it that is projected.
+        stage: The stage.
+        counts: What `parameter_counts` returned, or a part of it.
+    """
+    trained = {group: counts[group] for group in recipe.stage(stage).learning_rate.trained() if group in counts}
+    tower = model_facts(recipe.model).tower
+    if "vision_tower" in trained and tower is not None:
+        trained["vision_tower"] -= unused_tower_parameters(tower, recipe.model.vision_feature_layer)
+    return trained
+
+
+def unused_tower_parameters(tower: TowerFacts, feature_layer: int) -> int:
+    """Return the parameters behind the projected hidden state: later layers, the last norm, SigLIP's pooling head."""
+    used = num_used_layers(feature_layer, tower.num_layers)
+    kept = replace(tower, num_layers=used)
+    behind = tower_parameters(tower) - tower_parameters(kept) + _norm(tower.hidden_size)
+    return behind if tower.has_class_token else behind + _pooling_head(tower)
+
+
 def tower_parameters(tower: TowerFacts) -> int:
     """Return the parameters of `transformers.CLIPVisionModel`, or of `SiglipVisionModel` with its pooling head."""
     width = tower.hidden_size
@@ -47,8 +73,13 @@ def tower_parameters(tower: TowerFacts) -> int:
     positions = tower.num_visual_tokens * width
     if tower.has_class_token:
         return 2 * width + patches + positions + tower.num_layers * layer + 2 * _norm(width)
-    head = width + 4 * _linear(width, width) + _norm(width) + mlp
-    return width + patches + positions + tower.num_layers * layer + _norm(width) + head
+    return width + patches + positions + tower.num_layers * layer + _norm(width) + _pooling_head(tower)
+
+
+def _pooling_head(tower: TowerFacts) -> int:
+    """Return the parameters of SigLIP's pooling head: a probe, attention, a norm and an MLP."""
+    width, inner = tower.hidden_size, tower.intermediate_size
+    return width + 4 * _linear(width, width) + _norm(width) + _linear(width, inner) + _linear(inner, width)
 
 
 def projector_parameters(tower_hidden: int, llm_hidden: int) -> int:

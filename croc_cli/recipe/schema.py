@@ -5,17 +5,20 @@ A relative path starts in the folder where croc is run; data that is not there i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
 from croc_cli.recipe.stages import STAGE_TABLE
+from croc_cli.recipe.template_options import TemplateOptions, TrainedTokensName
 from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
 
 __all__ = ["DataRecipe", "LlavaJsonData", "MixData", "Recipe", "ScenesData", "SourceRecipe"]
 
-TemplateName = Literal["plain", "vicuna_v1", "chat_template"]
-AspectName = Literal["pad", "square"]
+TemplateName = Literal["plain", "vicuna_v1", "chat_template", "qwen_1_5"]
+AspectName = Literal["pad", "square", "squeeze"]
+ResamplingName = Literal["tower", "nearest", "bilinear", "bicubic", "lanczos"]
+MonitorName = Literal["tensorboard", "trackio", "wandb"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
 
@@ -33,6 +36,9 @@ class ModelRecipe(Section):
     projector_initialisation: Literal["torch", "captions"] = Field(
         "torch",
         description="torch = its own for linear layers, as LLaVA; captions = a closed-form fit to those of the data",
+    )
+    image_resampling: ResamplingName = Field(
+        "tower", description="How pictures are resized; tower = as its own image processor does"
     )
     visual_norm: Literal["none", "l2"] = Field(
         "none", description="Norm of visual tokens after the projector; l2 = as in the released code, not stock LLaVA"
@@ -54,10 +60,23 @@ class BatchRecipe(Section):
 class LearningRates(Section):
     """Peak learning rate of each parameter group; 0 or left out = frozen."""
 
+    vision_tower: NonNegativeFloat | None = Field(
+        None, description="Of the layers up to the projected one; null or 0 = frozen, as in the paper"
+    )
     projector: NonNegativeFloat = 0.0
     llm: NonNegativeFloat = 0.0
     token_pool: NonNegativeFloat = 0.0
     head: NonNegativeFloat = 0.0
+
+    @field_validator("vision_tower")
+    @classmethod
+    def _zero_is_none(cls, rate: float | None) -> float | None:
+        """Write a frozen tower in one way, so that 0 and null are the same settings to a run that resumes."""
+        return rate or None
+
+    def trained(self) -> dict[str, float]:
+        """Return the peak rate of each group that has one."""
+        return {group: rate for group, rate in self.model_dump().items() if rate}
 
 
 class OptimizerRecipe(Section):
@@ -79,9 +98,23 @@ class StageRecipe(Section):
     learning_rate: LearningRates
     optimizer: OptimizerRecipe = OptimizerRecipe()
     epochs: PositiveFloat = 1.0
-    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; left out: as many as the epochs have")
+    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
-    image_aspect: AspectName = Field("pad", description="pad = mean colour to a square; square = centre crop")
+    system_prompt: str | None = Field(
+        None, description="System sentence of qwen_1_5; left out: You are a helpful assistant."
+    )
+    trained_tokens: TrainedTokensName = Field(
+        "answers",
+        description="answers = with their end tokens; turns = whole answering turns, and control tokens and lone"
+        " newlines wherever they stand, as ViCToR's code (qwen_1_5, plain)",
+    )
+    control_tokens_in_text: bool = Field(
+        False,
+        description="Read those that rows spell out, as ViCToR's code; in prompts never (qwen_1_5, plain)",
+    )
+    image_aspect: AspectName = Field(
+        "pad", description="pad = mean colour to a square; square = centre crop; squeeze = both sides to the square"
+    )
     max_length: PositiveInt = Field(2048, description="Tokens of a sequence, visual tokens included")
     precision: Literal["bf16", "fp32"] = "bf16"
     zero_stage: Literal[0, 1, 2, 3] = 2
@@ -89,23 +122,28 @@ class StageRecipe(Section):
         "none", description="What DeepSpeed keeps in host memory: nothing, optimizer state, or parameters too"
     )
     gradient_dtype: Literal["fp32", "bf16"] | None = Field(
-        None, description="Type in which gradients are added up; left out: fp32, but bf16 in bf16 without ZeRO"
+        None, description="Type in which gradients are added up; default: fp32, but bf16 in bf16 without ZeRO"
     )
     deepspeed: dict[str, Any] = Field(
         {}, description="Keys of DeepSpeed's config, laid over what croc makes; none that this recipe's own keys decide"
     )
     gradient_checkpointing: bool = True
     seed: Seed = 0
-    save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; left out: the last step only")
+    save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; default: the last step only")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints that stay on disk")
     validate_every: PositiveInt | None = Field(
-        None, description="Steps between measurements of the held-out loss; left out: about 2 % of the time"
+        None, description="Steps between measurements of the held-out loss; default: about 2 % of the time"
     )
 
     @property
     def row_tokens(self) -> int | None:
         """Tokens of a row at most, where samples are packed; else None."""
         return (self.batch.row_tokens or self.max_length) if self.batch.packing else None
+
+    @property
+    def template_options(self) -> TemplateOptions:
+        """What the stage says of its template beside the name."""
+        return TemplateOptions(self.system_prompt, self.trained_tokens, self.control_tokens_in_text)
 
 
 class PoolRecipe(Section):
@@ -183,7 +221,7 @@ class JudgeRecipe(Section):
     """The model that scores the answers of LLaVA-Bench and MM-Vet; its key is in CROC_JUDGE_API_KEY alone."""
 
     base_url: str | None = Field(None, description="OpenAI-compatible endpoint, such as https://api.openai.com/v1")
-    model: str | None = Field(None, description="Which model judges, such as gpt-4-0613")
+    model: str | None = Field(None, description="Name of the judge model, such as gpt-4-0613")
     num_workers: Workers = Field(8, description="Requests at once")
     timeout: PositiveFloat = Field(120.0, description="Seconds to wait for a reply")
 
@@ -204,19 +242,12 @@ class SlurmRecipe(Section):
     extra_args: tuple[str, ...] = ()
 
 
-class WandbRecipe(Section):
-    """Weights & Biases, through DeepSpeed's monitor."""
+class TrackingRecipe(Section):
+    """Under which names trackio and Weights & Biases keep a run."""
 
-    project: str
-    team: str | None = None
-    group: str | None = None
-
-
-class MonitorRecipe(Section):
-    """Where metrics go besides metrics.jsonl."""
-
-    tensorboard: bool = False
-    wandb: WandbRecipe | None = None
+    project: str = "croc"
+    team: str | None = Field(None, description="Of Weights & Biases")
+    group: str | None = Field(None, description="Left out: recipe and stage")
 
 
 class LaunchRecipe(Section):
@@ -227,10 +258,10 @@ class LaunchRecipe(Section):
         "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
     )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
-    threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; left out: cores / ranks")
+    threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")
     hostfile: PathText | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
     slurm: SlurmRecipe | None = None
-    master_port: Annotated[int, Field(gt=0, le=65535)] | None = Field(None, description="Left out: a free one")
+    master_port: Annotated[int, Field(gt=0, le=65535)] | None = Field(None, description="Default: a free one")
     stall_timeout: PositiveFloat = Field(
         STALL_SECONDS, description="Seconds without any change of a rank's position after which the run is ended"
     )
@@ -246,7 +277,7 @@ class Recipe(Section):
     name: str = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Names the run folder; left out: the file's name",
+        description="Names the run folder; default: the file's name",
     )
     description: str = ""
     model: ModelRecipe
@@ -258,7 +289,10 @@ class Recipe(Section):
     judge: JudgeRecipe = JudgeRecipe()
     chat: ChatRecipe = ChatRecipe()
     launch: LaunchRecipe = LaunchRecipe()
-    monitor: MonitorRecipe = MonitorRecipe()
+    monitor: tuple[MonitorName, ...] = Field(
+        (), description="Where metrics go besides metrics.jsonl: tensorboard, trackio, wandb"
+    )
+    tracking: TrackingRecipe = TrackingRecipe()
     runs_folder: PathText = Field("runs", description="Run folders are made in it, one a recipe")
 
     def stage(self, name: str) -> StageRecipe:

@@ -24,6 +24,8 @@ class StageSpec:
 
 STAGE_TABLE: Mapping[StageName, StageSpec] = {
     "align": StageSpec(trains=("projector",), has_pool=False, text="captions"),
-    "reconstruct": StageSpec(trains=("projector", "llm", "token_pool", "head"), has_pool=True, text="captions"),
-    "finetune": StageSpec(trains=("projector", "llm"), has_pool=False, text="answers"),
+    "reconstruct": StageSpec(
+        trains=("vision_tower", "projector", "llm", "token_pool", "head"), has_pool=True, text="captions"
+    ),
+    "finetune": StageSpec(trains=("vision_tower", "projector", "llm"), has_pool=False, text="answers"),
 }

@@ -1,6 +1,5 @@
 """Reads a value given as text for a nested key, by pydantic-settings' environment source."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +7,11 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from croc_cli.recipe.issues import KeyPath
 from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.values import plain_value
 
 
 class UnreadableText(ValueError):
-    """Text that is no JSON where the key takes a list or a mapping."""
+    """Text that is not JSON where the key takes a list or a mapping."""
 
 
 class _RecipeSettings(Recipe, BaseSettings):
@@ -42,10 +42,10 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
         text: As a variable holds it.
 
     Raises:
-        UnreadableText: The key takes a list or a mapping, and the text is no JSON.
+        UnreadableText: The key takes a list or a mapping, and the text is not JSON.
     """
     if path[1:2] == ("deepspeed",) and len(path) > 2:  # keys that are not the recipe's own have no type to go by
-        value: Any = _plain(text)
+        value: Any = plain_value(text)
         for key in reversed(path):
             value = {key: value}
         return dict(value)
@@ -54,10 +54,3 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
     except (SettingsError, RecursionError) as error:
         shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
         raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error
-
-
-def _plain(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

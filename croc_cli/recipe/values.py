@@ -1,5 +1,6 @@
 """Which texts and numbers a recipe may hold: no control characters, paths that a file can have, bounds of reason."""
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -24,8 +25,18 @@ def check_path(text: str) -> str:
     if size > MAX_PATH_BYTES or any(
         len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in text.split("/")
     ):
-        raise ValueError(f"is no path that a file can have: a name has {MAX_NAME_BYTES} bytes at most, this {size:,}")
+        raise ValueError(
+            f"is not a path that a file can have: a name has {MAX_NAME_BYTES} bytes at most, this {size:,}"
+        )
     return text
+
+
+def plain_value(text: str) -> Any:
+    """Return the JSON value that a text holds; the text itself where it holds none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def check_pattern(text: str) -> str:

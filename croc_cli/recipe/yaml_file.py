@@ -70,14 +70,14 @@ def read_yaml(path: Path, *, label: str) -> YamlFile:
     """Read a file whose top is a mapping.
 
     Raises:
-        RecipeError: The file cannot be read, is no YAML, is no mapping, or is larger or deeper than any recipe; one
+        RecipeError: The file cannot be read, is not YAML, is not a mapping, or is larger or deeper than any recipe; one
             line, with position.
     """
     try:
         with open_file(path) as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise RecipeError(f"{label} has more than {MAX_BYTES:,} bytes, and no recipe has so many")
+            raise RecipeError(f"{label} has more than {MAX_BYTES:,} bytes, the most that a recipe may have")
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{label} cannot be read: {error.strerror or error}") from error
@@ -114,7 +114,7 @@ def _check_bounds(text: str, label: str) -> None:
             if depth > MAX_DEPTH or count > MAX_VALUES:
                 what = f"{MAX_DEPTH} levels" if depth > MAX_DEPTH else f"{MAX_VALUES:,} values"
                 line = event.start_mark.line + 1
-                raise RecipeError(f"{label}:{line}: has more than {what}, and no recipe has so many")
+                raise RecipeError(f"{label}:{line}: has more than {what}, the most that a recipe may have")
     finally:
         loader.dispose()
 

@@ -183,7 +183,14 @@ def pool_figures(runs: Sequence[RunData]) -> list[Figure]:
     charts = (
         ("pool_entropy", "pool-entropy", "evenness of their use", "entropy, 1 = even", False),
         ("assignment_cost", "assignment-cost", "distance to the pool tokens", "mean distance", False),
-        ("assignment_share", "assignment-share", "time that the assignment takes", "share of the step", True),
+        (
+            "assignment_wait_share",
+            "assignment-wait",
+            "time that steps waited for the assignment",
+            "share of the step",
+            True,
+        ),
+        ("assignment_solver_share", "assignment-solver", "work of the solver", "share of its threads' time", True),
     )
     for key, name, title, unit, percent in charts:
         lines = _lines(runs, "reconstruct", key, smooth=key == "assignment_cost")

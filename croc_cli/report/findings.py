@@ -68,7 +68,7 @@ def parse_limits(pairs: Sequence[str]) -> Limits:
     """Return the limits with those of `NAME=VALUE` pairs changed.
 
     Raises:
-        UsageError: A name that no rule has, or a value that is no finite number.
+        UsageError: A name that no rule has, or a value that is not a finite number.
     """
     names = [field.name for field in fields(Limits)]
     changes = {}
@@ -76,14 +76,14 @@ def parse_limits(pairs: Sequence[str]) -> Limits:
         name, _, value = pair.partition("=")
         key = name.strip().replace("-", "_")
         if key not in names:
-            raise UsageError(f"--limit {pair}: there is no rule {name!r}", hint=f"one of: {', '.join(names)}")
+            raise UsageError(f"--limit {pair}: unknown rule {name!r}", hint=f"one of: {', '.join(names)}")
         try:
             changes[key] = float(value)
         except ValueError:
             changes[key] = math.nan
         if not math.isfinite(changes[key]):
             usual = getattr(Limits(), key)
-            raise UsageError(f"--limit {pair}: {value!r} is no number", hint=f"such as `--limit {key}={usual}`")
+            raise UsageError(f"--limit {pair}: {value!r} is not a number", hint=f"such as `--limit {key}={usual}`")
     return replace(Limits(), **changes)
 
 

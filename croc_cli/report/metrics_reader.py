@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from croc_cli.names import EARLIER_WAIT_SHARE
 from croc_cli.report.spikes import NormSpikes, Spike
 from croc_cli.run_dir import parse_object
 
@@ -229,6 +230,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
         row = parse_object(line)
     except ValueError:
         return None
+    if EARLIER_WAIT_SHARE in row:
+        row["assignment_wait_share"] = row.pop(EARLIER_WAIT_SHARE)
     step = row.get("step")
     return row if isinstance(step, int) and not isinstance(step, bool) and step > 0 else None
 

@@ -63,7 +63,7 @@ def _strip(folder: Path, index: int, entry: Mapping[str, Any], content: Mapping[
     words.append(("in the data", str(entry.get("truth") or "–")))
     if explained and len(explained) == len(masked):
         side = int(content.get("side") or 1)
-        panels.append(Panel(EXPLAINED, explained_panel(panels[0].png, side, masked, explained)))
+        panels.append(Panel(EXPLAINED, explained_panel(panels[0].content, side, masked, explained)))
         mean = sum(explained) / len(explained)
         words.append(("explained", f"{mean:.2f} over {len(masked)} of {side * side} tokens"))
     scale = EXPLAINED_SCALE if len(panels) > 1 and panels[-1].label == EXPLAINED else None

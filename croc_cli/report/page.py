@@ -64,16 +64,18 @@ class Panel:
 
     Args:
         label: What it is.
-        png: The file's content.
+        content: The file's content.
+        kind: What file it is.
     """
 
     label: str
-    png: bytes
+    content: bytes
+    kind: Literal["png", "jpeg"] = "png"
 
     @property
     def source(self) -> str:
         """The picture as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        return f"data:image/{self.kind};base64," + base64.b64encode(self.content).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Strip:
         words: (label, text) pairs under them.
         scale: What colours of the last picture mean; None where they are those of a photograph.
         large: Show them as large as the page allows, smoothly, as photographs.
+        smooth: Show them smoothly, as photographs, but no larger than others.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Strip:
     words: Sequence[tuple[str, str]] = ()
     scale: ColourScale | None = None
     large: bool = False
+    smooth: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class PageSection:
         lines: Plain sentences, one paragraph each.
         pieces: (kind, text) of a text whose parts are coloured by kind: trained, context, visual.
         folded: Show it only when it is opened.
+        link: (words, file) of another page that belongs to it.
     """
 
     title: str
@@ -154,6 +159,7 @@ class PageSection:
     lines: Sequence[str] = ()
     pieces: Sequence[tuple[str, str]] = ()
     folded: bool = False
+    link: tuple[str, str] | None = None
 
     @property
     def empty(self) -> bool:
@@ -164,10 +170,10 @@ class PageSection:
     def cards(self) -> list[Card]:
         """What it holds, in order: tables, then what takes the page's width, then narrow cards."""
         narrow: list[tuple[Literal["figure", "strip"], Figure | Strip]] = []
-        narrow += [("strip", strip) for strip in self.strips if len(strip.panels) == 1 and not strip.large]
+        narrow += [("strip", strip) for strip in self.strips if len(strip.panels) <= 1 and not strip.large]
         narrow += [("figure", figure) for figure in self.figures if not figure.wide]
         cards = [Card("table", table, "wide") for table in self.tables]
-        wide = [Card("strip", strip, "wide") for strip in self.strips if len(strip.panels) != 1 or strip.large]
+        wide = [Card("strip", strip, "wide") for strip in self.strips if len(strip.panels) > 1 or strip.large]
         wide += [Card("figure", figure, "wide") for figure in self.figures if figure.wide]
         if len(narrow) == 1 and cards:
             cards[-1] = replace(cards[-1], place="two-thirds")
@@ -194,6 +200,7 @@ class Page:
         sections: The parts, in order.
         made_from: Folders that it was made from.
         is_alone: One file, beside which no figures and tables lie.
+        others: Name → HTML of pages that it links to.
     """
 
     title: str
@@ -204,6 +211,7 @@ class Page:
     sections: list[PageSection] = field(default_factory=list)
     made_from: list[str] = field(default_factory=list)
     is_alone: bool = False
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def write_page(page: Page, folder: Path) -> Path:
@@ -223,7 +231,7 @@ def write_page(page: Page, folder: Path) -> Path:
     shown = [section for section in page.sections if not section.empty]
     text = render(page, shown)
     files = {name: content for section in shown for name, content in _files(section)}
-    files[PAGE_FILE] = redact(text).encode()
+    files |= {name: redact(html).encode() for name, html in ({PAGE_FILE: text} | page.others).items()}
     for name in files:  # all of them first: half a page must not lie among a user's files
         check_place(folder / name)
     try:
@@ -245,7 +253,7 @@ def _files(section: PageSection) -> Iterator[tuple[str, bytes]]:
         yield f"{table.name}.csv", redact(to_csv(table.for_csv())).encode()
     for strip in section.strips:
         for number, panel in enumerate(strip.panels):
-            yield f"{strip.name}-{number}.png", panel.png
+            yield f"{strip.name}-{number}.{panel.kind}", panel.content
 
 
 def render(page: Page, sections: Sequence[PageSection]) -> str:

@@ -116,7 +116,7 @@ def read_run(root: Path, *, label: str | None = None) -> RunData:
         UsageError: It does not exist, or holds no stage of croc; says what it looks like instead.
     """
     if not root.is_dir():
-        raise UsageError(f"{root} is no folder", hint="a run folder is one such as runs/nano")
+        raise UsageError(f"{root} is not a folder", hint="a run folder is one such as runs/nano")
     folder = RunDir(root)
     run = RunData(label or root.resolve().name, root)
     for name in FOLDERS:

@@ -77,7 +77,7 @@ def list_runs(folders: Sequence[Path]) -> list[RunState]:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(f"{folder}: there is no such folder", hint="name run folders, or a folder that holds them")
+            raise UsageError(f"{folder}: no such folder", hint="name run folders, or a folder that holds them")
     found = [run for folder in folders or [Path(RUNS_FOLDER)] for run in find_runs(folder)]
     states = [run_state(folder) for folder in dict.fromkeys(found)]
     return sorted(states, key=lambda run: run.age_seconds if run.age_seconds is not None else float("inf"))

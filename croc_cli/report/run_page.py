@@ -9,6 +9,7 @@ from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
 from croc_cli.report.findings import Limits, run_findings
+from croc_cli.report.flips import FLIPS_FILE, flips_page, pairs_of, pairs_section
 from croc_cli.report.labels import distinct_names
 from croc_cli.report.learning import learning_figures
 from croc_cli.report.metrics_reader import WINDOW
@@ -73,9 +74,13 @@ def run_page(runs: Sequence[RunData], *, limits: Limits | None = None) -> Page:
         warnings=[*differences(runs), *notes] if several else notes,
         made_from=[str(run.root) for run in runs],
     )
+    pairs, pair_notes = pairs_of(runs)
+    if pairs:
+        page.others[FLIPS_FILE] = flips_page(runs, pairs)
     page.sections = [
         PageSection("Training", tables=_stage_tables(runs)),
         _answers(runs, drawn),
+        pairs_section(pairs, pair_notes),
         PageSection(
             "Losses",
             "Thin: as logged. Thick: a running mean." if not several else "",

@@ -8,7 +8,7 @@ from typing import Any
 from croc_cli.benchmarks.earlier import scenes_entry
 from croc_cli.benchmarks.registry import SCENES
 from croc_cli.launch.live import format_seconds
-from croc_cli.names import STAGES
+from croc_cli.names import EARLIER_WAIT_SHARE, STAGES
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.report.metrics_reader import WINDOW, last_rows, mean_of
 from croc_cli.run_dir import RunDir, StageDir, read_json
@@ -99,8 +99,8 @@ def health_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"explained share {explained:.2f}")
         if explained <= 0:
             lines.append("NO BETTER THAN PREDICTING THE MEAN VISUAL TOKEN")
-    if (share := health.get("assignment_share")) is not None:
-        lines.append(f"assignment {share:.0%} of the time")
+    if (waited := health.get("assignment_wait_share", health.get(EARLIER_WAIT_SHARE))) is not None:
+        lines.append(f"waited for the assignment {waited:.0%} of the time")
     names = {
         "bad_images": ("image that did not open", "images that did not open"),
         "skipped_steps": ("step skipped", "steps skipped"),

@@ -127,7 +127,7 @@ def _stage_dir(run_dir: Path, stage: StageName | None) -> StageDir:
     if stage in written or (stage is None and written):
         return run.stage(stage or written[-1])
     if not run_dir.is_dir():
-        raise UsageError(f"{run_dir} is no folder", hint="a run folder is one such as runs/nano")
+        raise UsageError(f"{run_dir} is not a folder", hint="a run folder is one such as runs/nano")
     where = f"{stage} of {run_dir}" if stage else str(run_dir)
     have = f"it has those of {' and '.join(written)}" if written else "stages that this croc trains write them"
     raise UsageError(f"{where} has no losses of samples (samples/rank-0.jsonl)", hint=have)
@@ -203,7 +203,7 @@ def _find_in_mix(mix: MixFolder, ids: Sequence[str]) -> dict[str, CheckedRow]:
 
 
 def _row_number(name: str) -> int | None:
-    """Return the number of a sample's row, which its name ends in; None where it is no name that croc gives."""
+    """Return the number of a sample's row, which its name ends in; None where it is not a name that croc gives."""
     digits = name.rpartition("#")[2]
     return int(digits) if digits.isdecimal() and len(digits) < _MOST_DIGITS else None
 

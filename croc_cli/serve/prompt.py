@@ -46,7 +46,7 @@ class PromptMaker:
         image_processor: Its picture preparation.
         max_positions: Longest sequence of the LLM, where it has a limit.
         max_pictures: Most pictures of a request.
-        allow_private: Fetch pictures from addresses of your own network, too.
+        allow_private: Also fetch pictures from private network addresses.
         reading: How pictures become RGB, as in the model's training.
     """
 
@@ -181,7 +181,7 @@ def picture_bytes(url: str, number: int, *, allow_private: bool = False) -> byte
     if not comma:
         raise ApiError(422, f"{label}: a data URL without data", code="invalid_image")
     if kind and not kind.startswith(_PICTURE_KINDS):
-        raise ApiError(415, f"{label}: {kind[:60]} is no picture", code="unsupported_image")
+        raise ApiError(415, f"{label}: {kind[:60]} is not a picture", code="unsupported_image")
     if "base64" not in flags:
         return unquote_to_bytes(payload)
     try:

@@ -139,7 +139,7 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
     """Read the body of a request.
 
     Raises:
-        ApiError: 400 where it is no JSON, or a value is not what it should be; `param` names it.
+        ApiError: 400 where it is not JSON, or a value is not what it should be; `param` names it.
     """
     try:
         values = json.loads(body)

@@ -119,7 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # a name may have parts that no network name has
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number and number > 0 else str(error)
-        raise UsageError(f"cannot listen on {host}:{port}: {reason}", hint="--port 0 takes a free one") from error
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}", hint="--port 0 picks a free one") from error
     return bound
 
 

@@ -15,7 +15,7 @@ class Limits:
     """What one request may take, and how many may wait.
 
     Args:
-        body_bytes: Largest request body; above it 413.
+        body_bytes: Largest request body; a larger one gets status 413.
         pictures: Most pictures in one request; above it 400.
         queue: Most requests that wait for a model; above it 429.
         batch: Most answers that are generated at once.
@@ -44,7 +44,7 @@ class ServeSettings:
         port: 0 takes a free one.
         key: What clients send as `Authorization: Bearer KEY`; None asks for none.
         limits: See `Limits`.
-        allow_private: Fetch pictures from addresses of your own network, too.
+        allow_private: Also fetch pictures from private network addresses.
     """
 
     host: str = "127.0.0.1"

@@ -1,7 +1,7 @@
 """AdamW over named parameter groups, and the learning rate of every step as a function of that step."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from croc_cli.errors import UsageError
 from croc_cli.names import HEAD_PREFIX, POOL_PREFIX
 
+TOWER_PREFIX = "model.llava.model.vision_tower."
 GROUP_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "vision_tower": (TOWER_PREFIX,),
     "projector": ("model.llava.model.multi_modal_projector.",),
     "llm": ("model.llava.model.language_model.", "model.llava.lm_head."),
     "token_pool": (f"model.{POOL_PREFIX}",),
     "head": (f"model.{HEAD_PREFIX}",),
 }
-"""Which parameters of a StageModule belong to which group; the vision tower belongs to none and stays frozen."""
+"""Which parameters of a StageModule belong to which group."""
 
 
 class SkippingAdamW(torch.optim.AdamW):
@@ -53,18 +55,25 @@ class SkippingAdamW(torch.optim.AdamW):
 
 
 def group_of(name: str) -> str | None:
-    """Return the parameter group of the StageModule parameter `name`, or None where it is always frozen."""
+    """Return the parameter group of the StageModule parameter `name`, or None where it belongs to none."""
     for group, prefixes in GROUP_PREFIXES.items():
         if name.startswith(prefixes):
             return group
     return None
 
 
-def freeze_all_but(module: nn.Module, groups: Iterable[str]) -> None:
-    """Let only the parameters of `groups` be trained."""
+def freeze_all_but(module: nn.Module, groups: Iterable[str], *, without: Container[str] = ()) -> None:
+    """Let only the parameters of `groups` be trained.
+
+    Args:
+        module: A StageModule.
+        groups: Names of groups.
+        without: Names of parameters of these groups that no loss depends on. They get no gradient, so AdamW would do
+            nothing but decay them, and ZeRO would wait for their gradients.
+    """
     trained = set(groups)
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(group_of(name) in trained)
+        parameter.requires_grad_(group_of(name) in trained and name not in without)
 
 
 def parameter_groups(

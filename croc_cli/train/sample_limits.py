@@ -33,7 +33,7 @@ def bad_image_failure(
         of_seen = f" of {seen}" if isinstance(limit, str) else ""
         return (
             f"{bad}{of_seen} images failed to open, more than data.max_bad_images = {limit}; {named}",
-            "mend the images, or allow more with data.max_bad_images",
+            "fix the images, or allow more with data.max_bad_images",
         )
     of_step = counts.images_shown if counts.bad_images == counts.images_shown else 0
     of_all = seen if bad == seen else 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.model.assignment import PendingAssignment
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.objectives.baseline import TargetSample
 from croc_cli.objectives.caption import caption_losses
@@ -29,7 +30,8 @@ class StageOutput:
         assignment: [I, m] int64 on the CPU, pool tokens that took the masked places, -1 for blanks; None without a
             pool.
         assignment_cost_sum: Sum over real images of their mean distance to the assigned pool tokens.
-        assignment_seconds: Time the assignment took.
+        solver_seconds: Time that the assignment's solver took, added up over images.
+        wait_seconds: Time that the host waited for it.
     """
 
     caption_sum: Tensor
@@ -38,7 +40,8 @@ class StageOutput:
     targets: TargetSample | None
     assignment: Tensor | None
     assignment_cost_sum: float
-    assignment_seconds: float
+    solver_seconds: float
+    wait_seconds: float
 
 
 class StageModule(nn.Module):
@@ -54,13 +57,21 @@ class StageModule(nn.Module):
         self.model = model
         self.objectives = objectives
 
-    def forward(self, batch: MicroBatch, *, token_weight: Tensor, image_weight: Tensor) -> tuple[Tensor, StageOutput]:
+    def forward(
+        self,
+        batch: MicroBatch,
+        *,
+        token_weight: Tensor,
+        image_weight: Tensor,
+        assignment: PendingAssignment | None = None,
+    ) -> tuple[Tensor, StageOutput]:
         """Return the weighted loss of the micro-batch and its parts.
 
         Args:
             batch: The micro-batch, on the model's device.
             token_weight: Scalar, what the summed cross-entropy is multiplied by.
             image_weight: Scalar, what the summed reconstruction loss is multiplied by.
+            assignment: The micro-batch's, where it was begun ahead.
 
         Returns:
             The scalar loss, and the sums it was made from.
@@ -75,6 +86,7 @@ class StageModule(nn.Module):
             masked=batch.masked,
             places=batch.places,
             packing=batch.packing,
+            assignment=assignment,
         )
         losses = caption_losses(output.logits, output.labels)
         caption_sum = losses.sum()
@@ -94,7 +106,8 @@ class StageModule(nn.Module):
             targets=targets,
             assignment=output.assignment,
             assignment_cost_sum=output.assignment_cost_sum,
-            assignment_seconds=output.assignment_seconds,
+            solver_seconds=output.solver_seconds,
+            wait_seconds=output.wait_seconds,
         )
         return loss, parts
 

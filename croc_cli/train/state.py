@@ -25,6 +25,7 @@ class TrainerSettings:
         gradient_shares_every: Steps between measurements of the objectives' gradients; None for never.
         seed: Seed of the run; step seeds derive from it.
         sources: Names of the sources whose losses are told apart.
+        assigns_ahead: Whether a step's assignments are begun before its first micro-batch runs.
     """
 
     num_steps: int
@@ -34,6 +35,7 @@ class TrainerSettings:
     gradient_shares_every: int | None
     seed: int
     sources: tuple[str, ...] = ()
+    assigns_ahead: bool = True
 
 
 @dataclass

@@ -10,7 +10,7 @@ from croc_cli.data.collate import MicroBatch
 from croc_cli.objectives.baseline import TargetSample
 from croc_cli.objectives.reconstruction import mean_target_loss
 from croc_cli.objectives.settings import ObjectiveSettings
-from croc_cli.train.collectives import sum_over_ranks
+from croc_cli.train.collectives import num_ranks, sum_over_ranks
 from croc_cli.train.loss_groups import LossGroups, SampleLoss, sample_losses
 from croc_cli.train.stage_module import StageOutput
 
@@ -83,6 +83,7 @@ class StepSums:
         objectives: How reconstruction is measured.
         groups: By what samples' losses are added up.
         started: `time.perf_counter()` at the step's beginning, before its data was there.
+        solver_threads: Threads of this rank that solve assignments.
     """
 
     def __init__(
@@ -93,15 +94,17 @@ class StepSums:
         objectives: ObjectiveSettings,
         groups: LossGroups,
         started: float,
+        solver_threads: int = 1,
     ) -> None:
         self.device = device
+        self.solver_threads = solver_threads
         self.groups = groups
         self.samples: list[SampleLoss] = []
         self.by_group: dict[str, Any] = {}
         self.objectives = objectives
         self.started = started
         self.caption = self.reconstruction = self.baseline = 0.0
-        self.assignment_cost = self.assignment_seconds = 0.0
+        self.assignment_cost = self.solver_seconds = self.wait_seconds = 0.0
         self.pool_counts = torch.zeros(pool_size, dtype=torch.float64)
         self._losses = torch.zeros(2, dtype=torch.float64, device=device)
         self._targets: list[TargetSample] = []
@@ -118,23 +121,32 @@ class StepSums:
         self._batches.append(batch)
         self._by_sample.append(parts.caption_by_sample)
         self.assignment_cost += parts.assignment_cost_sum
-        self.assignment_seconds += parts.assignment_seconds
+        self.solver_seconds += parts.solver_seconds
+        self.wait_seconds += parts.wait_seconds
         if parts.assignment is not None:
             taken = parts.assignment[parts.assignment >= 0]
             self.pool_counts += torch.bincount(taken, minlength=len(self.pool_counts))
 
     def over_ranks(self) -> None:
         """Add up the ranks; the sums are then the whole step's."""
-        times = torch.tensor([self.assignment_cost, self.assignment_seconds], dtype=torch.float64, device=self.device)
+        found = [self.assignment_cost, self.solver_seconds, self.wait_seconds]
+        times = torch.tensor(found, dtype=torch.float64, device=self.device)
         self.samples = sample_losses(self._batches, self._by_sample)
         by_group = self.groups.sums(self.samples).to(self.device)
-        parts = [self._losses, self._baseline()[None], times, by_group, self.pool_counts.to(self.device)]
+        parts = [
+            self._losses,
+            self._baseline()[None],
+            times,
+            by_group,
+            self.pool_counts.to(self.device),
+        ]
         summed = sum_over_ranks(torch.cat(parts)).cpu()
-        self.caption, self.reconstruction, self.baseline, self.assignment_cost, self.assignment_seconds = (
-            float(value) for value in summed[:5]
+        self.caption, self.reconstruction, self.baseline, self.assignment_cost, *seconds = (
+            float(value) for value in summed[:6]
         )
-        self.by_group = self.groups.fields(summed[5 : 5 + len(by_group)])
-        self.pool_counts = summed[5 + len(by_group) :]
+        self.solver_seconds, self.wait_seconds = seconds
+        self.by_group = self.groups.fields(summed[6 : 6 + len(by_group)])
+        self.pool_counts = summed[6 + len(by_group) :]
 
     def _baseline(self) -> Tensor:
         """Return this rank's sum of the loss of predicting the step's mean target, which all ranks find together."""
@@ -148,6 +160,19 @@ class StepSums:
         for sample in self._targets:
             baseline += mean_target_loss(mean, sample, self.objectives).double()
         return baseline
+
+    def assignment_times(self, step_seconds: float) -> dict[str, float]:
+        """Return what the assignment took of the step, as metrics.jsonl holds it; the ranks' mean.
+
+        The solver's share is of the time of its threads, the wait's of the time of the step.
+        """
+        solver, wait = self.solver_seconds / num_ranks(), self.wait_seconds / num_ranks()
+        return {
+            "assignment_solver_seconds": solver,
+            "assignment_wait_seconds": wait,
+            "assignment_solver_share": solver / self.solver_threads / step_seconds,
+            "assignment_wait_share": wait / step_seconds,
+        }
 
     def samples_not_finite(self) -> list[str]:
         """Return this rank's samples of micro-batches whose loss was not finite."""

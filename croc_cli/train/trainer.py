@@ -13,11 +13,13 @@ from torch import Tensor
 
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
+from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
-from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, flat_figures, peak_memory_bytes
+from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
+from croc_cli.train.monitors import Monitors
 from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
@@ -62,6 +64,7 @@ class Trainer:
         metrics, events: Files that rank 0 writes.
         samples: This rank's file of its samples' losses.
         held_out: Measures the loss of samples that are not trained on; None where none are held out.
+        monitors: What else the figures go to; None on all ranks but the first.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
     """
@@ -78,6 +81,7 @@ class Trainer:
         events: JsonLines,
         samples: JsonLines,
         held_out: HeldOutMeasure | None = None,
+        monitors: Monitors | None = None,
         stop_file: Path,
         alone: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -91,6 +95,7 @@ class Trainer:
         self.events = events
         self.samples = samples
         self.held_out = held_out
+        self.monitors = monitors
         self.groups = LossGroups(settings.sources)
         self.stop_file = stop_file
         self.alone = alone
@@ -173,15 +178,24 @@ class Trainer:
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
         shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
-        pool_size = self.pool_usage.total.numel() if self.pool_usage else 0
-        sums = StepSums(pool_size, self.device, objectives=objectives, groups=self.groups, started=started)
-        for number, batch in enumerate(micro_batches):
+        pool = self.module.model.pool
+        sums = StepSums(
+            pool.num_tokens if pool is not None else 0,
+            self.device,
+            objectives=objectives,
+            groups=self.groups,
+            started=started,
+            solver_threads=pool.solver_threads if pool is not None else 1,
+        )
+        POSITION.at("beginning the step's assignments")
+        ready = make_ready(self.module.model, micro_batches, self.device, ahead=self.settings.assigns_ahead)
+        for number, (batch, (there, assignment)) in enumerate(zip(micro_batches, ready, strict=True)):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
             self._seed_dropout(step, batch)
             # Packed steps differ in their number of micro-batches, so this loop knows the last one, not the engine.
             self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
-            loss, parts = self.engine(batch.to(self.device), **weights)
+            loss, parts = self.engine(there, **weights, assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)
@@ -198,7 +212,8 @@ class Trainer:
         fields |= self._held_out_fields(step)
         self.metrics.write(**fields)
         self._note_losses(step, sums.samples)
-        self._tell_monitors(fields)
+        if self.monitors is not None:
+            self.monitors.tell(fields)
         self.failure = self.failure or nothing_trained_failure(self.state, num_steps=self.settings.num_steps)
         return fields
 
@@ -232,14 +247,6 @@ class Trainer:
         """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
         torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
 
-    def _tell_monitors(self, fields: dict[str, Any]) -> None:
-        """Hand the figures to TensorBoard or W&B where the recipe switched them on."""
-        monitor = self.engine.monitor
-        if rank() != 0 or not monitor.enabled:
-            return
-        figures = [(key, value) for key, value in flat_figures(fields) if key != "step"]
-        monitor.write_events([(f"croc/{key}", value, fields["step"]) for key, value in figures])
-
     def _fields(
         self, step: int, counts: StepCounts, sums: StepSums, *, rates: dict[str, float], skipped: bool
     ) -> dict[str, Any]:
@@ -261,7 +268,7 @@ class Trainer:
             self.pool_usage.add(sums.pool_counts.long())
             fields |= self.pool_usage.shares()
             fields["explained_share"] = self.explained.value() if objectives.reconstruction_weight > 0 else None
-            fields["assignment_share"] = sums.assignment_seconds / num_ranks() / seconds
+            fields |= sums.assignment_times(seconds)
             self.state.health["pool_usage"] = self.pool_usage.state_dict()
         self.state.health["explained"] = self.explained.state_dict()
         norm = self.engine.get_global_grad_norm()

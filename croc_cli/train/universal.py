@@ -48,7 +48,7 @@ def universal_tag(resume: Path, tag: str) -> str | None:
         raise RunError(
             f"{resume / tag} was saved by {num_partitions(resume / tag)} ranks and could not be converted for "
             f"{num_ranks()}: {message}",
-            hint=f"go on with {num_partitions(resume / tag)} ranks",
+            hint=f"resume with {num_partitions(resume / tag)} ranks",
         )
     return UNIVERSAL_TAG
 

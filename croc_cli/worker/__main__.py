@@ -92,7 +92,7 @@ def run_other(stage_dir: StageDir, job: str, *, start: Path | None) -> None:
 
         run_attention(stage_dir)
     else:
-        raise UsageError(f"--stage {job}: there is no such job")
+        raise UsageError(f"--stage {job}: unknown job")
     watcher.stop()
 
 

@@ -28,12 +28,13 @@ from croc_cli.model.vision_tower import num_visual_tokens
 from croc_cli.names import StageName
 from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.recipe.paths import data_path
-from croc_cli.recipe.schema import AspectName, LlavaJsonData, MixData, Recipe
+from croc_cli.recipe.schema import AspectName, LlavaJsonData, MixData, Recipe, ResamplingName
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.sources.mix.lengths import find_lengths
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings
+from croc_cli.worker.device import solver_threads
 from croc_cli.worker.held_out import row_limit, trained_part
 
 GPU_LENGTH_MULTIPLE = 128
@@ -94,7 +95,8 @@ def build_dataset(
         return trained_part(rows, recipe, stage)
     if isinstance(source, MixData):
         folder = mix_folder(recipe, stage)
-        key = None if tokenizer is None else tokenizer_key(tokenizer, recipe.stage(stage).template)
+        section = recipe.stage(stage)
+        key = None if tokenizer is None else tokenizer_key(tokenizer, section.template, section.template_options)
         lengths = None if key is None else find_lengths(folder, key)
         mix = MixDataset(
             folder, lengths=lengths, num_visual_tokens=num_visual_tokens, reading=recipe.data.image_reading
@@ -116,7 +118,9 @@ def is_grouped(recipe: Recipe, stage: StageName) -> bool:
     return isinstance(source, MixData) and source.order == "grouped"
 
 
-def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_template: str | None) -> LlavaProcessor:
+def build_processor(
+    start: Path, *, aspect: AspectName, resampling: ResamplingName, config: Any, chat_template: str | None
+) -> LlavaProcessor:
     """Return the stock processor of a stage: the start's tokenizer, and pictures prepared as `aspect` says.
 
     A checkpoint's tokenizer carries the template of the stage that saved it, so the LLM's own comes from croc.json.
@@ -125,7 +129,8 @@ def build_processor(start: Path, *, aspect: AspectName, config: Any, chat_templa
     tokenizer.padding_side = "right"
     tokenizer.chat_template = read_metadata(start).extra.get(LLM_TEMPLATE_KEY, tokenizer.chat_template)
     own = with_pictures(tokenizer.chat_template)
-    return stock_processor(tokenizer, build_image_processor(start, aspect), config, chat_template=chat_template or own)
+    pictures = build_image_processor(start, aspect, resampling=resampling)
+    return stock_processor(tokenizer, pictures, config, chat_template=chat_template or own)
 
 
 def build_objectives(recipe: Recipe, stage: StageName) -> ObjectiveSettings:
@@ -137,7 +142,9 @@ def build_objectives(recipe: Recipe, stage: StageName) -> ObjectiveSettings:
     return ObjectiveSettings(**section.objectives.model_dump(), **measured)
 
 
-def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration) -> MultimodalModel:
+def build_model(
+    recipe: Recipe, stage: StageName, llava: LlavaForConditionalGeneration, *, on_gpu: bool = False
+) -> MultimodalModel:
     """Return `llava` with what the stage adds: pool, head, attention. Pool weights are not initialised yet."""
     section = recipe.pool_stage(stage)
     n = num_visual_tokens(llava.config)
@@ -145,7 +152,7 @@ def build_model(recipe: Recipe, stage: StageName, llava: LlavaForConditionalGene
     pool = head = None
     if section is not None:
         if section.mask.ratio > 0:
-            pool = TokenPool(section.pool.size, dim)
+            pool = TokenPool(section.pool.size, dim, solver_threads=solver_threads(on_gpu=on_gpu))
         if section.objectives.reconstruction_weight > 0:
             head = build_head(section.reconstruction.head, dim, n, section.reconstruction.head_dropout)
     return MultimodalModel(
@@ -165,12 +172,12 @@ def learning_rates(recipe: Recipe, stage: StageName, module: StageModule) -> dic
     Raises:
         UsageError: Where the recipe gives a rate to a group that the stage may not train, or to none at all.
     """
-    given = {name: rate for name, rate in recipe.stage(stage).learning_rate.model_dump().items() if rate > 0}
+    given = recipe.stage(stage).learning_rate.trained()
     if wrong := sorted(set(given) - set(STAGE_TABLE[stage].trains)):
         raise UsageError(
             f"{stage} does not train {', '.join(wrong)}", hint=f"set {stage}.learning_rate.{wrong[0]} to 0"
         )
-    present = {"projector", "llm"}
+    present = {"vision_tower", "projector", "llm"}
     if module.model.pool is not None:
         present.add("token_pool")
     if module.model.head is not None and any(True for _ in module.model.head.parameters()):
@@ -210,10 +217,10 @@ def build_stage(
     named = KERNEL_NAMES.get(recipe.model.attention, recipe.model.attention)
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=named, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
-    llava.model.vision_tower.eval()
+    llava.model.vision_tower.train("vision_tower" in section.learning_rate.trained())
     if section.gradient_checkpointing:
         llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    module = StageModule(build_model(recipe, stage, llava), build_objectives(recipe, stage))
+    module = StageModule(build_model(recipe, stage, llava, on_gpu=on_gpu), build_objectives(recipe, stage))
     attention = choose_attention(
         recipe.model.attention,
         kind=module.model.attention_kind,
@@ -226,7 +233,13 @@ def build_stage(
     if attention.kernel != named:
         llava.model.language_model.set_attn_implementation(attention.kernel)
     n = num_visual_tokens(llava.config)
-    processor = build_processor(start, aspect=section.image_aspect, config=llava.config, chat_template=chat_template)
+    processor = build_processor(
+        start,
+        aspect=section.image_aspect,
+        resampling=recipe.model.image_resampling,
+        config=llava.config,
+        chat_template=chat_template,
+    )
     dataset = build_dataset(recipe, stage, tokenizer=processor.tokenizer, num_visual_tokens=n)
     sampler = StepSampler(
         len(dataset),
@@ -248,6 +261,7 @@ def build_stage(
         image_token_id=llava.config.image_token_id,
         num_visual_tokens=n,
         max_length=section.max_length,
+        options=section.template_options,
     )
     own = llava.generation_config.eos_token_id
     llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)

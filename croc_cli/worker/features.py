@@ -73,7 +73,7 @@ def check_tower_is_frozen(parts: StageParts) -> None:
     if "vision_tower" in parts.settings.learning_rates:
         raise UsageError(
             "data.cache_features keeps what a frozen vision tower computes, and this stage trains the tower",
-            hint="leave data.cache_features out, or the tower's learning rate",
+            hint="leave data.cache_features out, or learning_rate.vision_tower",
         )
 
 

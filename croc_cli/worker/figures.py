@@ -77,7 +77,7 @@ def load_parts(recipe: Recipe, start: Path, *, device: str) -> StageParts:
     Raises:
         RunError: The checkpoint lies without its pool.
     """
-    template = chat_template_for(recipe.reconstruct.template)
+    template = chat_template_for(recipe.reconstruct.template, recipe.reconstruct.system_prompt)
     parts = build_stage(recipe, "reconstruct", start=start, weights=start, rank=0, num_ranks=1, chat_template=template)
     model = parts.module.model
     saved = load_training_state(start)

@@ -1,7 +1,7 @@
 """What a preflight adds to a stage on one rank: the longest samples, what would fail hours later, and an answer.
 
 It is launched twice. The first time the stage takes three steps on its longest samples and saves after the first; the
-second time, in fresh processes, it goes on from there, and what was saved answers a question.
+second time, in fresh processes, it resumes from there, and what was saved answers a question.
 """
 
 import gc

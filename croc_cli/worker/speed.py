@@ -17,7 +17,7 @@ import torch  # noqa: E402  (the time that imports take is a part of the answer)
 import torch.nn.functional as F  # noqa: E402
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
-from croc_cli.model.matching import assign_images, pairwise_cost  # noqa: E402
+from croc_cli.model.assignment import begin_assignment  # noqa: E402
 
 SMALL_LAYERS = 8
 """LLMs and towers of up to so many layers are measured whole where they are narrow too."""
@@ -57,7 +57,8 @@ def over_layers(measure: Callable[[int], float], *, num_layers: int, width: int)
 
 
 def picture_seconds(case: dict[str, Any]) -> float:
-    """Return the seconds that the frozen tower takes for a picture."""
+    """Return the seconds that the tower takes for a picture: forwards, and backwards too where it is trained."""
+    trained = bool(case.get("trains_tower"))
     sizes, device, dtype = case["tower"], case["device"], _DTYPES[case["precision"]]
     count = min(_NUM_PICTURES, case["micro_size"])
     pixels = torch.rand(count, sizes["num_channels"], sizes["image_size"], sizes["image_size"], dtype=dtype).to(device)
@@ -71,9 +72,17 @@ def picture_seconds(case: dict[str, Any]) -> float:
             image_size=sizes["image_size"],
             patch_size=sizes["patch_size"],
         )
-        tower = CLIPVisionModel(config).to(device, dtype).eval()
-        with torch.no_grad():
-            return seconds_of(lambda: tower(pixels), device)
+        tower = CLIPVisionModel(config).to(device, dtype).train(trained)
+        if trained and case["checkpointing"]:
+            tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+        def run() -> None:
+            states = tower(pixels).last_hidden_state
+            if trained:
+                states.float().square().mean().backward()
+
+        with torch.set_grad_enabled(trained):
+            return seconds_of(run, device)
 
     seconds: float = over_layers(measure, num_layers=sizes["num_layers"], width=sizes["hidden_size"]) / count
     return seconds
@@ -127,7 +136,10 @@ class Step:
         visual = self.projector(self.states)
         if masked := self.case.get("masked"):
             pool = torch.rand(self.case["pool_size"], visual.shape[-1]).to(visual)
-            assign_images([pairwise_cost(tokens, pool) for tokens in visual.detach()[:, :masked]], method="hungarian")
+            is_masked = (torch.arange(self.num_visual) < masked).expand(len(visual), -1)
+            is_real = torch.ones(len(visual), dtype=torch.bool)
+            threads = torch.get_num_threads()
+            begin_assignment(visual, pool, is_masked, is_real, method="hungarian", num_threads=threads).result()
         embeddings = torch.cat([visual, self.llm.get_input_embeddings()(self.ids)], dim=1)
         hidden = self.llm.model(inputs_embeds=embeddings, attention_mask=self.mask, use_cache=False).last_hidden_state
         logits = self.llm.lm_head(hidden[:, -self.ids.shape[1] - 1 : -1])

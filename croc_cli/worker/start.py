@@ -73,9 +73,9 @@ def ensure_assembled(
     if (folder / METADATA_FILE).exists():
         folder.rename(folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
     elif is_there(folder):
-        raise UsageError(f"{folder} is there, and croc did not make it", hint="move it away, then run it again")
+        raise UsageError(f"{folder} exists, and croc did not create it", hint="move it away, then run it again")
     tower, llm = found_part(recipe, "vision_tower"), found_part(recipe, "llm")
-    image_processor = build_image_processor(tower, section.image_aspect)
+    image_processor = build_image_processor(tower, section.image_aspect, resampling=recipe.model.image_resampling)
 
     def captioned_pictures(needed: int, tokenizer: Any) -> Iterator[CaptionedPictures]:
         say(f"the projector's first weights are fitted to up to {needed:,} pictures of data.{stage} and their captions")
@@ -84,7 +84,7 @@ def ensure_assembled(
         if (first := next(batches, None)) is None:
             raise RunError(
                 f"no picture of data.{stage} opens, and model.projector_initialisation is captions",
-                hint="mend the pictures, or leave model.projector_initialisation out",
+                hint="fix the pictures, or leave model.projector_initialisation out",
             )
         looked_at = 0
         doing = ("looking at pictures and captions", "looked at pictures and captions")
@@ -106,7 +106,7 @@ def ensure_assembled(
             seed=section.seed,
             vision_feature_layer=recipe.model.vision_feature_layer,
             image_processor=image_processor,
-            chat_template=chat_template_for(section.template),
+            chat_template=chat_template_for(section.template, section.system_prompt),
             dtype=DTYPES[section.precision],
             prepare_tokenizer=repair_merges,
             pictures=captioned_pictures if recipe.model.projector_initialisation == "captions" else None,

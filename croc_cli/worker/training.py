@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,22 @@ from croc_cli.launch.joined import slurm_rendezvous
 from croc_cli.launch.live import PlainLines
 from croc_cli.launch.ops import needed_ops
 from croc_cli.model.token_pool import initialise_pool
+from croc_cli.model.vision_tower import unused_weights
 from croc_cli.names import TRAINING_STATE_FILE, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
+from croc_cli.train.ahead import why_not_ahead
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
-from croc_cli.train.optimizer import LearningRateSchedule, build_optimizer, freeze_all_but, parameter_groups
+from croc_cli.train.monitors import Monitors, Trackio
+from croc_cli.train.optimizer import (
+    TOWER_PREFIX,
+    LearningRateSchedule,
+    build_optimizer,
+    freeze_all_but,
+    parameter_groups,
+)
 from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import TrainerState, health_of
@@ -133,7 +143,7 @@ def run_training(
             weights=stopped_at or start_folder,
             rank=dist.get_rank(),
             num_ranks=dist.get_world_size(),
-            chat_template=chat_template_for(section.template),
+            chat_template=chat_template_for(section.template, section.system_prompt),
             device="cpu" if section.zero_stage == 3 or device == "cpu" else f"{device}:{torch.cuda.current_device()}",
             on_gpu=device == "cuda",
         )
@@ -149,6 +159,9 @@ def run_training(
         use_feature_cache(parts, own_path(recipe.data.cache_features), device=device, say=say)
     with POSITION.working("making the engine", "made the engine", opaque=True):
         engine = build_engine(parts, recipe, stage, deepspeed_config, device=device)
+    reason = why_not_ahead(parts.module.model, torch.device(engine.device))
+    if reason is not None and parts.module.model.pool is not None:
+        say(f"each micro-batch waits for its own assignment: {reason}")
     if compiles(recipe, stage, device=device):
         # imported here: torch's compiler takes a second to import, and most CPU runs need none of it
         from croc_cli.model.compile_layers import compile_layers
@@ -180,9 +193,13 @@ def run_training(
         held_out = held_out_measure(
             recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
         )
+    monitors = None
+    if on_main:
+        trackio = make_trackio(recipe, stage, stage_dir, resumes=state.step > 0, events=events)
+        monitors = Monitors(engine.monitor, trackio)
     trainer = Trainer(
         engine,
-        parts.settings,
+        replace(parts.settings, assigns_ahead=reason is None),
         schedule=LearningRateSchedule(
             section.optimizer.schedule,
             num_steps=parts.settings.num_steps,
@@ -194,13 +211,15 @@ def run_training(
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         held_out=held_out,
+        monitors=monitors,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
     loader = build_data_loader(
         parts.loader, start_step=state.step, num_workers=recipe.data.num_workers, pin_memory=device == "cuda"
     )
-    with preflight.around(parts.module) if preflight else nullcontext():
+    around = preflight.around(parts.module) if preflight else nullcontext()
+    with around, monitors.until_the_end() if monitors else nullcontext():
         last = trainer.run(loader)
     if preflight is not None:
         checkpoint = checkpoint_to_resume(stage_dir.checkpoints)
@@ -209,6 +228,22 @@ def run_training(
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()
+
+
+def make_trackio(
+    recipe: Recipe, stage: StageName, stage_dir: StageDir, *, resumes: bool, events: JsonLines
+) -> Trackio | None:
+    """Return the run of trackio that the recipe asks for; None where it does not."""
+    if "trackio" not in recipe.monitor:
+        return None
+    names = recipe.tracking
+    return Trackio(
+        names.project,
+        group=names.group or f"{recipe.name}-{stage}",
+        name=f"{stage_dir.root.resolve().parent.name}-{stage}",
+        resumes=resumes,
+        warn=lambda message: events.write(time=time.time(), level="warning", message=message),
+    )
 
 
 def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:
@@ -230,7 +265,9 @@ def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
 def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: dict[str, Any], *, device: str) -> Any:
     """Wrap the stage's module in a DeepSpeed engine that trains the groups with a learning rate."""
     section = recipe.stage(stage)
-    freeze_all_but(parts.module, parts.settings.learning_rates)
+    llava = parts.module.model.llava
+    unused = unused_weights(llava.model.vision_tower, llava.config.vision_feature_layer)
+    freeze_all_but(parts.module, parts.settings.learning_rates, without={f"{TOWER_PREFIX}{name}" for name in unused})
     optimizer = build_optimizer(
         parameter_groups(parts.module, parts.settings.learning_rates, weight_decay=section.optimizer.weight_decay),
         betas=section.optimizer.betas,
@@ -280,6 +317,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
         visual_norm=recipe.model.visual_norm,
         template=section.template,
+        system_prompt=section.system_prompt,
         image_aspect=section.image_aspect,
         image_reading=recipe.data.image_reading,
         extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},

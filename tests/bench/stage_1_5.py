@@ -109,7 +109,7 @@ def _measure(size: Size, matching: str | None, sender: Any) -> None:
         loss.item()
         model.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - started)
-        assignments.append(output.assignment_seconds)
+        assignments.append(output.solver_seconds)
     if device.type == "cuda":
         peak = float(torch.cuda.max_memory_allocated())
     else:

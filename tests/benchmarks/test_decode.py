@@ -14,7 +14,7 @@ from tests.commands.croc import croc
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
 def test_marked_utf_8_and_utf_16_are_read(encoding: str, tmp_path: Path) -> None:
-    if encoding == "utf-16-le":  # without a mark it is no text
+    if encoding == "utf-16-le":  # without a mark it is not text
         with pytest.raises(BenchmarkDataError, match="not JSON|not UTF-8"):
             benchmarks()["pope"].read(write_pope(tmp_path, encoding=encoding))
         return

@@ -205,10 +205,10 @@ REFUSED: list[tuple[Any, Any, int, str]] = [
     (("a", "b"), "A", 2, "has 2 models: a, b"),
     ((), "A", 2, "has 0 models: none"),
     (401, "A", 2, "wants a key, and there is none in CROC_EVAL_API_KEY"),
-    (404, "A", 2, "is no list of models, but '404'"),
+    (404, "A", 2, "is not a list of models, but '404'"),
     (503, "A", 1, "answers with status 503"),
-    (HTML, "A", 2, "is no list of models, but 'text/html'"),
-    ([1], "A", 2, "is no list of models"),
+    (HTML, "A", 2, "is not a list of models, but 'text/html'"),
+    ([1], "A", 2, "is not a list of models"),
     (("one",), 401, 2, "wants a key"),
     (("one",), (404, "it is gone"), 2, "has no model 'one' or no chat/completions: it is gone"),
     (("one",), 429, 1, "gives no answers: the last 8 questions failed, with status 429: no"),
@@ -262,7 +262,7 @@ def test_the_dry_run_sends_nothing_and_says_what_would_be_sent(data: Path) -> No
     [
         (("--model", "m"), "--model does not go with --url"),
         (("--ranks", "2"), "--gpus does not go with --url"),
-        (("--url", "ftp://x/v1"), "the server's URL 'ftp://x/v1' is no http(s) URL"),
+        (("--url", "ftp://x/v1"), "the server's URL 'ftp://x/v1' is not an http(s) URL"),
         (("--url", "http://x/v1?key=abc"), "has a part behind ?"),
     ],
 )

@@ -111,7 +111,7 @@ def test_vqav2_s_official_test_questions_give_a_submission_over_all_of_test2015(
     [
         ({"docvqa": "binarized"}, "docvqa has no variant 'binarized'", "did you mean binarised?"),
         ({"gqa": "open"}, "gqa has no variant 'open'", "none"),
-        ({"docvq": "binarised"}, "there is no benchmark 'docvq'", "did you mean docvqa?"),
+        ({"docvq": "binarised"}, "unknown benchmark 'docvq'", "did you mean docvqa?"),
     ],
 )
 def test_an_unknown_variant_is_refused_with_the_nearest(variants: dict[str, str], message: str, hint: str) -> None:

@@ -28,7 +28,7 @@ app.command()(chat_command.chat)
 
 
 def croc_chat(*arguments, stdin=""):
-    """Run `croc chat` in this process with a stdin that is no terminal."""
+    """Run `croc chat` in this process with a stdin that is not a terminal."""
     return CliRunner().invoke(app, ["chat", *map(str, arguments)], input=stdin)
 
 
@@ -103,13 +103,13 @@ def test_a_terminal_without_a_prompt_is_a_conversation(home, monkeypatch):
 def test_a_conversation_is_not_written_into_a_file(monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    with pytest.raises(UsageError, match="stdout is no terminal"):
+    with pytest.raises(UsageError, match="stdout is not a terminal"):
         read_prompt(ChatRequest())
 
 
 def test_a_prompt_that_is_no_text_is_said(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"))
-    with pytest.raises(UsageError, match="the prompt on stdin is no text"):
+    with pytest.raises(UsageError, match="the prompt on stdin is not text"):
         read_prompt(ChatRequest())
 
 

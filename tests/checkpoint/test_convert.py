@@ -138,7 +138,7 @@ def test_a_destination_that_is_there_is_left_alone(tmp_path: Path) -> None:
     source = make_original(tmp_path / "original")
     (tmp_path / "stock").mkdir()
     (tmp_path / "stock" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="stock is there already"):
+    with pytest.raises(UsageError, match="stock already exists"):
         write(source, tmp_path / "stock")
     assert [file.name for file in (tmp_path / "stock").iterdir()] == ["mine.txt"]
 
@@ -155,7 +155,7 @@ def test_a_stock_folder_with_weights_missing_or_too_many_is_refused(tmp_path: Pa
         source / "model.safetensors",
         {"format": "pt"},
     )
-    with pytest.raises(UsageError, match=r"is no LLaVA alone: 1 weight is unexpected, such as extra\.weight"):
+    with pytest.raises(UsageError, match=r"holds more than a LLaVA: 1 weight is unexpected, such as extra\.weight"):
         load_for_inference(source)
 
 
@@ -307,8 +307,8 @@ def test_a_converter_that_fails_is_reported_and_the_parts_stay(tmp_path: Path) -
 def test_gguf_refuses_what_llama_cpp_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="L2-normalises its visual tokens, which llama.cpp cannot express"):
         write(make_original(tmp_path / "croc", "croc_llama"), tmp_path / "out", to="gguf")
-    with pytest.raises(UsageError, match=r"is no llama\.cpp: it has no convert_hf_to_gguf\.py"):
+    with pytest.raises(UsageError, match=r"is not a llama\.cpp folder: it has no convert_hf_to_gguf\.py"):
         write(make_original(tmp_path / "llava"), tmp_path / "out", to="gguf", gguf=GgufOptions(tmp_path))
-    with pytest.raises(UsageError, match="nowhere is no Python"):
+    with pytest.raises(UsageError, match="nowhere is not a Python interpreter"):
         write(tmp_path / "llava", tmp_path / "out", to="gguf", gguf=GgufOptions(python=tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()

@@ -38,7 +38,7 @@ def test_a_file_is_no_checkpoint(tmp_path):
 
 
 def test_an_empty_folder_is_no_checkpoint(tmp_path):
-    with pytest.raises(UsageError, match=r"is no checkpoint: it has no config\.json"):
+    with pytest.raises(UsageError, match=r"is not a checkpoint: it has no config\.json"):
         locate_checkpoint(tmp_path)
 
 
@@ -81,13 +81,13 @@ def test_a_missing_shard_is_named(folder):
 def test_weights_that_are_cut_off_are_named(folder, keep):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(UsageError, match=r"model\.safetensors (is no whole|has )"):
+    with pytest.raises(UsageError, match=r"model\.safetensors (is not a complete|has )"):
         locate_checkpoint(folder)
 
 
 def test_weights_that_are_something_else_are_named(folder):
     (folder / "model.safetensors").write_bytes(b"<html>not found</html>" * 100)
-    with pytest.raises(UsageError, match=r"model\.safetensors is no whole safetensors file"):
+    with pytest.raises(UsageError, match=r"model\.safetensors is not a complete safetensors file"):
         locate_checkpoint(folder)
 
 

@@ -150,9 +150,9 @@ def test_a_dry_run_returns_the_card_and_asks_no_hub(tmp_path: Path, hub: type[Hu
 def test_what_is_no_checkpoint_or_no_repository_is_refused(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
     for name, where, message in (
-        ("my-llava", folder, "'my-llava' is no repository's name"),
-        ("me/x", tmp_path / "nowhere", "nowhere is no folder"),
-        ("me/x", tmp_path, "is no checkpoint: it has no config.json"),
+        ("my-llava", folder, "'my-llava' is not a repository's name"),
+        ("me/x", tmp_path / "nowhere", "nowhere is not a folder"),
+        ("me/x", tmp_path, "is not a checkpoint: it has no config.json"),
     ):
         with pytest.raises(UsageError, match=message):
             push(where, name, private=False, licence=None, dry_run=True, say=lambda _: None)

@@ -179,6 +179,6 @@ def test_names_that_zero_3_broke_are_refused_with_the_command_that_repairs_them(
             weights[name.replace("language_model.model.", "language_model.model.model.")] = weights.pop(name)
 
     change_weights(folder, spoil)
-    with pytest.raises(UsageError, match="is not whole: 20 weights are missing") as caught:
+    with pytest.raises(UsageError, match="is incomplete: 20 weights are missing") as caught:
         load_for_inference(folder)
     assert caught.value.hint == f"it was saved with wrong names, which croc repairs: croc convert {folder} DST"

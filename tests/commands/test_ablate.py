@@ -55,8 +55,8 @@ def test_a_row_that_fails_is_named_and_the_others_are_shown(fake_worker: Path, m
 def test_wrong_names_are_wrong_usage_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
-        (("pool",), "there is no ablation 'pool'"),
-        (("matching", "--base", "nona"), "there is no recipe named 'nona'"),
+        (("pool",), "unknown ablation 'pool'"),
+        (("matching", "--base", "nona"), "no recipe named 'nona'"),
         (("matching", "--reuse", "gone"), "--reuse gone: no such folder"),
         (("matching", "--set", "reconstruct.max_stepz=3"), "max_stepz"),
     ):

@@ -39,7 +39,7 @@ def test_without_arguments_croc_shows_its_help() -> None:
         (("align", "-b", "pope"), "No such option: -b", "`-b` belongs to eval and eval score"),
         (("eval", "nano", "more"), "extra argument", "`croc eval --help`"),
         (("report", "--out", "x"), "Missing argument 'RUN_DIR'", "`croc report --help`"),
-        (("align", "nao"), "there is no recipe named 'nao'", "did you mean nano?"),
+        (("align", "nao"), "no recipe named 'nao'", "did you mean nano?"),
         (("align", "nano", "--set", "max_steps"), "--set max_steps: must be key=value", "for example --set"),
         (("reconstruct", "nano", "--matching", "hungry"), "matching", ""),
     ],
@@ -77,14 +77,14 @@ def test_what_nobody_expected_leaves_its_traceback_in_a_file(monkeypatch: pytest
 
 def test_a_failed_run_exits_with_1_and_ctrl_c_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
-        raise RunError("it broke", hint="mend it")
+        raise RunError("it broke", hint="fix it")
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("croc_cli.launch.doctor.examine", failing)
     answer = croc("doctor")
-    assert (answer.code, answer.err) == (1, "error: it broke\nhint: mend it\n")
+    assert (answer.code, answer.err) == (1, "error: it broke\nhint: fix it\n")
     monkeypatch.setattr("croc_cli.launch.doctor.examine", interrupted)
     assert croc("doctor").code == 130
 

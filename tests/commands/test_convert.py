@@ -25,8 +25,8 @@ def test_an_original_croc_checkpoint_is_chatted_with_as_it_is(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (("here", "out", "--to", "onnx"), "--to onnx: there is no such form", "stock, llava, gguf"),
-        (("here", "out"), "is no checkpoint: it has no config.json", "give a folder"),
+        (("here", "out", "--to", "onnx"), "--to onnx: unknown format", "stock, llava, gguf"),
+        (("here", "out"), "is not a checkpoint: it has no config.json", "give a folder"),
         (("./nowhere", "out"), "checkpoint ./nowhere not found", "a folder or a hub id"),
         (("bert", "out"), "holds a bert model, expected a LLaVA: llava (transformers), llava_llama", "give a folder"),
     ],

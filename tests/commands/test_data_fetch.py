@@ -48,7 +48,9 @@ def test_the_plan_of_the_papers_recipe_is_over_600_gb_and_says_what_sam_costs(tm
 def test_without_a_terminal_anything_large_needs_yes(tmp_path: Path) -> None:
     answer = croc("data", "fetch", "firefly", "--root", str(tmp_path))
     assert answer.code == 2
-    assert "1.17 GB are to be downloaded, and there is no terminal to ask at\nhint: --yes goes ahead" in answer.err
+    assert (
+        "1.17 GB are to be downloaded, and there is no terminal to ask at\nhint: --yes skips the question" in answer.err
+    )
 
 
 def test_what_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +122,7 @@ def test_the_catalogue_is_listed_by_group_and_one_source_in_full(tmp_path: Path)
     assert "img2dataset, URLs in llava/llava_pretrain/for_urls/blip_laion_cc_sbu_558k_meta.json" in one.out
     assert "not verified: about 15 % of the URLs were dead by 2023-05, more since" in one.out
     wrong = croc("data", "sources", "lcs")
-    assert (wrong.code, "there is no source 'lcs'" in wrong.err) == (2, True)
+    assert (wrong.code, "unknown source 'lcs'" in wrong.err) == (2, True)
 
 
 def test_a_catalogue_of_ones_own_is_listed_with_the_rest(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_dry_run_touches_nothing(recipe: str, tmp_path: Path) -> None:
 
 def test_wrong_usage_is_one_line_and_a_hint(recipe: str) -> None:
     for words, message, hint in (
-        ((recipe, "--stage", "fine"), "--stage fine: there is no such stage", "one of align, reconstruct, finetune"),
+        ((recipe, "--stage", "fine"), "--stage fine: unknown stage", "one of align, reconstruct, finetune"),
         (("nano",), "recipe nano trains on no mix", "`kind: mix`"),
         ((recipe, "--stage", "align"), "is of kind scenes, so there is no mix to make", "preset or sources"),
         ((recipe, "--set", "data.reconstruct.sources.text.count=21"), "only 20 can be drawn", "leave count out"),

@@ -63,10 +63,10 @@ def test_a_recipes_data_is_checked_for_what_its_stages_ask(tmp_path: Path) -> No
 def test_what_is_not_there_is_one_line_and_a_hint() -> None:
     for words, message in (
         (("none/at/all",), "none/at/all does not exist"),
-        (("nan",), "there is no recipe named 'nan'"),
+        (("nan",), "no recipe named 'nan'"),
         (("nano",), "draws its data as it trains"),
         (("croc-7b",), "there is no mix data/mixes/lcs558k yet"),
-        (("croc-7b", "--stage", "tune"), "there is no such stage"),
+        (("croc-7b", "--stage", "tune"), "unknown stage"),
     ):
         answer = croc("data", "verify", *words)
         assert answer.code == 2

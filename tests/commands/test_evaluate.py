@@ -69,8 +69,8 @@ def test_help_shows_the_commands_and_starts_without_torch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (("--benchmark", "pop"), "there is no benchmark 'pop'", "did you mean pope?"),
-        (("--benchmark", "pope", "--data", "nowhere"), "nowhere is no folder", "--data ROOT"),
+        (("--benchmark", "pop"), "unknown benchmark 'pop'", "did you mean pope?"),
+        (("--benchmark", "pope", "--data", "nowhere"), "nowhere is not a folder", "--data ROOT"),
         (("--benchmark", "pope", "--format", "xml"), "--format xml", "text, md, json, csv"),
         (("--benchmark", "mmvet", "--judge-url", "http://x/v1"), "judge.model in the recipe", "api.openai.com"),
         (("--benchmark", "pope", "--variant", "pope"), "--variant pope: not NAME=VARIANT", "textvqa=no-ocr"),

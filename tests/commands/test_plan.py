@@ -41,7 +41,7 @@ def test_the_plan_of_the_papers_recipe_says_memory_steps_hours_and_disk() -> Non
     marked = [line for line in answer.out.splitlines() if line.startswith("ZeRO-") and " * " in line]
     assert [line.split()[0] for line in marked] == ["ZeRO-2", "ZeRO-3", "ZeRO-3"]
     assert all(line.endswith("fits") for line in marked)
-    assert "steps 2,181 · samples 558,336 (the paper's number; the data is not here)" in answer.out
+    assert "steps 2,181 · samples 558,336 (as listed; the data is not here)" in answer.out
     assert answer.out.splitlines()[-1].startswith("all   ")
 
 
@@ -69,7 +69,7 @@ def test_json_has_the_same_figures() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--format", "yaml"), "--format yaml: there is no such form"),
+        (("--format", "yaml"), "--format yaml: unknown format"),
         (("--gpu-memory", "much"), "--gpu-memory much: no amount of memory"),
         (("--set", "model.llm=some/llm"), "model.llm: the sizes of some/llm are not known here"),
     ],

@@ -84,7 +84,7 @@ def test_attention_is_computed_by_a_worker_and_shown(tmp_path: Path) -> None:
 def test_attention_names_what_is_missing(tmp_path: Path) -> None:
     answer = croc("report", "attention", "--model", "m", str(tmp_path / "gone.jpg"))
     assert answer.code == 2
-    assert "gone.jpg is no file" in answer.err
+    assert "gone.jpg is not a file" in answer.err
     assert croc("report", "attention", "--model", "m").code == 2
 
 

@@ -65,10 +65,10 @@ def test_one_leading_gpt_turn_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (3, r"row 1: a row that is no object \(int\)"),
+        (3, r"row 1: a row that is not an object \(int\)"),
         ({"id": 1}, r"row 1: a row whose keys do not say .* \(it has 'id'\)"),
         ({"conversations": [{"from": "tool", "value": "a"}]}, r"row 1: a role other than .* \(turn 0: 'tool'\)"),
-        ({"conversations": [{"from": "human", "value": 5}]}, r"row 1: a value that is no text \(turn 0: 5\)"),
+        ({"conversations": [{"from": "human", "value": 5}]}, r"row 1: a value that is not text \(turn 0: 5\)"),
         ({"conversations": [TEXT_TURNS[0], TEXT_TURNS[0]]}, r"do not alternate, .* \(turn 1 is from human\)"),
         ({"image": None, "conversations": TURNS}, r"row 1: an image that is null or empty \(nothing\)"),
         ({"image": "", "conversations": TURNS}, r"row 1: an image that is null or empty \(''\)"),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
 from croc_cli.data.image import (
@@ -19,6 +21,7 @@ from croc_cli.data.image import (
     process_images,
 )
 
+VICTOR = Path(__file__).parent / "golden" / "victor"
 CLIP = {
     "size": {"shortest_edge": 28},
     "crop_size": {"height": 28, "width": 28},
@@ -61,7 +64,7 @@ def test_pixels_are_those_of_llavas_own_recipe(aspect: str, size: tuple[int, int
     np.testing.assert_array_equal(pixels, llava_pixels(image, pad=aspect == "pad"))
 
 
-@pytest.mark.parametrize("aspect", ["pad", "square"])
+@pytest.mark.parametrize("aspect", ["pad", "square", "squeeze"])
 def test_the_short_way_to_pixels_gives_the_processors_own(aspect: str) -> None:
     processor = build_image_processor(CLIP, aspect)  # type: ignore[arg-type]
     assert _square_side(processor) == 28
@@ -83,7 +86,33 @@ def test_the_padding_is_the_mean_colour() -> None:
     np.testing.assert_allclose(corner * 255, [122, 116, 104], atol=1e-3)
 
 
-@pytest.mark.parametrize("aspect", ["pad", "square"])
+@pytest.mark.parametrize(("picture", "aspect"), [("square", "squeeze"), ("pad", "pad")])
+@pytest.mark.parametrize("number", [0, 1])
+def test_pictures_of_victors_code_come_out_bit_by_bit(picture: str, aspect: str, number: int, tmp_path: Path) -> None:
+    """Its processor is bicubic, whatever SigLIP2's own says, and squeezes in stage 1."""
+    golden = load_file(VICTOR / "images.safetensors")
+    image = Image.fromarray(golden[f"picture_{number}"].numpy())
+    processor = build_image_processor(VICTOR, aspect, resampling="bicubic")  # type: ignore[arg-type]
+    processor.save_pretrained(tmp_path)
+    for own in (processor, AutoImageProcessor.from_pretrained(tmp_path, backend="pil")):
+        assert torch.equal(process_images([image], own)[0], golden[f"{picture}_{number}"])
+        stock = own([image], return_tensors="np")["pixel_values"][0]
+        np.testing.assert_array_equal(stock, golden[f"{picture}_{number}"].numpy())
+
+
+def test_a_resampling_stays_through_every_stage_and_the_towers_own_is_taken_otherwise(tmp_path: Path) -> None:
+    image = noise((40, 31))
+    build_image_processor(VICTOR, "squeeze", resampling="bicubic").save_pretrained(tmp_path)
+    for aspect in ("pad", "square", "squeeze"):
+        later = build_image_processor(tmp_path, aspect)  # type: ignore[arg-type]
+        own = build_image_processor(VICTOR, aspect)  # type: ignore[arg-type]
+        wanted = build_image_processor(VICTOR, aspect, resampling="bicubic")  # type: ignore[arg-type]
+        assert torch.equal(process_images([image], later), process_images([image], wanted))
+        assert not torch.equal(process_images([image], later), process_images([image], own))
+        assert (later.resample, own.resample) == (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("aspect", ["pad", "square", "squeeze"])
 def test_a_saved_processor_gives_the_same_pixels(aspect: str, tmp_path: Path) -> None:
     processor = build_image_processor(CLIP, aspect)  # type: ignore[arg-type]
     processor.save_pretrained(tmp_path)

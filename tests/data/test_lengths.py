@@ -11,7 +11,16 @@ from croc_cli.data.dataset import MixDataset
 from croc_cli.data.lengths import count_rows, current_key, tokenizer_key
 from croc_cli.demo.pretrain.backbones import LLM
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.sources.mix.lengths import Counting, LengthsCount, files_key, find_lengths, keep_lengths, known_lengths
+from croc_cli.recipe.template_options import TemplateOptions
+from croc_cli.sources.mix.lengths import (
+    Counting,
+    LengthsCount,
+    files_key,
+    find_lengths,
+    keep_lengths,
+    known_lengths,
+    template_key,
+)
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.read.index import LENGTHS_FOLDER, MixFolder
 from tests.sources.data import small_spec
@@ -48,6 +57,19 @@ def test_a_counted_length_is_what_the_encoder_makes_of_the_row(folder: Path) -> 
     for index in range(len(dataset)):
         sample = dataset[index]
         assert dataset.length_hint(index) == len(encoder.encode(sample.turns, num_images=len(sample.images)).input_ids)
+
+
+def test_the_options_of_a_template_are_part_of_its_key_where_they_change_lengths() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(LLM)
+    plain = TemplateOptions()
+    for options in (
+        TemplateOptions("Hi"),
+        TemplateOptions(control_tokens_in_text=True),
+        TemplateOptions(None, "turns"),
+    ):
+        assert tokenizer_key(tokenizer, "qwen_1_5", options) != tokenizer_key(tokenizer, "qwen_1_5", plain)
+        assert template_key("qwen_1_5", options) != template_key("qwen_1_5", plain)
+    assert template_key("plain", TemplateOptions(None, "turns")) == template_key("plain", plain) == "plain"
 
 
 def test_the_key_is_that_of_a_checkpoints_tokenizer_and_changes_with_the_template() -> None:

@@ -48,7 +48,9 @@ def as_written(text: str) -> list[dict[str, str]]:
 @cache
 def saved_and_trained(template: str) -> tuple[Any, ConversationEncoder]:
     """Return the processor that is saved and the encoder that trains, for one of our templates or an LLM's own."""
-    tokenizer = byte_level_tokenizer(with_pictures(CHAT_TEMPLATES.get(template)), bos=template != "chatml")
+    tokenizer = byte_level_tokenizer(
+        with_pictures(CHAT_TEMPLATES.get(template)), bos=template not in ("chatml", "qwen_1_5")
+    )
     ours: Any = "chat_template" if template in CHAT_TEMPLATES else template
     image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     encoder = ConversationEncoder(
@@ -59,7 +61,7 @@ def saved_and_trained(template: str) -> tuple[Any, ConversationEncoder]:
 
 @pytest.mark.parametrize("form", [str, as_written])
 @pytest.mark.parametrize("name", CONVERSATIONS)
-@pytest.mark.parametrize("template", ["vicuna_v1", "plain", "chatml", "llama3", "gemma", "vicuna"])
+@pytest.mark.parametrize("template", ["vicuna_v1", "plain", "qwen_1_5", "chatml", "llama3", "gemma", "vicuna"])
 def test_the_saved_processor_puts_pictures_where_training_had_them(template: str, name: str, form: Any) -> None:
     texts = CONVERSATIONS[name]
     if template == "plain" and len(texts) > 1:
@@ -73,6 +75,16 @@ def test_the_saved_processor_puts_pictures_where_training_had_them(template: str
     )
     bos = text.startswith("<s>")
     assert tokenizer(text, add_special_tokens=not bos).input_ids == encoder.encode_prompt(turns)
+
+
+@pytest.mark.parametrize("system", ["Sois bref, d'accord ?", 'Say "yes" \\ {{ no }}\n🙂', ""])
+def test_a_system_prompt_of_ones_own_is_saved_as_it_is(system: str) -> None:
+    tokenizer = byte_level_tokenizer(bos=False)
+    processor = make_tiny_processor(chat_template=chat_template_for("qwen_1_5", system), tokenizer=tokenizer)
+    text = processor.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert text == f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+    messages = [{"role": "system", "content": "Other."}, {"role": "user", "content": "Hi"}]
+    assert processor.apply_chat_template(messages, tokenize=False).startswith("<|im_start|>system\nOther.<|im_end|>\n")
 
 
 def test_the_plain_template_is_the_picture_and_then_the_caption() -> None:

@@ -16,7 +16,7 @@ def main() -> int:
     known = groups()
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long, all groups together")
-    parser.add_argument("--seed", type=int, default=None, help="try this seed alone, once; left out: the day's seeds")
+    parser.add_argument("--seed", type=int, default=None, help="try this seed alone, once; default: the day's seeds")
     parser.add_argument("--group", choices=sorted(known), action="append", help="try this group alone; repeatable")
     asked = parser.parse_args()
     names = asked.group or sorted(known)

@@ -220,7 +220,7 @@ def _header(rng: random.Random, files: dict[str, bytes], _name: str) -> Damaged:
 
 
 def _values(rng: random.Random, files: dict[str, bytes], _name: str) -> Damaged:
-    """Put what is no number into a weight, or nothing but zeros."""
+    """Put what is not a number into a weight, or nothing but zeros."""
     header, data = _opened(files[_WEIGHTS])
     matrices = [name for name, entry in header.items() if name != "__metadata__" and len(entry["shape"]) > 1]
     name = rng.choice(matrices)

@@ -41,7 +41,7 @@ def test_what_a_user_can_mend_comes_without_log_lines_and_keeps_its_exit_code(tm
 def test_a_launcher_that_ends_well_while_the_stage_is_not_finished_is_a_failure_too(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "align")
     stage.logs.mkdir(parents=True)
-    assert "without a word" in explain_failure(stage, exit_code=0).error.message
+    assert "without an error message" in explain_failure(stage, exit_code=0).error.message
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_end_of_a_log_is_shown_without_progress_bars(tmp_path: Path) -> None
 
 def test_an_error_that_says_it_all_has_no_log_lines_before_it(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "align")
-    record = {"rank": 0, "message": "no picture opens", "hint": "mend them", "exit_code": 1, "uptime": 1.0}
+    record = {"rank": 0, "message": "no picture opens", "hint": "fix them", "exit_code": 1, "uptime": 1.0}
     write_json(stage.failure_file(0), record | {"traceback": None})
     stage.logs.mkdir()
     (stage.logs / "20260101_rank0.log").write_text("Traceback (most recent call last):\n")

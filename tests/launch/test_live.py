@@ -16,12 +16,12 @@ def test_a_step_is_told_in_one_line() -> None:
         "learning_rate": {"llm": 3e-4, "projector": 3e-4, "token_pool": 1e-3},
         "tokens_per_second": 12345.6,
         "seconds_left": 187.0,
-        "assignment_share": 0.0412,
+        "assignment_wait_share": 0.0412,
         "pool_window_share": 0.98,
     }
     assert format_metrics(row) == (
         "step 12/250 · caption loss 1.235 · reconstruction loss 0.500 · rate 3.0e-04/1.0e-03 · 12,346 tokens/s"
-        " · 3:07 left · assignment 4% · pool 98%"
+        " · 3:07 left · assignment wait 4% · pool 98%"
     )
 
 
@@ -77,7 +77,7 @@ ROW = {
     "learning_rate": {"llm": 3e-4},
     "tokens_per_second": 12345.6,
     "seconds_left": 100_000.0,
-    "assignment_share": 0.04,
+    "assignment_wait_share": 0.04,
     "pool_window_share": 0.98,
 }
 

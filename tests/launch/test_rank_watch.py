@@ -68,7 +68,7 @@ def test_the_error_says_which_rank_differs_how_and_where_the_others_are(tmp_path
         "its innermost calls: loader.py:12 read < trainer.py:99 run"
     )
     assert error.exit_code == 1
-    assert "the same command goes on from the last checkpoint" in (error.hint or "")
+    assert "the same command resumes from the last checkpoint" in (error.hint or "")
 
 
 def test_the_innermost_calls_are_those_of_the_main_thread(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def test_recipes_that_fit_pass() -> None:
 
 def test_state_is_counted_by_what_trains_and_in_which_precision() -> None:
     counts = {"vision_tower": 100, "projector": 10, "llm": 1000}
-    assert state_bytes(recipe("croc-7b").align, counts) == 10 * 18 + 1100 * 2
-    assert state_bytes(recipe().align, counts) == 10 * 16 + 1100 * 4
+    assert state_bytes(recipe("croc-7b"), "align", counts) == 10 * 18 + 1100 * 2
+    assert state_bytes(recipe(), "align", counts) == 10 * 16 + 1100 * 4
     assert fits_cpu(counts)
 
 
@@ -88,3 +88,10 @@ def test_flex_attention_is_refused_on_a_cpu_which_cannot_train_with_it() -> None
     with pytest.raises(UsageError, match="flex_attention has no backward pass on a CPU") as caught:
         check_machine(recipe("nano", model__attention="flex_attention"), "align", TWO_CORES, command="align")
     assert "model.attention=sdpa" in (caught.value.hint or "")
+
+
+def test_a_monitor_that_is_not_installed_is_named_before_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackio" else object())
+    with pytest.raises(UsageError, match="monitor: trackio is not installed") as caught:
+        check_machine(recipe(monitor=["tensorboard", "trackio"]), "align", TWO_CORES, command="align")
+    assert caught.value.hint == """`pip install trackio`, or `--set 'monitor=["tensorboard"]'` goes without"""

@@ -94,7 +94,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
     with lock(tmp_path, said) as held:
         assert read_json(held.file)["process"] == this_process().as_json()
     assert said == [
-        f"note: an earlier run (pid {process.pid} on {this_process().host}) ended without a word; going on after it"
+        f"note: an earlier run (pid {process.pid} on {this_process().host}) ended without an error message; taking over"
     ]
 
 

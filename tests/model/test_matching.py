@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from croc_cli.model.matching import assign, assign_images, pairwise_cost
+from croc_cli.model.matching import assign, pairwise_cost
 
 
 def random_cost(num_masked: int, num_pool: int, *, seed: int = 0) -> np.ndarray:
@@ -64,10 +64,8 @@ def test_a_pool_of_one_is_used_everywhere() -> None:
     assert assign(random_cost(7, 1)).tolist() == [0] * 7
 
 
-def test_nearest_takes_the_cheapest_even_twice_where_hungarian_may_not() -> None:
-    cost = np.array([[0.0, 5.0, 9.0], [1.0, 2.0, 9.0]], dtype=np.float32)
-    assert assign_images([torch.from_numpy(cost)], method="nearest")[0].tolist() == [0, 0]
-    assert assign(cost).tolist() == [0, 1]
+def test_no_pool_token_is_taken_twice_though_it_is_the_cheapest_for_both() -> None:
+    assert assign(np.array([[0.0, 5.0, 9.0], [1.0, 2.0, 9.0]], dtype=np.float32)).tolist() == [0, 1]
 
 
 def test_equal_costs_still_give_distinct_pool_tokens() -> None:
@@ -81,17 +79,3 @@ def test_nothing_masked_gives_nothing() -> None:
 
 def test_costs_that_are_not_finite_are_answered_in_turn() -> None:
     assert assign(np.full((3, 2), np.nan, dtype=np.float32)).tolist() == [0, 1, 0]
-
-
-@pytest.mark.parametrize("method", ["hungarian", "nearest"])
-def test_images_are_assigned_each_on_its_own(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    costs = [random_cost(4, 6, seed=seed) for seed in range(5)]
-    found = assign_images([torch.from_numpy(cost) for cost in costs], method=method)
-    alone = {"hungarian": assign, "nearest": lambda cost: cost.argmin(axis=1)}[method]
-    assert [chosen.tolist() for chosen in found] == [alone(cost).tolist() for cost in costs]
-
-
-def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ValueError, match="matching is 'greedy', expected one of hungarian, nearest"):
-        assign_images([torch.from_numpy(random_cost(2, 2))], method="greedy")

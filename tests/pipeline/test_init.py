@@ -62,8 +62,8 @@ def test_a_folder_of_pictures_with_a_table_becomes_a_mix(project: Path) -> None:
         (("--data", "nosuch.json"), "--data nosuch.json: does not exist", "LLaVA JSON"),
         (("--data", "my.json", "--images", "photos"), "--images photos: train/0.png is not in it", "--images pictures"),
         (("--data", "my.json", "--images", "nosuch"), "--images nosuch: does not exist", "name the folder"),
-        (("--data", "my.json", "--like", "nnao"), "there is no recipe named 'nnao'", "did you mean nano?"),
-        (("--data", "my.json", "--device", "gpu"), "--device gpu: there is no such device", "did you mean cuda?"),
+        (("--data", "my.json", "--like", "nnao"), "no recipe named 'nnao'", "did you mean nano?"),
+        (("--data", "my.json", "--device", "gpu"), "--device gpu: unknown device", "did you mean cuda?"),
         (
             ("mine.json", "--data", "my.json"),
             "mine.json: a recipe's file ends in .yaml",
@@ -87,7 +87,7 @@ def test_a_recipe_that_is_there_is_replaced_with_force_only(project: Path) -> No
     (project / "mine.yaml").write_text("name: old\n")
     answer = croc("init", "--data", "my.json", "--like", "nano")
     assert answer.code == 2
-    assert "mine.yaml is there already" in answer.err
+    assert "mine.yaml already exists" in answer.err
     assert croc("init", "--data", "my.json", "--like", "nano", "--force").code == 0
     assert "extends: nano" in (project / "mine.yaml").read_text()
 

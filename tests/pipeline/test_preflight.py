@@ -62,11 +62,11 @@ def test_a_stage_that_has_begun_or_that_passed_on_this_machine_is_not_rehearsed_
 
 
 def test_a_rehearsal_is_a_few_steps_of_one_micro_batch_a_rank_and_says_so_to_the_worker(tmp_path: Path) -> None:
-    smaller = rehearsal_recipe(recipe(monitor__tensorboard=True), "finetune", num_ranks=8)
+    smaller = rehearsal_recipe(recipe(monitor=["tensorboard"]), "finetune", num_ranks=8)
     section = smaller.finetune
     assert section.batch.global_size == 8 * section.batch.micro_size
     assert (section.max_steps, section.optimizer.warmup_ratio) == (3, 0.0)
-    assert not smaller.monitor.tensorboard
+    assert not smaller.monitor
     assert smaller.launch.stall_timeout == 1800.0  # the stage's own: saving and answering take as long as there
     plan = rehearsal_plan(plan_of(smaller, tmp_path, EIGHT_GPUS))
     assert plan.command[-1] == "--preflight"
@@ -84,5 +84,5 @@ def test_a_disk_too_small_for_the_checkpoints_to_come_is_said(tmp_path: Path, mo
 def test_a_step_that_comes_to_another_loss_after_the_save_is_said() -> None:
     check_same([2.0, 1.5, 1.2], [2.0, 1.5000001, 1.2])
     for again in ([2.0, 1.5, 1.3], [2.0, 1.6, 1.2], [2.0]):
-        with pytest.raises(RunError, match="going on from a save changes the run"):
+        with pytest.raises(RunError, match="resuming from a checkpoint changes the run"):
             check_same([2.0, 1.5, 1.2], again)

@@ -70,7 +70,7 @@ def test_a_start_given_by_hand_is_taken(fake_worker: Path, tmp_path: Path) -> No
     (start / "model.safetensors").write_bytes(b"")
     answer = croc("reconstruct", "nano", "--run-dir", str(fake_worker), "--from", str(start))
     assert answer.code == 2
-    assert f"{start / 'model.safetensors'} is no whole safetensors file: 0 bytes" in answer.err
+    assert f"{start / 'model.safetensors'} is not a complete safetensors file: 0 bytes" in answer.err
     assert not fake_worker.exists()
     (start / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     answer = croc("reconstruct", "nano", "--run-dir", str(fake_worker), "--from", str(tmp_path / "ckpt"))
@@ -81,7 +81,7 @@ def test_a_start_given_by_hand_is_taken(fake_worker: Path, tmp_path: Path) -> No
 def test_a_stage_that_the_recipe_leaves_out_is_refused(fake_worker: Path) -> None:  # noqa: F811
     answer = croc("reconstruct", "nano", "--set", "reconstruct.enabled=false", "--run-dir", str(fake_worker))
     assert answer.code == 2
-    assert "recipe nano leaves reconstruct out" in answer.err
+    assert "recipe nano does not run reconstruct" in answer.err
 
 
 def test_a_failing_run_exits_with_1(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -34,7 +34,10 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
         ("launch: {slurm: 3}", "launch.slurm: must be a mapping of keys, not 3"),
         ("launch: {slurm: {nodes: 3}}", "launch.slurm.nodes: unknown key; did you mean num_nodes?"),
         ("launch: {num_ranks: all}", "launch.num_ranks: must be a whole number above 0 or auto, not 'all'"),
-        ("monitor: {wandb: {}}", "monitor.wandb.project: is missing: text"),
+        (
+            "monitor: {wandb: {}}",
+            "monitor: must be a list, each item one of tensorboard, trackio, wandb, not a mapping",
+        ),
         (
             "reconstruct: {matching: hungarain}",
             "reconstruct.matching: must be one of hungarian, nearest, not 'hungarain'; did you mean hungarian?",
@@ -62,11 +65,11 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
             "align.seed: must be a whole number of 0 or more, at most 922337203685",
         ),
         ('model: {llm_revision: "x\\0y"}', "model.llm_revision: must not hold the character '\\x00'"),
-        ("runs_folder: " + "x" * 256, "runs_folder: is no path that a file can have: a name has 255 bytes at most"),
+        ("runs_folder: " + "x" * 256, "runs_folder: is not a path that a file can have: a name has 255 bytes at most"),
         ("model: {llm: 5" + "5" * 300 + "}", "model.llm: must be text, not a number of more than 80 digits"),
         (
             "align: {template: " + "x" * 300 + "}",
-            "align.template: must be one of plain, vicuna_v1, chat_template, not 'xx",
+            "align.template: must be one of plain, vicuna_v1, chat_template, qwen_1_5, not 'xx",
         ),
         ("name: ../x", "name: must be letters, digits, dots, dashes and underscores, as it names a folder, not '../x'"),
     ],

@@ -53,12 +53,12 @@ def test_an_installation_without_recipes_says_so(wheel: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(RecipeError) as caught:
         find_recipe(name)
-    assert caught.value.message == f"there is no recipe named {name!r}"
+    assert caught.value.message == f"no recipe named {name!r}"
     assert caught.value.hint == hint
 
 
 def test_no_name_leads_out_of_the_folder() -> None:
-    with pytest.raises(RecipeError, match="there is no recipe named"):
+    with pytest.raises(RecipeError, match="no recipe named"):
         find_recipe("ablations/../nano")
 
 

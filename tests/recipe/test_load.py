@@ -62,7 +62,7 @@ def test_extends_in_a_circle_is_told_with_its_steps(tmp_path: Path) -> None:
 def test_extends_of_an_unknown_name_gives_line_and_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(write(tmp_path, "name: x\nextends: nanno")), environ={})
-    assert caught.value.message.endswith("mine.yaml:2: extends: there is no recipe named 'nanno'")
+    assert caught.value.message.endswith("mine.yaml:2: extends: no recipe named 'nanno'")
     assert caught.value.hint == "did you mean nano?"
 
 

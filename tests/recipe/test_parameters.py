@@ -17,9 +17,10 @@ from transformers import (
 )
 
 from croc_cli.model.reconstruction import build_head
+from croc_cli.model.vision_tower import unused_weights
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.load import load_recipe
-from croc_cli.recipe.parameters import llm_parameters, parameter_counts, tower_parameters
+from croc_cli.recipe.parameters import llm_parameters, parameter_counts, tower_parameters, trained_counts
 from croc_cli.recipe.schema import ModelRecipe
 from tests.recipe.recipes import child
 
@@ -63,6 +64,27 @@ def test_siglips_count_equals_transformers_and_its_odd_pixels_are_no_error(tmp_p
     assert facts is not None
     assert facts.num_visual_tokens == 16
     assert tower_parameters(facts) == count(tower)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("layer", [-1, -2, 1, 0])
+def test_the_trained_count_of_a_tower_leaves_out_what_no_visual_token_depends_on(
+    tmp_path: Path, kind: str, layer: int
+) -> None:
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[kind](**sizes, image_size=56, patch_size=14)
+    tower = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}[kind](config)
+    config.save_pretrained(tmp_path)
+    text = f"""\
+    model: {{vision_tower: {tmp_path}, vision_feature_layer: {layer}}}
+    finetune: {{learning_rate: {{vision_tower: 2e-6}}}}
+    """
+    recipe = load_recipe(str(child(tmp_path, text)), environ={}).recipe
+    unused = unused_weights(tower, layer)
+    trained = sum(weight.numel() for name, weight in tower.named_parameters() if name not in unused)
+    counts = parameter_counts(recipe, "finetune")
+    assert trained_counts(recipe, "finetune", counts) == {**counts, "vision_tower": trained}
+    assert trained_counts(recipe, "align", counts) == {"projector": counts["projector"]}
 
 
 def test_the_nano_towers_count_equals_transformers() -> None:
@@ -110,3 +132,20 @@ def test_the_papers_model_has_its_known_size() -> None:
 def test_groups_whose_sizes_are_not_at_hand_are_left_out(tmp_path: Path) -> None:
     recipe = load_recipe(str(child(tmp_path, "model: {vision_tower: some/tower, llm: some/llm}")), environ={}).recipe
     assert parameter_counts(recipe, "reconstruct") == {}
+
+
+@pytest.mark.parametrize(
+    ("llm", "billions"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", 7.616),
+        ("Qwen/Qwen2-7B-Instruct", 7.616),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 0.494),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8.030),
+    ],
+)
+def test_victors_parts_have_the_parameters_of_their_pages(llm: str, billions: float) -> None:
+    facts = model_facts(ModelRecipe(vision_tower="google/siglip2-so400m-patch14-384", llm=llm))
+    assert facts.tower is not None
+    assert facts.llm is not None
+    assert (facts.num_visual_tokens, tower_parameters(facts.tower)) == (729, 428_225_600)
+    assert llm_parameters(facts.llm) == pytest.approx(billions * 1e9, rel=1e-3)

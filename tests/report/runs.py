@@ -33,7 +33,7 @@ def row(step: int, total: int, *, stage: str = "align") -> dict[str, Any]:
         "reconstruction_loss": 1.0 / step if pool else None,
         "assignment_cost": 1.5 if pool else None,
         **({"pool_used_share": 1.0, "pool_window_share": 0.9, "pool_entropy": 0.95} if pool else {}),
-        **({"explained_share": 0.3, "assignment_share": 0.01} if pool else {}),
+        **({"explained_share": 0.3, "assignment_wait_share": 0.01, "assignment_solver_share": 0.2} if pool else {}),
         "learning_rate": {"projector": 1e-3 * math.sin(step / total), **({"llm": 1e-4} if stage != "align" else {})},
         "gradient_norm": 1.0 + 1 / step,
         "tokens_per_second": 3000.0,

@@ -58,7 +58,7 @@ def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         read_run(tmp_path / "gone")
 
 

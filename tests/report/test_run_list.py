@@ -109,8 +109,8 @@ def test_the_command_that_resumes_loads(monkeypatch: pytest.MonkeyPatch) -> None
     ("arguments", "code", "words"),
     [
         ((), 0, "no runs yet; `croc demo` makes one"),
-        (("nosuch",), 2, "nosuch: there is no such folder"),
-        (("--format", "yaml"), 2, "--format yaml: there is no such form"),
+        (("nosuch",), 2, "nosuch: no such folder"),
+        (("--format", "yaml"), 2, "--format yaml: unknown format"),
     ],
 )
 def test_nothing_to_list_and_wrong_usage_are_one_line(arguments: tuple[str, ...], code: int, words: str) -> None:

@@ -87,5 +87,8 @@ def test_columns_without_content_are_left_out() -> None:
 def test_health_of_a_damaged_summary_is_left_out() -> None:
     health = {"explained_share": "x", "pool_used_share": [1], "pool_entropy": float("nan"), "assignment_share": 0.02}
     counts = {"bad_images": {}, "skipped_steps": 1}
-    assert health_lines({"health": health, "counts": counts}) == ["assignment 2% of the time", "1 step skipped"]
+    assert health_lines({"health": health, "counts": counts}) == [
+        "waited for the assignment 2% of the time",
+        "1 step skipped",
+    ]
     assert health_lines({"health": "x", "counts": None}) == []

@@ -51,7 +51,7 @@ def test_a_pipe_gets_plain_lines_and_ends_when_nothing_runs(run: Path) -> None:
 
 
 def test_a_folder_without_a_run_and_a_missing_one_are_told(tmp_path: Path) -> None:
-    assert "there is no such folder" in croc("watch", str(tmp_path / "nosuch")).err
+    assert "no such folder" in croc("watch", str(tmp_path / "nosuch")).err
     empty = croc("watch", str(tmp_path))
     assert empty.code == 0
     assert "never started" in empty.out

@@ -119,7 +119,7 @@ def test_a_run_without_losses_of_samples_is_an_error_that_says_which_stages_have
     with pytest.raises(UsageError, match="align of .*run has no losses of samples") as found:
         worst_samples(tmp_path / "run", count=1, stage="align")
     assert found.value.hint == "it has those of finetune"
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         worst_samples(tmp_path / "nothing", count=1)
 
 

@@ -139,7 +139,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"model": "another"}, 404, "this server has tiny"),
     ({"messages": about("?", "data:image/png;base64,AAAA")}, 422, "picture 1"),
     ({"messages": about("?", "data:image/png;base64,%%%")}, 422, "not base64"),
-    ({"messages": about("?", "data:text/html,<p>")}, 415, "text/html is no picture"),
+    ({"messages": about("?", "data:text/html,<p>")}, 415, "text/html is not a picture"),
     ({"messages": about("?", "file:///etc/passwd")}, 422, "file:// is not fetched"),
     ({"messages": about("?", "http://169.254.169.254/latest")}, 422, "link-local"),
     ({"messages": about("?", *[data_url()] * 9)}, 400, "9 pictures, at most 8"),

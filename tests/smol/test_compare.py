@@ -1,4 +1,4 @@
-"""The comparison goes on where it stopped, and its two chains differ in the reconstruct stage alone."""
+"""The comparison resumes where it stopped, and its two chains differ in the reconstruct stage alone."""
 
 import json
 from pathlib import Path

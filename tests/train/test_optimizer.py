@@ -38,11 +38,11 @@ class NamedLikeAStage(nn.Module):
         )
 
 
-def test_every_part_belongs_to_its_group_and_the_tower_to_none() -> None:
+def test_every_part_belongs_to_its_group() -> None:
     groups = {name: group_of(name) for name, _ in NamedLikeAStage().named_parameters()}
     assert groups == {
-        "model.llava.model.vision_tower.weight": None,
-        "model.llava.model.vision_tower.bias": None,
+        "model.llava.model.vision_tower.weight": "vision_tower",
+        "model.llava.model.vision_tower.bias": "vision_tower",
         "model.llava.model.multi_modal_projector.weight": "projector",
         "model.llava.model.multi_modal_projector.bias": "projector",
         "model.llava.model.language_model.weight": "llm",
@@ -58,6 +58,14 @@ def test_only_the_named_groups_are_trained() -> None:
     assert [name for name, p in module.named_parameters() if p.requires_grad] == [
         "model.llava.model.multi_modal_projector.weight",
         "model.llava.model.multi_modal_projector.bias",
+    ]
+
+
+def test_what_no_loss_depends_on_stays_frozen_in_a_group_that_trains() -> None:
+    module = NamedLikeAStage()
+    freeze_all_but(module, ["vision_tower"], without={"model.llava.model.vision_tower.bias"})
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == [
+        "model.llava.model.vision_tower.weight"
     ]
 
 

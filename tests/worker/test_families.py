@@ -145,6 +145,9 @@ def test_a_family_trains_a_step_and_reloads_in_stock_transformers_as_it_was(
     template = "chat_template" if family.template else "vicuna_v1"
     aspect = "square" if name == "gemma" else "pad"
     stage = {"max_steps": 1, "template": template, "image_aspect": aspect, "optimizer": {"warmup_ratio": 0.0}}
+    trains_tower = name in ("llama", "llama-siglip")
+    if trains_tower:
+        stage["learning_rate"] = {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3}
     recipe = harness.make_recipe(
         tmp_path, model={"llm": str(llm), "vision_tower": str(tower)}, finetune=stage, align={"enabled": False}
     )
@@ -200,7 +203,13 @@ def test_a_family_trains_a_step_and_reloads_in_stock_transformers_as_it_was(
     started = harness.load_file(tmp_path / "run" / "init" / "model.safetensors")
     saved = harness.load_file(checkpoint / "model.safetensors")
     assert any(not torch.equal(started[key], saved[key]) for key in started if "language_model" in key)
-    assert all(torch.equal(started[key], saved[key]) for key in started if "vision_tower" in key)
+    tower_moved = {key for key in started if "vision_tower" in key and not torch.equal(started[key], saved[key])}
+    behind = ("layers.2.", "post_layernorm", ".head.")
+    moves = {key for key in started if "vision_tower" in key and not any(part in key for part in behind)}
+    # nothing can change the weight of softmax: the biases of keys get rounding errors alone
+    assert {key for key in tower_moved if "k_proj.bias" not in key} == {
+        key for key in moves if trains_tower and "k_proj.bias" not in key
+    }
 
 
 def test_an_llm_that_caps_its_logits_is_refused_since_stock_llava_would_not(tmp_path: Path) -> None:
@@ -238,7 +247,7 @@ def test_a_damaged_part_is_named_instead_of_drawn_at_random(damaged: str, tmp_pa
 
     save_file(weights, file, {"format": "pt"})
     words = {"tower": "vision tower", "llm": "LLM"}[damaged]
-    with pytest.raises(UsageError, match=f"the {words} in .* is not whole: weights are missing"):
+    with pytest.raises(UsageError, match=f"the {words} in .* is incomplete: weights are missing"):
         assemble(
             parts["tower"],
             parts["llm"],

@@ -30,7 +30,8 @@ ABOUT_ROWS = {"padding_share", "data_seconds", "rank_wait_seconds", "save_second
     "tokens_per_second",
     "samples_per_second",
     "peak_memory_bytes",
-    "assignment_share",
+    "assignment_solver_share",
+    "assignment_wait_share",
 }
 """Figures of a step that packing may change: of time and memory, and how much of the rows is padding."""
 

@@ -3,6 +3,7 @@
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from croc_cli.checkpoint import save
 from croc_cli.checkpoint.metadata import read_metadata
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
-from croc_cli.recipe.schema import MonitorRecipe
 from croc_cli.train.trainer import Trainer
 from tests.tiny import make_tiny_parts
 from tests.worker import harness
@@ -23,7 +23,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home)
+    rates = {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3, "token_pool": 1e-3}
+    recipe = harness.make_recipe(home, reconstruct={"learning_rate": rates})
     align = harness.train(harness.make_recipe(home), "align", tmp_path, start=None)
     reconstruct = harness.train(recipe, "reconstruct", tmp_path, start=align.latest_checkpoint())
     finetune = harness.train(recipe, "finetune", tmp_path, start=reconstruct.latest_checkpoint())
@@ -37,6 +38,10 @@ def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: P
     aligned = harness.weights(align)
     changed = {name for name in start if not torch.equal(start[name], aligned[name])}
     assert changed == {name for name in start if "multi_modal_projector" in name}
+    reconstructed, finetuned = harness.weights(reconstruct), harness.weights(finetune)
+    tower = {name for name in start if "vision_tower" in name}
+    assert not all(torch.equal(start[name], reconstructed[name]) for name in tower)
+    assert all(torch.equal(reconstructed[name], finetuned[name]) for name in tower), "the next stage starts from it"
 
 
 def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, tmp_path: Path) -> None:
@@ -52,7 +57,9 @@ def test_reconstruct_reports_both_losses_and_the_health_of_the_pool(home: Path, 
     for row in rows:
         assert row["loss"] == pytest.approx(10 * row["reconstruction_loss"] + row["caption_loss"])
         assert 0 < row["pool_window_share"] <= row["pool_used_share"] <= 1
-        assert 0 < row["assignment_share"] < 1
+        assert 0 <= row["assignment_wait_share"] < 1
+        assert 0 < row["assignment_solver_share"] < 1
+        assert row["assignment_solver_seconds"] < row["step_seconds"]
         assert 0 <= row["rank_wait_seconds"] <= row["data_seconds"] <= row["step_seconds"]
         assert row["assignment_cost"] > 0
         assert row["explained_share"] is not None
@@ -128,7 +135,10 @@ def test_a_stopped_run_says_where_it_resumes_and_how_long_ranks_waited_for_saves
 def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, zero_stage: int, steps: int, precision: str
 ) -> None:
-    recipe = harness.make_recipe(home, **{stage: {"zero_stage": zero_stage, "precision": precision}})
+    changes: dict[str, Any] = {"zero_stage": zero_stage, "precision": precision}
+    if zero_stage in (1, 3):
+        changes["learning_rate"] = {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3}
+    recipe = harness.make_recipe(home, **{stage: changes})
     unbroken = harness.train(recipe, stage, tmp_path / "unbroken", start=home / "start")
     with monkeypatch.context() as patch:
         stop_after(patch, steps)
@@ -260,9 +270,7 @@ def test_a_sample_cut_before_its_answer_is_dropped_and_counted(home: Path, tmp_p
 
 
 def test_tensorboard_gets_the_losses_through_deepspeeds_monitor(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home, finetune={"max_steps": 1}).model_copy(
-        update={"monitor": MonitorRecipe(tensorboard=True)}
-    )
+    recipe = harness.make_recipe(home, finetune={"max_steps": 1}).model_copy(update={"monitor": ("tensorboard",)})
     stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
     [events] = (stage_dir.root / "tensorboard").glob("events.out.tfevents*")
     assert b"croc/caption_loss" in events.read_bytes()

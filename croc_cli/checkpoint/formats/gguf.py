@@ -40,7 +40,7 @@ class GgufOptions:
         """Run llama.cpp's converters over the parts in `folder`, or say how to where llama.cpp is not there.
 
         Raises:
-            UsageError: The named folder is no llama.cpp.
+            UsageError: The named folder is not a llama.cpp folder.
             RunError: A converter failed; the parts stay.
         """
         if self.llama_cpp is None:
@@ -60,12 +60,14 @@ class GgufOptions:
                 )
 
     def check(self) -> None:
-        """Raise UsageError where the named folder is no llama.cpp, or the named Python is not there."""
+        """Raise UsageError where the named folder is not a llama.cpp folder, or the named Python is not there."""
         if self.python is not None and not self.python.is_file():
-            raise UsageError(f"{self.python} is no Python", hint="--converter-python takes the file of one")
+            raise UsageError(
+                f"{self.python} is not a Python interpreter", hint="--converter-python takes the file of one"
+            )
         if self.llama_cpp is not None and not (self.llama_cpp / LLM_CONVERTER).is_file():
             raise UsageError(
-                f"{self.llama_cpp} is no llama.cpp: it has no {LLM_CONVERTER}",
+                f"{self.llama_cpp} is not a llama.cpp folder: it has no {LLM_CONVERTER}",
                 hint="git clone https://github.com/ggml-org/llama.cpp",
             )
 

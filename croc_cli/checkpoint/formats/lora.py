@@ -63,7 +63,7 @@ def merge_lora(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
         layer = name.split(".lora_A.")[0]
         merged[f"{layer}.weight"] = _added(merged, adapter, layer, name, scale=scale, file=file)
     if unknown := [name for name in adapter if ".lora_A." not in name and ".lora_B." not in name]:
-        raise UsageError(f"{file}: {unknown[0]} is no part of a LoRA", hint="merge it with PEFT and convert that")
+        raise UsageError(f"{file}: {unknown[0]} is not part of a LoRA", hint="merge it with PEFT and convert that")
     if (folder / EXTRA_FILE).is_file():
         merged |= {_plain_name(name): tensor for name, tensor in read_file(folder / EXTRA_FILE).items()}
     return merged

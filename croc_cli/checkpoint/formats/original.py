@@ -115,7 +115,7 @@ def stock_name(name: str) -> str:
 
 
 def training_state_name(name: str) -> str | None:
-    """Return the name in croc's training state of a weight that is no part of the model, or None."""
+    """Return the name in croc's training state of a weight that is not part of the model, or None."""
     return _renamed(name, _TRAINING_NAMES)
 
 

@@ -115,7 +115,7 @@ def open_original(
     weights = checked_weights(weights, config, folder, allow_partial=options.allow_partial, say=say)
     record = {"config": dict(original.values), "vocab_size": num_rows, "vision_tower_inside": held_tower}
     written = beside.extra.get(PROCESSOR_TEMPLATE_KEY)
-    chat_template = chat_template_for(template) if template else None
+    chat_template = chat_template_for(template, beside.system_prompt) if template else None
     if chat_template is None and isinstance(written, str):
         chat_template = tokenizer.chat_template = written
     return OpenedModel(
@@ -142,7 +142,7 @@ def _end_ids(folder: Path, original: OriginalConfig, *, vocab_size: int) -> Any:
     """Return what the generation config, or else the config, says that answers end with.
 
     Raises:
-        UsageError: It is no token of the vocabulary.
+        UsageError: It is not a token of the vocabulary.
     """
     file = folder / "generation_config.json"
     said = read_object(file).get("eos_token_id") if file.is_file() else None
@@ -199,7 +199,9 @@ def _check_fit(weights: Mapping[str, Tensor], original: OriginalConfig, tower: T
     embeddings, first = weights.get(_EMBEDDINGS[0]), weights.get("model.multi_modal_projector.linear_1.weight")
     if embeddings is None or first is None:
         missing = "LLM (model.embed_tokens.weight)" if embeddings is None else "projector (model.mm_projector.0.weight)"
-        raise UsageError(f"{folder} holds no {missing}", hint="it is not whole; a projector alone or LoRA needs --base")
+        raise UsageError(
+            f"{folder} holds no {missing}", hint="it is incomplete; a projector alone or LoRA needs --base"
+        )
     gives, takes = tower.config.hidden_size, embeddings.shape[1]
     if first.ndim != 2 or tuple(first.shape) != (takes, gives) or takes != original.values.get("hidden_size"):
         shape = " × ".join(str(size) for size in first.shape)

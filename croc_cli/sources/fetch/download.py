@@ -41,7 +41,7 @@ class Remote:
         size: Bytes, where they are known beforehand.
         sha256: Of the whole file, where it is known beforehand.
         headers: To be sent with the request.
-        origin: What messages call it; left out: the URL without its query, which may hold a signature.
+        origin: What messages call it; default: the URL without its query, which may hold a signature.
     """
 
     url: str
@@ -112,7 +112,7 @@ class _Part:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for there in (self.path, self.note):  # the note is written first, so a part without one is not croc's
             if there.is_symlink() or (is_there(there) and not self.known()):
-                raise UsageError(f"{there} is there, and croc did not make it", hint="move it away, then fetch again")
+                raise UsageError(f"{there} exists, and croc did not create it", hint="move it away, then fetch again")
         self.size = 0
         self.digest = hashlib.sha256()
         if self.path.exists():
@@ -167,7 +167,7 @@ def download(
                 wrong = f"{remote.shown} has sha256 {sha256[:12]}…, expected {remote.sha256[:12]}…"
                 part.clear()
                 if restarted or before == 0:
-                    raise WrongContentError(wrong, hint="the file was changed where it lies, or on the way")
+                    raise WrongContentError(wrong, hint="the file changed at its source, or on the way")
                 restarted = True
                 raise _Again(f"{wrong}; once more from the start")
             break
@@ -178,7 +178,7 @@ def download(
             if fruitless >= limits.tries:
                 raise FetchError(
                     f"{to.name} cannot be fetched: {reason} ({limits.tries} tries)",
-                    hint=f"kept so far: {counted(part.size, 'byte')}; the same command goes on from there",
+                    hint=f"kept so far: {counted(part.size, 'byte')}; the same command resumes from there",
                 ) from reason
             pause = reason.wait if reason.wait is not None else limits.wait * 2 ** max(0, fruitless - 1)
             task.note(f"{reason}; again in {min(60.0, pause):.0f} s")
@@ -223,7 +223,7 @@ def _one_try(remote: Remote, part: _Part, name: str, task: Task, limits: Limits)
             f"{remote.shown} leads from address to address without end", hint="look at it in a browser"
         ) from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise UsageError(f"{remote.shown} is no address that can be fetched: {error}") from error
+        raise UsageError(f"{remote.shown} is not an address that can be fetched: {error}") from error
     except httpx.TransportError as error:
         raise _Again(f"{remote.shown}: {_reason(error, limits)}") from error
     except OSError as error:
@@ -257,7 +257,7 @@ def _check_answer(response: "httpx.Response", remote: Remote, part: _Part, known
     if remote.size is not None and total is not None and total != remote.size:
         raise WrongContentError(
             f"{remote.shown} has {counted(total, 'byte')}, expected {remote.size:,}",
-            hint="the file was changed where it lies; give the source's new size in a catalogue of your own",
+            hint="the file changed at its source; give the source's new size in a catalogue of your own",
         )
     etag = response.headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
@@ -338,7 +338,7 @@ def _append(file: Any, block: bytes, part: _Part) -> None:
 def refusal(shown: str, status: int, phrase: str = "") -> FetchError:
     """Return the error of an answer that no further try will change."""
     hints = {
-        401: "it wants a log-in: consent on its page, then set HF_TOKEN",
+        401: "it requires a login: consent on its page, then set HF_TOKEN",
         403: "it is forbidden to you: consent on its page, or a link that has expired",
         404: "it is no longer there; look at the source's page, or name a mirror in a catalogue of your own",
         410: "it was taken down; look at the source's page, or name a mirror in a catalogue of your own",

@@ -35,7 +35,7 @@ class FetchOptions:
     Args:
         sam_links: The links file of SA-1B's form.
         sam_tars: Folder of SA-1B's tars, had otherwise.
-        keep_archives: Leave archives on disk once they are unpacked.
+        keep_archives: Keep archives after unpacking.
         retry_failed: Try every failed URL again, however often it was tried.
         limits: When a download is given up.
     """
@@ -97,7 +97,7 @@ def fetch_source(
             outcomes.append(Outcome(source.name, label, "failed", error.message, error.hint))
         except OSError as error:  # such as a full disk: the other files may lie on another
             message = f"{error.filename or root}: {error.strerror or error}"
-            outcomes.append(Outcome(source.name, label, "failed", message, "mend it; the same command goes on"))
+            outcomes.append(Outcome(source.name, label, "failed", message, "fix it; the same command goes on"))
     return outcomes
 
 
@@ -169,12 +169,12 @@ class _Fetch:
         if file.size is not None and entry.size != file.size:
             raise FetchError(
                 f"{file.repo}/{file.path} has {counted(entry.size, 'byte')}, the catalogue says {file.size:,}",
-                hint="it was changed where it lies; give its new size in a catalogue of your own",
+                hint="it changed at its source; give its new size in a catalogue of your own",
             )
         if file.sha256 is not None and entry.sha256 is not None and entry.sha256 != file.sha256:
             raise FetchError(
                 f"{file.repo}/{file.path} has sha256 {entry.sha256[:12]}…, the catalogue says {file.sha256[:12]}…",
-                hint="it was changed where it lies; give its new sha256 in a catalogue of your own",
+                hint="it changed at its source; give its new sha256 in a catalogue of your own",
             )
 
     def _get(

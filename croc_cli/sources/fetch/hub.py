@@ -186,7 +186,7 @@ def _ask(question: Callable[[], _RESULT], file: HubFile, limits: Limits) -> _RES
             return question()
         except GatedRepoError as error:
             raise FetchError(
-                f"{file.repo} wants a log-in and consent", hint=f"agree at {page(file)}, then set HF_TOKEN"
+                f"{file.repo} requires a login and consent", hint=f"agree at {page(file)}, then set HF_TOKEN"
             ) from error
         except RevisionNotFoundError as error:
             raise FetchError(f"{file.repo} has no revision {file.revision}", hint=f"look at {page(file)}") from error
@@ -218,5 +218,5 @@ def _ask(question: Callable[[], _RESULT], file: HubFile, limits: Limits) -> _RES
             time.sleep(min(60.0, limits.wait * 2**attempt))
     raise FetchError(
         f"{endpoint()} {reason} about {file.repo} ({limits.tries} tries)",
-        hint="HF_ENDPOINT names another hub; the same command goes on where it stopped",
+        hint="HF_ENDPOINT names another hub; the same command resumes where it stopped",
     ) from failure

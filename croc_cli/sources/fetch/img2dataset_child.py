@@ -1,6 +1,6 @@
 """The process that runs the real img2dataset: `python -m croc_cli.sources.fetch.img2dataset_child SETTINGS.json`.
 
-img2dataset fetches with urllib, so an opener for its processes mends what it lacks: a bound on a URL's whole time (its
+img2dataset fetches with urllib, so an opener for its processes fixes what it lacks: a bound on a URL's whole time (its
 own timeout covers each silence only, and a server that trickles holds a thread for ever) and on its bytes, and no file://
 or ftp://. The processes that it spawns import this module as their main module, and so have the opener as well.
 """
@@ -37,7 +37,7 @@ class _BoundedResponse(http.client.HTTPResponse):
         while block := self.read1(1 << 16):
             body += block
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not whole after {seconds:g} seconds")
+                raise TimeoutError(f"incomplete after {seconds:g} seconds")
             if len(body) > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
         if self.length:  # what the header announced and did not come

@@ -155,7 +155,7 @@ def _planned(source: Source, root: Path) -> PlannedSource:
     left = [(file, state) for file, state in states if not state.done]
     notes = [state.note for _, state in states if state.note]
     if source.gated:
-        notes.append(f"wants a log-in and consent at {source.homepage}, and HF_TOKEN")
+        notes.append(f"requires a login and consent at {source.homepage}, and HF_TOKEN")
     if any(isinstance(file, SamTars) for file, _ in left):
         notes.append(f"wants a form at {source.homepage}: --sam-links FILE takes the file that it hands out")
     is_needed = [file for file, _ in left if not (file.kind == "by_hand" and file.optional)]

@@ -25,7 +25,7 @@ def read_links(file: Path) -> dict[str, str]:
     try:
         text = own_path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the links file {file} cannot be read: {error}", hint=f"{FORM} hands it out") from error
+        raise UsageError(f"the links file {file} cannot be read: {error}", hint=f"{FORM} provides it") from error
     check_head(text[:1024].encode(), file.name, origin=str(file))
     links = {}
     for line in text.splitlines():
@@ -36,7 +36,7 @@ def read_links(file: Path) -> dict[str, str]:
             links[name.strip()] = url.strip()
     if not links:
         raise UsageError(
-            f"{file} has no line with a tar's name and its address", hint=f"{FORM} hands out such a file, with tabs"
+            f"{file} has no line with a tar's name and its address", hint=f"{FORM} provides such a file, with tabs"
         )
     return links
 
@@ -53,7 +53,7 @@ def local_tars(entry: SamTars, folder: Path) -> dict[str, Path]:
         UsageError: The folder is not there or holds none of them.
     """
     if not own_path(folder).is_dir():
-        raise UsageError(f"{folder} is no folder of SA-1B tars")
+        raise UsageError(f"{folder} is not a folder of SA-1B tars")
     found = {name: own_path(folder) / name for name in entry.names if (own_path(folder) / name).is_file()}
     if not found:
         raise UsageError(

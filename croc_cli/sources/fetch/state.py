@@ -1,4 +1,4 @@
-"""How much of a source's files is there already: by the records of earlier fetches, and by what lies on disk."""
+"""How much of a source's files already exists: by the records of earlier fetches, and by what lies on disk."""
 
 import os
 from collections.abc import Mapping

@@ -115,7 +115,7 @@ def _unpack(archive: Path, folder: Path, wanted: Unpack, task: Task, staging: Pa
     if wanted.num_files is not None and len(seen) != wanted.num_files:
         raise UnpackError(
             f"{archive.name} gave {counted(len(seen), 'file')}, expected {wanted.num_files:,}",
-            hint="it was changed where it lies; set num_files in a catalogue of your own if it is right as it is",
+            hint="it changed at its source; set num_files in a catalogue of your own if it is right as it is",
         )
     return Unpacked(len(seen), num_bytes, num_skipped)
 
@@ -173,7 +173,7 @@ def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Pat
             if target.is_file() and not target.is_symlink() and target.stat().st_size == member.size:
                 return False
             raise UnpackError(
-                f"{archive.name}: {target} is there already, and is not {member.name} of {member.size:,} bytes",
+                f"{archive.name}: {target} already exists, and is not {member.name} of {member.size:,} bytes",
                 hint="move it away, then fetch again",
             )
         grown = staging / "member"
@@ -190,7 +190,7 @@ def _write(member: _Member, target: Path, read: Any, archive: Path, staging: Pat
         reason = "no space is left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         raise UnpackError(
             f"{archive.name}: {_shown(member.name)} cannot be written: {reason}",
-            hint="what is unpacked is kept; mend it, and the same command goes on",
+            hint="what is unpacked is kept; fix it, and the same command resumes",
         ) from error
 
 

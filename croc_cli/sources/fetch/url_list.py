@@ -95,9 +95,9 @@ def fetch_url_list(
         present = _present(folder, wanted)
         if ending in ("hung", "hung at the end"):
             num_hangs += 1
-            task.note("img2dataset made no more progress: ended, its images kept, the rest taken up again")
+            task.note("img2dataset made no more progress: ended, its images kept, the rest retried")
         elif ending == "failed":
-            task.note("img2dataset ended with an error: its images are kept, the rest is taken up again")
+            task.note("img2dataset ended with an error: its images are kept, the rest is retried")
     for key in attempted - present:
         if not notes.was_tried(key):
             reason = f"img2dataset came to no end with it within {entry.download.stall_seconds} s"

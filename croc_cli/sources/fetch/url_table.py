@@ -97,19 +97,19 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         records = csv_rows(path) if suffix != ".parquet" else parquet_rows(path)
         for number, record in enumerate(records):
             if isinstance(record, BadCell):
-                raise DataError(f"{path}, row {number}: {record.defect[1]}", hint="fetch it again, or mend the row")
+                raise DataError(f"{path}, row {number}: {record.defect[1]}", hint="fetch it again, or fix the row")
             yield record
     elif suffix in (".json", ".jsonl"):
         yield from json_rows(path)
     else:
-        raise UsageError(f"{path} is no table of URLs", hint="JSON, JSONL, CSV, TSV and Parquet are read")
+        raise UsageError(f"{path} is not a table of URLs", hint="JSON, JSONL, CSV, TSV and Parquet are read")
 
 
 def json_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON list, a JSON object of objects (their key as "@key"), or JSONL.
 
     Raises:
-        UsageError: It is no JSON, or a row is no object; names file, line and column.
+        UsageError: It is not JSON, or a row is not an object; names file, line and column.
     """
     if suffix_of(path) == ".jsonl":
         content: Any = (row for _, row in read_json_lines(path))
@@ -120,5 +120,5 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     for number, row in enumerate(content):
         if not isinstance(row, dict):
-            raise UsageError(f"{path}, row {number}: {row!r:.40} is no object", hint="fetch it again")
+            raise UsageError(f"{path}, row {number}: {row!r:.40} is not an object", hint="fetch it again")
         yield row

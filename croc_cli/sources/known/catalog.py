@@ -32,7 +32,7 @@ def find_source(name: str, catalogs: Iterable[str | Path] = ()) -> Source:
         return sources[name]
     match = nearest(name, sources)
     hint = f"did you mean {match}?" if match else "`croc data sources` lists them; --catalog adds a file of your own"
-    raise UsageError(f"there is no source {name!r}", hint=hint)
+    raise UsageError(f"unknown source {name!r}", hint=hint)
 
 
 def all_sources(catalogs: Iterable[str | Path] = ()) -> dict[str, Source]:

@@ -29,6 +29,12 @@ SOURCE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
         "gpt": ("ground_truth.gt_parse.text_sequence",),
         "prompt": "Read the text in this image.",
     },
+    "recap-cc3m": {  # its first turn is `<image>` alone; the prompt is LLaVA-NeXT's for these captions
+        "image": "image",
+        "gpt": ("conversations.1.value",),
+        "prompt": "Please generate detailed descriptions of the given image.",
+    },
+    "llava-next-779k": {"image": "image", "conversations": "conversations"},
     "cauldron-ai2d": _CAULDRON_CHOICES,
     "cauldron-iconqa": _CAULDRON_CHOICES,
     "cauldron-raven": _CAULDRON_CHOICES,

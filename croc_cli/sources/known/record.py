@@ -79,7 +79,7 @@ def locked(root: Path) -> Iterator[None]:
             file.seek(0)
             raise UsageError(
                 f"another croc is fetching into {root} (process {file.read().strip() or 'unknown'})",
-                hint="wait for it, or end it; the next call goes on where it stopped",
+                hint="wait for it, or end it; the next call resumes where it stopped",
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -25,7 +25,7 @@ def _bytes_of(value: object) -> object:
         return value
     match = _SIZE.match(value)
     if match is None:
-        raise ValueError(f"{value!r} is no size; write it like 27.4 GB")
+        raise ValueError(f"{value!r} is not a size; write it like 27.4 GB")
     return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
@@ -47,7 +47,7 @@ class Unpack(Section):
     to: InsidePath = Field(description="Folder that its files are put into")
     flat: bool = Field(False, description="Put files there by their name alone, whatever folder they lie in")
     strip: tuple[str, ...] = Field((), description="Leading folders that are left off where they are there")
-    only: tuple[str, ...] = Field((), description="Patterns of the file names to take, such as *.jpg; left out: all")
+    only: tuple[str, ...] = Field((), description="Patterns of the file names to take, such as *.jpg; default: all")
     num_files: PositiveInt | None = Field(None, description="How many files it must give")
     max_files: PositiveInt = Field(2_000_000, description="More files than this are refused")
     max_bytes: Size = Field(10**12, description="More bytes than this, unpacked, are refused")
@@ -108,7 +108,7 @@ class ImageDownload(Section):
     image_size: PositiveInt = Field(336, description="Longest shorter side in pixels; larger images are scaled down")
     encode_quality: int = Field(95, ge=1, le=100)
     min_image_size: NonNegativeInt = Field(32, description="Images with a shorter side are refused, in pixels")
-    processes_count: PositiveInt | None = Field(None, description="Left out: the machine's cores")
+    processes_count: PositiveInt | None = Field(None, description="Default: the machine's cores")
     thread_count: PositiveInt = Field(64, description="Downloads at a time, per process")
     timeout: PositiveInt = Field(10, description="Seconds that a server may be silent")
     url_seconds: PositiveInt = Field(60, description="Seconds that one image may take as a whole")
@@ -119,7 +119,7 @@ class ImageDownload(Section):
         "multiprocessing", description="pyspark and ray spread the work over machines, and must be installed"
     )
     disallowed_header_directives: tuple[str, ...] | None = Field(
-        None, description="X-Robots-Tag words that forbid an image; left out: noai, noimageai, noindex, noimageindex"
+        None, description="X-Robots-Tag words that forbid an image; default: noai, noimageai, noindex, noimageindex"
     )
     user_agent_token: str = Field("croc", description="Name that robots headers may speak to")
     stall_seconds: PositiveInt = Field(300, description="After so long without any progress it is ended and taken up")
@@ -131,10 +131,10 @@ class UrlList(Section):
 
     kind: Literal["url_list"]
     path: InsidePath = Field(description="JSON, JSONL, CSV, TSV or Parquet, or a folder of Parquet files")
-    url_column: str | None = Field(None, description="Left out: the first of url, URL, link, image_url, imageURL")
+    url_column: str | None = Field(None, description="Default: the first of url, URL, link, image_url, imageURL")
     key_column: str | None = Field(
         None,
-        description="Names the image below `to`; @key = the JSON object's key; left out: row number",
+        description="Names the image below `to`; @key = the JSON object's key; default: row number",
     )
     to: InsidePath = Field(description="Folder that images are put into")
     rows_to: InsidePath | None = Field(
@@ -221,7 +221,7 @@ class Source(Section):
     licence: str = Field("not stated", description="As its card or page names it")
     non_commercial: bool = Field(False, description="Its licence forbids commercial use")
     gpt_derived: bool = Field(False, description="Text was written by a GPT model, whose provider has terms of its own")
-    gated: bool = Field(False, description="Its page wants a log-in and consent; HF_TOKEN proves it")
+    gated: bool = Field(False, description="Its page requires a login and consent; HF_TOKEN proves it")
     homepage: str | None = None
     annotation: InsidePath | None = Field(None, description="File or folder of its rows")
     image_root: InsidePath | None = Field(None, description="Folder that its rows' image paths start from")

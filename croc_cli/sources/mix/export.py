@@ -36,11 +36,11 @@ def export_mix(folder: Path, out: Path, *, progress: Progress | None = None) -> 
         progress: Told how far it is.
 
     Raises:
-        UsageError: A file that croc did not make lies at `out`; there is no such form, the folder holds no mix, or an
+        UsageError: A file that croc did not make lies at `out`; unknown format, the folder holds no mix, or an
             image cannot be taken out of its tar.
     """
     if out.suffix not in FORMS:
-        raise UsageError(f"{out}: there is no such form", hint=f"name a file that ends in {', '.join(FORMS)}")
+        raise UsageError(f"{out}: unknown format", hint=f"name a file that ends in {', '.join(FORMS)}")
     mix = MixFolder(folder)
     images = exported_images(mix, out)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from croc_cli.errors import UsageError
+from croc_cli.recipe.template_options import NO_OPTIONS, TemplateOptions
 from croc_cli.run_dir import read_json, write_json
 from croc_cli.sources.read.cache import locked
 from croc_cli.sources.read.index import LENGTHS_FOLDER, MixFolder
@@ -45,11 +46,19 @@ class Counting:
         llm: Folder or hub id of the LLM whose tokenizer counts.
         revision: Of the hub id.
         template: How conversations become text.
+        options: What the template leaves open.
     """
 
     llm: str
     revision: str | None
     template: "TemplateName"
+    options: TemplateOptions = NO_OPTIONS
+
+
+def template_key(template: str, options: TemplateOptions) -> str:
+    """Return what names a template and the options that change lengths; the plain name where none is set."""
+    own = options._replace(trained_tokens="answers") if template == "plain" else options
+    return template if own == NO_OPTIONS else f"{template} {own!r}"
 
 
 def length_key(tokenizer: Mapping[str, Any], template: str) -> str:

@@ -87,6 +87,6 @@ def _find(name_or_file: str) -> Path:
         return path
     match = nearest(name_or_file, preset_names())
     raise RecipeError(
-        f"there is no preset {name_or_file!r}",
+        f"unknown preset {name_or_file!r}",
         hint=f"did you mean {match}?" if match else f"one of {', '.join(preset_names())}, or a YAML file",
     )

@@ -32,7 +32,7 @@ def mix_folder(recipe: Recipe, stage: StageName) -> Path:
     """Return the folder of a stage's mix.
 
     Raises:
-        RecipeError: The stage's data is no mix.
+        RecipeError: The stage's data is not a mix.
     """
     data = _mix(recipe, stage)
     if data.path is None:
@@ -50,7 +50,7 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     """Return the enabled sources of a stage's mix by name, the preset's with the recipe's own laid over them.
 
     Raises:
-        RecipeError: The stage's data is no mix, its preset does not exist, or it has no sources.
+        RecipeError: The stage's data is not a mix, its preset does not exist, or it has no sources.
     """
     data = _mix(recipe, stage)
     sources = read_preset(data.preset)[1] if data.preset is not None else {}
@@ -62,11 +62,24 @@ def recipe_sources(recipe: Recipe, stage: StageName) -> dict[str, SourceRecipe]:
     return enabled
 
 
+def listed_rows(recipe: Recipe, stage: StageName) -> int | None:
+    """Return the rows of a stage's mix by recipe and catalogue; None where a source's own data would have to say."""
+    if not isinstance(recipe.data.source(stage), MixData):
+        return None
+    total = 0
+    for name, source in recipe_sources(recipe, stage).items():
+        rows = find_source(source.source or name, recipe.data.catalogs).rows if source.path is None else None
+        if source.count is None and (rows is None or source.filters.model_dump(exclude_defaults=True)):
+            return None
+        total += source.count if source.count is not None else round((rows or 0) * (source.fraction or 1))
+    return total
+
+
 def mix_spec(recipe: Recipe, stage: StageName) -> MixSpec:
     """Return what a stage's mix is made of.
 
     Raises:
-        RecipeError: The stage's data is no mix, or a source is neither a path nor in the catalogue.
+        RecipeError: The stage's data is not a mix, or a source is neither a path nor in the catalogue.
     """
     data = _mix(recipe, stage)
     sources = tuple(_source(name, source, recipe.data) for name, source in recipe_sources(recipe, stage).items())

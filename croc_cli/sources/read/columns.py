@@ -151,7 +151,7 @@ def _question_and_answer(record: Mapping[str, Any], columns: Columns, *, has_pic
     """Return the two turns of a row whose columns hold question and answer, or a caption alone.
 
     Raises:
-        BadCell: A cell is no text, the question is empty, or a caption has no picture.
+        BadCell: A cell is not text, the question is empty, or a caption has no picture.
     """
     parts = [read_text(value_at(record, name), name) for name in columns.human]
     question = "\n".join(part for part in parts if part and part.strip())

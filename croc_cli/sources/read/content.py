@@ -58,7 +58,7 @@ def check_head(head: bytes, name: str, *, origin: str) -> None:
     if suffix not in _TEXT and found == WEB_PAGE:
         raise WrongContentError(
             f"{origin} gave a web page in place of {name}",
-            hint="the file has moved, wants a log-in, or the address is a page about it (/blob/ for /resolve/)",
+            hint="the file has moved, requires a login, or the address is a page about it (/blob/ for /resolve/)",
         )
     marks = _MARKS.get(suffix)
     if marks and not any(head[place : place + len(mark)] == mark for place, mark in marks):

@@ -1,4 +1,4 @@
-"""Reads csv and tsv line by line, so that no stray quote swallows rows and no cell is lost without a word."""
+"""Reads csv and tsv line by line, so that no stray quote swallows rows and no cell is lost silently."""
 
 import csv
 import sys
@@ -25,7 +25,7 @@ def csv_columns(file: Path) -> list[str]:
     """Return the columns that a table's first line names.
 
     Raises:
-        DataError: It is no text in UTF-8, or names a column twice.
+        DataError: It is not text in UTF-8, or names a column twice.
     """
     for record in _records(file):
         names = record.cells

@@ -69,7 +69,7 @@ class MixFolder:
         folder: As `build_mix` made it.
 
     Raises:
-        UsageError: It is no mix, or its parts do not belong together.
+        UsageError: It is not a mix, or its parts do not belong together.
     """
 
     def __init__(self, folder: Path | str) -> None:

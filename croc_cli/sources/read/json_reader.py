@@ -21,7 +21,7 @@ class JsonReader(Reader):
 
     Args:
         path: The file.
-        image_root: Folder that the rows' image paths start from; left out: the file's own folder.
+        image_root: Folder that the rows' image paths start from; default: the file's own folder.
         columns: Arguments of `Columns`; empty to go by each row's well-known keys.
         name: Of the source; rows without id are numbered under it.
     """

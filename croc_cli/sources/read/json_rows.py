@@ -234,7 +234,7 @@ def _list_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
 
 
 def _check_end(buffer: _Text, position: int) -> None:
-    """Raise DataError where anything but white space follows a list's end: rows that would be lost without a word."""
+    """Raise DataError where anything but white space follows a list's end: rows that would be lost silently."""
     position = buffer.skip(position, _SPACE)
     if position == len(buffer.text):
         return

@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST_NAME
     if not file.exists():
         raise UsageError(
-            f"{folder} is no mix: it has no {MANIFEST_NAME}", hint="croc data mix with a recipe makes mixes"
+            f"{folder} is not a mix: it has no {MANIFEST_NAME}", hint="croc data mix with a recipe makes mixes"
         )
     return _manifest(read_json_file(file, hint=_MAKE_AGAIN), file)
 
@@ -113,7 +113,7 @@ def _manifest(values: Any, file: Path) -> Manifest:
     if not isinstance(values, Mapping) or values.get("form") != FORM_VERSION:
         form = values.get("form") if isinstance(values, Mapping) else None
         raise UsageError(
-            f"{file}: form {form} of the mix is none that this croc reads ({FORM_VERSION})",
+            f"{file}: form {form} of the mix is not one that this version of croc reads ({FORM_VERSION})",
             hint=_MAKE_AGAIN,
         )
     from pydantic import TypeAdapter, ValidationError

@@ -53,7 +53,7 @@ def read_picture(value: Any, place: str) -> Picture:
     """Return the one picture that a value names or holds.
 
     Raises:
-        BadCell: It is no picture.
+        BadCell: It is not a picture.
     """
     if isinstance(value, str):
         return _from_text(value, place)

@@ -44,16 +44,16 @@ ROW_DEFECTS: Final[dict[str, DefectKind]] = {
     "header-repeated": DefectKind("error", "the table's header again, as where tables were joined"),
     "text-not-utf8": DefectKind("error", "a text that is not UTF-8"),
     "text-not-unicode": DefectKind("error", "a text with half of a character, such as an emoji that was cut in two"),
-    "row-not-object": DefectKind("error", "a row that is no object"),
+    "row-not-object": DefectKind("error", "a row that is not an object"),
     "columns-unknown": DefectKind(
         "error",
         "a row whose keys do not say which is the question and which the answer",
         "name them: columns: {human: [question], gpt: [answer], image: file_name}",
     ),
     "conversations-missing": DefectKind("error", "conversations that are no list of turns"),
-    "turn-not-object": DefectKind("error", "a turn that is no object with from and value"),
+    "turn-not-object": DefectKind("error", "a turn that is not an object with from and value"),
     "role-unknown": DefectKind("error", "a role other than human and gpt"),
-    "value-not-text": DefectKind("error", "a value that is no text"),
+    "value-not-text": DefectKind("error", "a value that is not text"),
     "value-several": DefectKind(
         "error", "several texts where one belongs", "a number picks one: columns: {gpt: [caption.0]}"
     ),
@@ -66,7 +66,7 @@ ROW_DEFECTS: Final[dict[str, DefectKind]] = {
     "image-url": DefectKind(
         "error", "an image that is a web address", "download the images and name their files instead"
     ),
-    "image-range": DefectKind("error", "an image in a tar whose place in the tar is no offset and length"),
+    "image-range": DefectKind("error", "an image in a tar whose place in the tar is not an offset and length"),
     "image-outside": DefectKind(
         "error", "an image path that leaves its folder", "paths are relative, without '..' or backslashes"
     ),

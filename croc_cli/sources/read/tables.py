@@ -35,7 +35,7 @@ class TableReader(Reader):
         known = columns or guess_columns(names)
         if not known and len(names) == 1 and ";" in names[0]:
             raise DataError(
-                f"{files[0]}: its cells are parted by semicolons, expected commas",
+                f"{files[0]}: its cells are separated by semicolons, expected commas",
                 hint="save it with commas, as the spreadsheet's export offers, or with tabs as .tsv",
             )
         if not known:

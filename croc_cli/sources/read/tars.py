@@ -78,7 +78,7 @@ def _record(file: Path, key: str, members: Members) -> dict[str, Any]:
     """Return the values that the members of a sample hold.
 
     Raises:
-        BadCell: A member is no JSON, or no text in UTF-8.
+        BadCell: A member is not JSON, or no text in UTF-8.
     """
     record: dict[str, Any] = {}
     if "json" in members:

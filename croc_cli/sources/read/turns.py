@@ -44,7 +44,7 @@ def read_conversation(value: Any, *, system: Any = None) -> Conversation:
         system: What a key of its own says to the system.
 
     Raises:
-        BadCell: It is no conversation.
+        BadCell: It is not a conversation.
     """
     turns = _listed(value)
     found = Conversation()
@@ -76,7 +76,7 @@ def read_text(value: Any, place: str) -> str | None:
     """Return the one text of a value, or None where it is null.
 
     Raises:
-        BadCell: It is no text, or several.
+        BadCell: It is not text, or several.
     """
     if value is None or isinstance(value, str):
         return value

@@ -63,7 +63,7 @@ class CheckedData:
 
     Args:
         path: A mix's folder, or a file or folder of any form that a source may have.
-        image_folder: Where image paths start from, for what is no mix.
+        image_folder: Where image paths start from, for what is not a mix.
 
     Attributes:
         mix: The open mix, or None.

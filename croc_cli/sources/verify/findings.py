@@ -22,7 +22,7 @@ DATA_DEFECTS: Final[dict[str, DefectKind]] = {
     "eval-unreadable": DefectKind("note", "an evaluation file that does not open, so its images were not compared"),
     "no-trained-token": DefectKind("error", "a row that nothing is left to train of once it is cut to max_length"),
     "truncated": DefectKind("warning", "a row that is cut to max_length"),
-    "not-a-caption": DefectKind("error", "a row that is no image and its caption, which the template plain takes"),
+    "not-a-caption": DefectKind("error", "a row that is not an image and its caption, which the template plain takes"),
     "boxes-cropped": DefectKind("error", "a row with boxes, while image_aspect square crops what they are relative to"),
     "row-count": DefectKind("warning", "another number of rows than is known of this file"),
     "mix-broken": DefectKind("error", "a mix whose parts do not agree", "make it again: croc data mix with its recipe"),

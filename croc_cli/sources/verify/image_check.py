@@ -37,7 +37,7 @@ IMAGE_DEFECTS: Final[dict[str, DefectKind]] = {
     "image-unreadable": DefectKind("error", "an image that cannot be decoded in full", "fetch it again"),
     "image-not-image": DefectKind(
         "error",
-        "a file that is no image of a format that croc reads",
+        "a file that is not an image of a format that croc reads",
         f"croc reads {', '.join(PICTURE_FORMATS)}; fetch a web page again, convert another format",
     ),
     "image-bomb": DefectKind("error", f"an image of more than {MAX_PIXELS:,} pixels"),

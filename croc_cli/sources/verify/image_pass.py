@@ -28,7 +28,7 @@ class ImagePass:
     Args:
         findings: Told what is wrong.
         deep: Decode every image; else only see that each is there and not empty.
-        workers: Processes that decode; None for every core.
+        workers: Decoding processes; None for every core.
         perceptual: Also find images that look alike.
         eval_images: Images of the evaluation sets, to find those that are trained on.
         progress: Told how far it is.

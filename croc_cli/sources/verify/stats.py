@@ -71,8 +71,8 @@ def collect_stats(
 
     Args:
         path: A mix's folder, or a file or folder of any form that a source may have.
-        image_folder: Where image paths start from, for what is no mix.
-        tokens: Counts a row's tokens; left out: they are estimated.
+        image_folder: Where image paths start from, for what is not a mix.
+        tokens: Counts a row's tokens; default: they are estimated.
         progress: Told how far it is.
 
     Raises:

@@ -103,8 +103,8 @@ def verify_mix(
         path: A mix's folder, a LLaVA JSON list or JSONL, a table, tars.
         deep: Decode every image; takes up again where it stopped.
         fix: Write a clean copy beside it, without the rows that have errors; `path` itself is never changed.
-        image_folder: Where image paths start from, for what is no mix.
-        workers: Processes that decode; None for all cores.
+        image_folder: Where image paths start from, for what is not a mix.
+        workers: Decoding processes; None for all cores.
         perceptual: With `deep`, also find images that look alike.
         eval_folder: Where evaluation sets lie; None for `eval` below the data root.
         stage: What a recipe's stage asks of the data; None to leave that out.

@@ -87,7 +87,8 @@ def test_a_file_that_was_removed_is_fetched_again_and_one_that_was_changed_is_le
     changed, removed = fetch(source("set", ROWS, SHARDS), tmp_path)
     assert (changed.state, removed.state) == ("failed", "fetched")
     assert (
-        changed.message == f"{tmp_path / 'set' / 'rows.json'} is a file that croc did not make, so it is left as it is"
+        changed.message
+        == f"{tmp_path / 'set' / 'rows.json'} is a file that croc did not make, so croc does not change it"
     )
     (tmp_path / "set" / "rows.json").unlink()
     assert states(fetch(source("set", ROWS, SHARDS), tmp_path)) == ["fetched", "already here"]

@@ -64,7 +64,7 @@ def test_a_token_goes_to_the_hub_and_not_to_a_store_elsewhere(hub: Web, monkeypa
 
 def test_a_gated_repository_asks_for_consent_and_token(hub: Web) -> None:
     hub.site.gated.add("me/set")
-    with pytest.raises(FetchError, match="me/set wants a log-in and consent") as raised:
+    with pytest.raises(FetchError, match="me/set requires a login and consent") as raised:
         list_files(entry("rows.json"), limits=QUICK)
     assert raised.value.hint == f"agree at {hub.url}/datasets/me/set, then set HF_TOKEN"
 

@@ -20,7 +20,7 @@ def test_a_source_can_be_left_out_and_a_wrong_name_is_refused() -> None:
     assert "sam-images" not in names
     with pytest.raises(UsageError, match="--without gqa-images: it is not part of this fetch"):
         sources_by_name(["sharegpt4v-pt"], without=["gqa-images"])
-    with pytest.raises(UsageError, match="there is no source 'sam-image'"):
+    with pytest.raises(UsageError, match="unknown source 'sam-image'"):
         sources_by_name(["sharegpt4v-pt"], without=["sam-image"])
 
 

@@ -132,7 +132,7 @@ def test_a_file_of_the_users_in_a_members_place_is_left(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "a.zip", {"1.jpg": b"one", "2.jpg": b"two"})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "2.jpg").write_bytes(b"the user's")
-    with pytest.raises(UnpackError, match=r"out/2\.jpg is there already, and is not 2\.jpg of 3 bytes"):
+    with pytest.raises(UnpackError, match=r"out/2\.jpg already exists, and is not 2\.jpg of 3 bytes"):
         unpack(archive, tmp_path / "out", Unpack(to="o"))
     assert (tmp_path / "out" / "2.jpg").read_bytes() == b"the user's"
     assert names(tmp_path / "out") == ["1.jpg", "2.jpg"]

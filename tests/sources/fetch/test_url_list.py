@@ -183,7 +183,7 @@ def test_an_image_that_trickles_in_is_left_at_its_limit(tmp_path: Path, web: Web
     web.site.answers["/0.jpg"] = [trickle(0.2), trickle(0.2)]
     write_list(tmp_path, web, range(1))
     report = fetch_url_list(entry(url_seconds=1, retries=0), tmp_path, tmp_path / "work")
-    assert report.reasons == {"not whole after 1 seconds": 1}
+    assert report.reasons == {"incomplete after 1 seconds": 1}
 
 
 def test_a_killed_calls_images_are_kept(tmp_path: Path, web: Web) -> None:

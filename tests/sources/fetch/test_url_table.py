@@ -78,7 +78,7 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
     for content, message in (
         ('[{"url": ', "c.json, line 1, column 10: not JSON: Expecting"),
         ('[{"url": "http://h"}]\n[]', "c.json, line 2, column 1: not JSON: Extra data"),
-        ('[{"url": "http://h"}, 3]', "c.json, row 1: 3 is no object"),
+        ('[{"url": "http://h"}, 3]', "c.json, row 1: 3 is not an object"),
     ):
         with pytest.raises(UsageError, match=message):
             read(write(tmp_path / "c.json", content))
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
         read(tmp_path / "g.csv")
     with pytest.raises(UsageError, match="h.parquet: cannot be read"):
         read(write(tmp_path / "h.parquet", "PAR1 broken"))
-    with pytest.raises(UsageError, match="d.txt is no table of URLs"):
+    with pytest.raises(UsageError, match="d.txt is not a table of URLs"):
         read(write(tmp_path / "d.txt", "http://h"))
     with pytest.raises(WrongContentError, match="gave a web page in place of e.json"):
         read(write(tmp_path / "e.json", "<!doctype html>"))

@@ -29,13 +29,16 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_the_sources_of_every_stage_are_there_with_the_rows_that_are_known() -> None:
-    rows = {name: find_source(name).rows for name in ("lcs558k", "sharegpt4v-pt", "mix665k", "firefly", "webqa")}
+    names = ("lcs558k", "sharegpt4v-pt", "mix665k", "firefly", "webqa", "recap-cc3m", "llava-next-779k")
+    rows = {name: find_source(name).rows for name in names}
     assert rows == {
         "lcs558k": 558_128,
         "sharegpt4v-pt": 1_246_901,
         "mix665k": 665_298,
         "firefly": 1_649_399,
         "webqa": None,
+        "recap-cc3m": 2_860_000,
+        "llava-next-779k": 779_289,
     }
 
 
@@ -71,7 +74,7 @@ def test_no_two_files_land_at_the_same_place() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="there is no source 'lcs558'") as raised:
+    with pytest.raises(UsageError, match="unknown source 'lcs558'") as raised:
         find_source("lcs558")
     assert raised.value.hint == "did you mean lcs558k?"
 
@@ -107,7 +110,7 @@ def test_everything_wrong_with_a_catalogue_is_said_with_its_line(tmp_path: Path)
 def test_a_size_is_read_with_its_unit_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "sizes.yaml"
     file.write_text("one:\n  files:\n    - {kind: web, url: 'http://x/y', to: a, about: 27 stone}\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match="'27 stone' is no size; write it like 27.4 GB"):
+    with pytest.raises(RecipeError, match="'27 stone' is not a size; write it like 27.4 GB"):
         read_catalog(file)
     assert find_source("lcs558k-images").expected_bytes == 27_400_000_000
 

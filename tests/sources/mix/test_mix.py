@@ -232,7 +232,7 @@ def change_manifest(mix: Path, **changes: Any) -> None:
             "sources that the manifest",
         ),
         (lambda mix: np.save(mix / "index" / "offset.npy", np.full(30, 9999999, "<u8")), "rows behind the end of"),
-        (lambda mix: (mix / "manifest.json").unlink(), "is no mix: it has no manifest.json"),
+        (lambda mix: (mix / "manifest.json").unlink(), "is not a mix: it has no manifest.json"),
         (lambda mix: (mix / "manifest.json").write_text('{"form": 99}'), "form 99 of the mix"),
         (
             lambda mix: change_manifest(mix, rows="many"),

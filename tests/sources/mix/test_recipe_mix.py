@@ -1,7 +1,10 @@
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from croc_cli.errors import RecipeError, UsageError
 from croc_cli.launch.requirements import check_data
@@ -11,8 +14,9 @@ from croc_cli.recipe.schema import Recipe
 from croc_cli.sources.known.catalog import find_source
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.mix.presets import preset_names, read_preset
-from croc_cli.sources.mix.recipe_mix import mix_folder, mix_name, mix_spec, recipe_sources
-from tests.sources.data import text_row, write_jsonl
+from croc_cli.sources.mix.recipe_mix import listed_rows, mix_folder, mix_name, mix_spec, recipe_sources
+from croc_cli.sources.read.index import MixFolder
+from tests.sources.data import encoded, picture, text_row, write_jsonl
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -94,10 +98,10 @@ def test_flags_reach_into_sources() -> None:
     ("data", "message"),
     [
         ({"kind": "mix"}, "data.finetune has no sources"),
-        ({"kind": "mix", "preset": "croc15m"}, "there is no preset 'croc15m'"),
+        ({"kind": "mix", "preset": "croc15m"}, "unknown preset 'croc15m'"),
         ({"kind": "mix", "sources": {"a": {"path": "a", "count": 1, "fraction": 0.5}}}, "count and fraction are given"),
         ({"kind": "mix", "sources": {"coco-train2017": {}}}, "coco-train2017 has images alone, no rows"),
-        ({"kind": "mix", "sources": {"alpca": {}}}, "there is no source 'alpca'"),
+        ({"kind": "mix", "sources": {"alpca": {}}}, "unknown source 'alpca'"),
         ({"kind": "llava_json", "path": "a", "image_folder": "b"}, "is of kind llava_json, so there is no mix"),
     ],
 )
@@ -139,3 +143,35 @@ def test_training_wants_the_mix_that_the_recipe_describes(tmp_path: Path) -> Non
     check_data(loaded, "finetune")
     with pytest.raises(UsageError, match="was made of other sources, counts or seeds"):
         check_data(own(tmp_path, count=5), "finetune")
+
+
+def test_victors_mixes_are_made_of_the_hubs_parquet_files(tmp_path: Path) -> None:
+    cell = {"bytes": encoded(picture()), "path": "a.jpg"}
+    caption = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "A dog runs."}]
+    said = [{"from": "human", "value": "Two?\n<image>"}, {"from": "gpt", "value": "Yes."}]
+    alone = [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]
+    rows = {"recap-cc3m": [(caption, cell)], "llava-next-779k": [(said, cell), (alone, None)]}
+    found = {}
+    for stage, preset in (("reconstruct", "recap-cc3m"), ("finetune", "llava-next-779k")):
+        table = [{"id": str(n), "conversations": c, "image": i} for n, (c, i) in enumerate(rows[preset])]
+        file = tmp_path / str(find_source(preset).annotation) / "train-00000-of-00001.parquet"
+        file.parent.mkdir()
+        parquet.write_table(pyarrow.Table.from_pylist(table), file)
+        data = {f"data__{stage}": {"kind": "mix", "preset": preset}, "data__root": str(tmp_path)}
+        spec = mix_spec(recipe(**data), stage)  # type: ignore[arg-type]  # a stage's name
+        build_mix(spec, tmp_path / "mixes" / preset)
+        mix = MixFolder(tmp_path / "mixes" / preset)
+        mixed = [json.loads(mix.read(position))["conversations"] for position in range(len(mix))]
+        found[preset] = {tuple(turn["value"] for turn in turns) for turns in mixed}
+    assert found["recap-cc3m"] == {
+        ("<image>\nPlease generate detailed descriptions of the given image.", "A dog runs.")
+    }
+    assert found["llava-next-779k"] == {("Two?\n<image>", "Yes."), ("1 + 1?", "2")}
+
+
+@pytest.mark.parametrize(
+    ("preset", "rows"),
+    [("recap-cc3m", 2_860_000), ("llava-next-779k", 779_289), ("croc1.5m", 1_547_851), ("croc1.5m-nosam", None)],
+)
+def test_a_mix_has_the_rows_that_recipe_and_catalogue_list(preset: str, rows: int | None) -> None:
+    assert listed_rows(recipe(data__finetune={"kind": "mix", "preset": preset}), "finetune") == rows

@@ -89,5 +89,5 @@ def test_line_ends_of_carriage_returns_alone_are_named(tmp_path: Path) -> None:
 
 def test_a_table_with_semicolons_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("question;answer\n1;2\n")
-    with pytest.raises(DataError, match=r"a\.csv: its cells are parted by semicolons"):
+    with pytest.raises(DataError, match=r"a\.csv: its cells are separated by semicolons"):
         open_source(SourceSpec("it", tmp_path / "a.csv"))

@@ -114,6 +114,6 @@ def test_an_exported_parquet_has_columns_of_one_type(tmp_path: Path) -> None:
 
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no such form") as caught:
+    with pytest.raises(UsageError, match="unknown format") as caught:
         export_mix(tmp_path, tmp_path / "out.xml")
     assert ".parquet" in (caught.value.hint or "")

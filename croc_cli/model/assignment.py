@@ -1,0 +1,171 @@
+"""The assignment of a micro-batch's masked visual tokens: solved by threads on the host while the device works.
+
+Letters: I images, R real ones among them, n visual tokens of an image, m masked ones, N pool tokens, D hidden size.
+"""
+
+import functools
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from croc_cli.model.matching import assign, check_matching, pairwise_cost
+
+
+class Solved(NamedTuple):
+    """The assignment of one image.
+
+    Args:
+        pool_tokens: [m] int64, the pool token of each masked position in order.
+        mean_cost: Mean distance between the masked tokens and their pool tokens.
+        seconds: Time that the solver took.
+    """
+
+    pool_tokens: Tensor
+    mean_cost: float
+    seconds: float
+
+
+class Assignment(NamedTuple):
+    """The assignment of a micro-batch.
+
+    Args:
+        by_image: [I, m] int64 on the CPU, the pool token of each masked position in order; -1 where there is none:
+            images that are not real have no assignment.
+        places: [masked positions of all images] int64 on the CPU, the same in one row; images that are not real take
+            pool tokens in turn.
+        cost_sum: Sum over real images of the mean distance between masked tokens and their pool tokens.
+        solver_seconds: Time that the solver took, added up over images.
+        wait_seconds: Time that the caller waited for it.
+    """
+
+    by_image: Tensor
+    places: Tensor
+    cost_sum: float
+    solver_seconds: float
+    wait_seconds: float
+
+
+class PendingAssignment:
+    """An assignment whose costs are on their way to the host, and which threads solve as soon as they are there.
+
+    Args:
+        solved: For each real image, what a thread will return.
+        real: Indices of the real images.
+        num_masked: Masked positions of each image.
+        num_pool: N.
+    """
+
+    def __init__(self, solved: list[Future[Solved]], *, real: list[int], num_masked: list[int], num_pool: int) -> None:
+        self._solved = solved
+        self._real = real
+        self._num_masked = num_masked
+        self._num_pool = num_pool
+
+    def result(self) -> Assignment:
+        """Wait until every image is solved."""
+        started = time.perf_counter()
+        solved = dict(zip(self._real, [image.result() for image in self._solved], strict=True))
+        waited = time.perf_counter() - started
+        by_image = torch.full(
+            (len(self._num_masked), max((self._num_masked[index] for index in solved), default=0)), -1
+        )
+        rows = [torch.arange(count) % self._num_pool for count in self._num_masked]
+        for index, image in solved.items():
+            by_image[index, : len(image.pool_tokens)] = rows[index] = image.pool_tokens
+        return Assignment(
+            by_image=by_image,
+            places=torch.cat(rows),
+            cost_sum=sum(image.mean_cost for image in solved.values()),
+            solver_seconds=sum(image.seconds for image in solved.values()),
+            wait_seconds=waited,
+        )
+
+
+@torch.no_grad()
+def begin_assignment(
+    visual_tokens: Tensor, pool: Tensor, masked: Tensor, image_is_real: Tensor, *, method: str, num_threads: int
+) -> PendingAssignment:
+    """Compute the costs of a micro-batch in one call, and have threads solve them.
+
+    Nothing here waits for a GPU where `masked` and `image_is_real` are on the host: the costs are copied into pinned
+    memory at once, and the threads wait for the copy. scipy lets go of the interpreter lock while it solves.
+
+    Args:
+        visual_tokens: [I, n, D].
+        pool: [N, D], whole.
+        masked: [I, n] bool, True at positions to replace. Real images have the same number m of them.
+        image_is_real: [I] bool.
+        method: `hungarian`, see `assign`; or `nearest`, the cheapest pool token for each masked token on its own (Table
+            4c), which stays on the device.
+        num_threads: Threads that solve.
+
+    Raises:
+        ValueError: `method` is neither.
+    """
+    check_matching(method)
+    positions = [row.nonzero().squeeze(1) for row in masked.cpu()]
+    real = [index for index, is_real in enumerate(image_is_real.tolist()) if is_real]
+    num_visual = visual_tokens.shape[1]
+    flat = torch.cat([index * num_visual + positions[index] for index in real] or [torch.zeros(0, dtype=torch.int64)])
+    tokens = visual_tokens.flatten(0, 1)[to_device(flat, visual_tokens.device)]
+    costs = pairwise_cost(tokens, pool)  # [R · m, N]
+    if method == "nearest":
+        chosen = costs.argmin(dim=1)
+        results = [_to_host(costs.gather(1, chosen[:, None]).squeeze(1)), _to_host(chosen)]
+    else:
+        results = [_to_host(costs)]
+    arrived = _arrival(visual_tokens.device)
+    solve = _take if method == "nearest" else _solve
+    counts = [len(row) for row in positions]
+    images = zip(*(torch.split(part, [counts[index] for index in real]) for part in results), strict=True)
+    solved = [_threads(num_threads).submit(solve, arrived, *image) for image in images]
+    return PendingAssignment(solved, real=real, num_masked=counts, num_pool=len(pool))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a host tensor on `device`; the copy to a GPU goes through pinned memory, so the host need not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """Return a tensor in host memory, pinned where it comes from a GPU; there by the event that is recorded next."""
+    return tensor.to("cpu", non_blocking=True)
+
+
+def _arrival(device: torch.device) -> torch.cuda.Event | None:
+    """Return an event that comes when all that was queued on `device` is done; None on a CPU, which has no queue."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no type
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _solve(arrived: torch.cuda.Event | None, cost: Tensor) -> Solved:
+    """Assign one image; cost: [m, N] float32 on the host."""
+    if arrived is not None:
+        arrived.synchronize()
+    started = time.perf_counter()
+    chosen = torch.from_numpy(assign(cost.numpy()))
+    seconds = time.perf_counter() - started
+    return Solved(chosen, _mean(cost.gather(1, chosen[:, None])), seconds)
+
+
+def _take(arrived: torch.cuda.Event | None, cheapest: Tensor, chosen: Tensor) -> Solved:
+    """Take what the device has chosen for one image; both [m] on the host."""
+    if arrived is not None:
+        arrived.synchronize()
+    return Solved(chosen, _mean(cheapest), 0.0)
+
+
+def _mean(distances: Tensor) -> float:
+    return float(distances.mean()) if distances.numel() else 0.0
+
+
+@functools.cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Return the process's solver threads, which start as they are needed."""
+    return ThreadPoolExecutor(max_workers=count, thread_name_prefix="croc-solver")
