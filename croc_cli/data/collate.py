@@ -346,7 +346,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         samples = [self.dataset[index] for index in sampler.global_batch(step)]
         encoded = [collator.encode(sample) for sample in samples]
         lengths = limit.lengths([sample.id for sample in samples], encoded)
-        rows = pack_rows(lengths, row_tokens=limit.tokens, multiple=sampler.micro_size * sampler.num_ranks)
+        rows = pack_rows(lengths, row_tokens=limit.tokens, multiple=sampler.num_ranks)
         dealt = deal_rows(rows, rank=sampler.rank, num_ranks=sampler.num_ranks, micro_size=sampler.micro_size)
         return [collator.pack(samples, encoded, rows=own, row_tokens=limit.tokens, step=step) for own in dealt]
 

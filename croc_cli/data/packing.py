@@ -70,7 +70,7 @@ def pack_rows(lengths: Sequence[int], *, row_tokens: int, multiple: int) -> list
     Args:
         lengths: Tokens of each sample, `row_tokens` at most.
         row_tokens: Tokens that a row has room for.
-        multiple: The number of rows is a multiple of it: rows of a micro-batch × ranks.
+        multiple: The number of rows is a multiple of it, such as the ranks.
 
     Returns:
         For each row its samples, ascending; the fullest rows first. The last ones may hold none.
@@ -89,9 +89,18 @@ def pack_rows(lengths: Sequence[int], *, row_tokens: int, multiple: int) -> list
 
 
 def deal_rows(rows: Sequence[list[int]], *, rank: int, num_ranks: int, micro_size: int) -> list[list[list[int]]]:
-    """Return the rows of each of a rank's micro-batches; all ranks have as many, and run alike ones at a time."""
-    starts = range(rank * micro_size, len(rows), num_ranks * micro_size)
-    return [list(rows[start : start + micro_size]) for start in starts]
+    """Return the rows of each of a rank's micro-batches, the last of which may have fewer.
+
+    All ranks have as many rows, and rows that are about as full at a time.
+
+    Args:
+        rows: Of all ranks, a multiple of their number.
+        rank: This rank.
+        num_ranks: All ranks.
+        micro_size: Rows of a micro-batch at most.
+    """
+    own = rows[rank::num_ranks]
+    return [list(own[start : start + micro_size]) for start in range(0, len(own), micro_size)]
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

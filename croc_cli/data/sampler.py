@@ -20,7 +20,7 @@ class StepSampler:
     Args:
         num_samples: Samples of an epoch.
         global_size: Samples of a step, over all ranks.
-        micro_size: Samples of one forward pass on one rank; rows of it where they are packed.
+        micro_size: Samples of one forward pass on one rank; rows of it at most where they are packed.
         rank: This rank.
         num_ranks: All ranks.
         seed: Seed of the permutations.

@@ -80,7 +80,7 @@ def _batches(recipe: Recipe) -> Iterator[Issue]:
 
 def _batch_issue(recipe: Recipe, stage: StageName, num_ranks: int | None) -> Issue | None:
     batch = recipe.stage(stage).batch
-    if batch.packing:  # rows are filled up to whole micro-batches
+    if batch.packing:  # samples go into rows, of which every rank gets as many
         return None
     per_pass = batch.micro_size * (num_ranks or 1)
     rest = batch.global_size % per_pass

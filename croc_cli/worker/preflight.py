@@ -92,7 +92,7 @@ class Preflight:
             if not any(words in str(error).lower() for words in _NO_MEMORY) and not isinstance(error, MemoryError):
                 raise
             raise RunError(
-                f"memory runs out on the longest samples: {self.section.batch.micro_size} of up to "
+                f"memory runs out on the longest samples: {self._micro_batch()} of up to "
                 f"{self._describe(self.longest[0])} ({first_line(error)[:120]})",
                 hint=f"croc plan says what {self.stage} takes and what to change; max_length cuts samples",
             ) from error
@@ -139,6 +139,11 @@ class Preflight:
                 f"no token of the longest samples is trained, such as of {self._describe(self.longest[0])}",
                 hint=f"raise {self.stage}.max_length, or see croc data show for what is trained of a row",
             )
+
+    def _micro_batch(self) -> str:
+        micro_size, row_tokens = self.section.batch.micro_size, self.section.row_tokens
+        rows = "" if row_tokens is None else f" × {counted(row_tokens, 'token')} of packed samples"
+        return f"{micro_size}{rows}"
 
     def _describe(self, index: int) -> str:
         dataset = self.parts.loader.dataset

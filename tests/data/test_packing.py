@@ -42,10 +42,12 @@ def test_samples_go_the_longest_first_into_the_first_row_with_room() -> None:
 
 def test_every_rank_gets_as_many_rows_and_every_sample_one_place() -> None:
     lengths = llava_like_lengths(50, seed=1)
-    rows = pack_rows(lengths, row_tokens=4096, multiple=6)
+    rows = pack_rows(lengths, row_tokens=4096, multiple=3)
     shares = [deal_rows(rows, rank=rank, num_ranks=3, micro_size=2) for rank in range(3)]
-    assert len({len(share) for share in shares}) == 1
-    assert all(len(micro_batch) == 2 for share in shares for micro_batch in share)
+    assert len(rows) == 12
+    assert [[len(micro_batch) for micro_batch in share] for share in shares] == [[2, 2]] * 3
+    odd = deal_rows(rows, rank=0, num_ranks=4, micro_size=2)
+    assert [len(micro_batch) for micro_batch in odd] == [2, 1]
     dealt = [place for share in shares for micro_batch in share for row in micro_batch for place in row]
     assert sorted(dealt) == list(range(50))
     assert max(sum(lengths[place] for place in row) for row in rows) <= 4096
