@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from croc_cli.reading import unique_keys
+
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 """Of Linux and macOS: NAME_MAX and PATH_MAX without the byte that ends a path."""
@@ -34,7 +36,7 @@ def check_path(text: str) -> str:
 def plain_value(text: str) -> Any:
     """Return the JSON value that a text holds; the text itself where it holds none."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         return text
 
