@@ -50,8 +50,11 @@ class BatchRecipe(Section):
     """Batch sizes of one stage, in samples; with packing, a forward pass is counted in rows."""
 
     global_size: PositiveInt = Field(description="Samples per optimizer step")
-    micro_size: PositiveInt = Field(description="Samples per rank per forward pass; with packing, rows at most")
-    packing: bool = Field(False, description="Pack the samples of a step into rows, so that hardly anything is padding")
+    micro_size: PositiveInt = Field(description="Samples per rank per forward pass")
+    packing: bool = Field(
+        False,
+        description="Pack the samples of a step into rows, which micro_size then counts; hardly anything is padding",
+    )
     row_tokens: PositiveInt | None = Field(
         None, description="Tokens of a packed row at most, at least those of the longest sample; left out: max_length"
     )
