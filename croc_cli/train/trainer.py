@@ -26,6 +26,7 @@ from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_tra
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings, TrainerState, health_of
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
+from croc_cli.train.zero3 import outside_forward
 
 T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
@@ -178,7 +179,7 @@ class Trainer:
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
         shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
-        pool = self.module.model.pool
+        model, pool = self.module.model, self.module.model.pool
         sums = StepSums(
             pool.num_tokens if pool is not None else 0,
             self.device,
@@ -188,7 +189,13 @@ class Trainer:
             solver_threads=pool.solver_threads if pool is not None else 1,
         )
         POSITION.at("beginning the step's assignments")
-        ready = make_ready(self.module.model, micro_batches, self.device, ahead=self.settings.assigns_ahead)
+        ready = make_ready(
+            model,
+            micro_batches,
+            self.device,
+            ahead=self.settings.assigns_ahead,
+            outside=outside_forward(self.engine, model),
+        )
         for number, (batch, (there, assignment)) in enumerate(zip(micro_batches, ready, strict=True)):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
