@@ -15,6 +15,7 @@ from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
+from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
@@ -98,6 +99,7 @@ class Trainer:
         self.held_out = held_out
         self.monitors = monitors
         self.groups = LossGroups(settings.sources)
+        self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
@@ -285,6 +287,7 @@ class Trainer:
             | {
                 "learning_rate": rates,
                 "gradient_norm": None if norm is None else float(norm),
+                "gradient_norms": self.gradient_norms.take(),
                 "tokens": counts.tokens,
                 "tokens_per_second": counts.tokens / seconds,
                 "samples": counts.samples,
