@@ -175,8 +175,8 @@ class Trainer:
         """Run one optimizer step and write its figures."""
         objectives = self.module.objectives
         rates = self.schedule.set(self.engine.optimizer, self.settings.learning_rates, step=step)
-        # The engine divides by the number of micro-batches and averages over ranks; the means are over the whole step.
-        scale = num_ranks() * len(micro_batches)
+        # The engine divides by its number of micro-batches and averages over ranks; the means are over the whole step.
+        scale = num_ranks() * self.engine.gradient_accumulation_steps()
         token_weight = torch.tensor(objectives.caption_weight * scale / max(counts.trained_tokens, 1))
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
@@ -202,6 +202,8 @@ class Trainer:
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
             self._seed_dropout(step, batch)
+            # Packed steps differ in their number of micro-batches, so this loop knows the last one, not the engine.
+            self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
             loss, parts = self.engine(there, **weights, assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)

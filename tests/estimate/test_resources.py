@@ -92,3 +92,15 @@ def test_a_trained_tower_takes_a_backward_pass_and_room_in_checkpoints() -> None
     assert trained.flops - frozen.flops == pytest.approx(samples * 3 * 2 * tower * 577, rel=1e-6)
     used = trained_counts(recipe("croc-7b", **rate), "reconstruct", {"vision_tower": tower})["vision_tower"]
     assert trained.checkpoint_bytes - frozen.checkpoint_bytes == 16 * used
+
+
+def test_packed_rows_are_counted_with_all_the_samples_that_they_hold() -> None:
+    plain = recipe_resources(recipe(), A100S)[-1]
+    packing = {"packing": True, "row_tokens": 8192, "micro_size": 1}
+    packed = recipe_resources(recipe(**{f"finetune__batch__{key}": value for key, value in packing.items()}), A100S)[-1]
+    assert (packed.length, packed.is_packed, plain.is_packed) == (8192, True, False)
+    assert packed.tokens == plain.tokens
+    # a row of 8,192 tokens is as long as four sequences of 2,048, but holds more images, so it has less text
+    four = recipe_resources(recipe(finetune__batch__micro_size=4), A100S)[-1]
+    assert packed.memory[3].activations == pytest.approx(four.memory[3].activations, rel=0.2)
+    assert packed.memory[3].logits < four.memory[3].logits
