@@ -235,10 +235,10 @@ def write_results(stage_dir: StageDir, entries: dict[str, dict[str, Any]], *, mo
     """
     before = read_json(stage_dir.results_file)
     others = [one for one in _scored_models(before) if one["model"] != model]
-    kept = next((one["benchmarks"] for one in _scored_models(before) if one["model"] == model), {})
+    kept: dict[str, Any] = next((one["benchmarks"] for one in _scored_models(before) if one["model"] == model), {})
     packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     versions = {"croc": __version__, "python": platform.python_version(), **packages}
-    content = {"model": model, "versions": versions, "benchmarks": {**kept, **entries}}
+    content: dict[str, Any] = {"model": model, "versions": versions, "benchmarks": {**kept, **entries}}
     if others:
         content[OTHER_MODELS] = others
     files = {**known_hashes(before), **hashes_of(entries.values(), stage_dir)}

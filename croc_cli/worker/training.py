@@ -44,6 +44,7 @@ from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.ahead import why_not_ahead
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
+from croc_cli.train.monitors import Monitors, Trackio
 from croc_cli.train.optimizer import (
     TOWER_PREFIX,
     LearningRateSchedule,
@@ -55,6 +56,7 @@ from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import TrainerState, health_of
 from croc_cli.train.trainer import Trainer
+from croc_cli.train.zero3 import keep_whole, set_leaves
 from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
@@ -199,6 +201,10 @@ def run_training(
         held_out = held_out_measure(
             recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
         )
+    monitors = None
+    if on_main:
+        trackio = make_trackio(recipe, stage, stage_dir, resumes=state.step > 0, events=events)
+        monitors = Monitors(engine.monitor, trackio)
     trainer = Trainer(
         engine,
         replace(parts.settings, assigns_ahead=reason is None),
@@ -213,13 +219,15 @@ def run_training(
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         held_out=held_out,
+        monitors=monitors,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
     loader = build_data_loader(
         parts.loader, start_step=state.step, num_workers=recipe.data.num_workers, pin_memory=device == "cuda"
     )
-    with preflight.around(parts.module) if preflight else nullcontext():
+    around = preflight.around(parts.module) if preflight else nullcontext()
+    with around, monitors.until_the_end() if monitors else nullcontext():
         last = trainer.run(loader)
     if preflight is not None:
         checkpoint = checkpoint_to_resume(stage_dir.checkpoints)
@@ -228,6 +236,22 @@ def run_training(
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()
+
+
+def make_trackio(
+    recipe: Recipe, stage: StageName, stage_dir: StageDir, *, resumes: bool, events: JsonLines
+) -> Trackio | None:
+    """Return the run of trackio that the recipe asks for; None where it does not."""
+    if "trackio" not in recipe.monitor:
+        return None
+    names = recipe.tracking
+    return Trackio(
+        names.project,
+        group=names.group or f"{recipe.name}-{stage}",
+        name=f"{stage_dir.root.resolve().parent.name}-{stage}",
+        resumes=resumes,
+        warn=lambda message: events.write(time=time.time(), level="warning", message=message),
+    )
 
 
 def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:
@@ -263,7 +287,11 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
     )
     if section.zero_stage == 0:
         config = config | {"gradient_clipping": 0.0}
+    if section.zero_stage == 3:
+        set_leaves(parts.module.model)
     engine, *_ = deepspeed.initialize(model=parts.module, optimizer=optimizer, config=config, dist_init_required=False)
+    if section.zero_stage == 3:
+        keep_whole(engine, parts.module.model)
     return engine
 
 

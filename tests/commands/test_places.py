@@ -9,11 +9,10 @@ import pytest
 
 from croc_cli.benchmarks.served import Server
 from tests.benchmarks.runs import pope_rows, write_pope, write_rows
-from tests.commands.croc import croc, fake_worker
+from tests.commands.croc import croc
 from tests.report.runs import make_run
 from tests.sources.data import picture, small_spec
 
-__all__ = ["fake_worker"]
 RECIPE = """\
 extends: nano
 name: mine
@@ -47,8 +46,8 @@ WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
     "run, all of its folder": (("run", "nano", "--run-dir", "out/run"), "out/run"),
     "convert": (("convert", "model", "out/stock"), "out/stock"),
     "convert to LLaVA's form": (("convert", "model", "out/llava", "--to", "llava"), "out/llava"),
-    "init": (("init", "own.yaml", "--data", "rows.json", "--images", "data/pictures"), "own.yaml"),
-    "init, forced": (("init", "own.yaml", "--data", "rows.json", "--force"), "own.yaml"),
+    "init": (("init", "own.yaml", "--data", "own.json", "--images", "data/pictures"), "own.yaml"),
+    "init, forced": (("init", "own.yaml", "--data", "own.json", "--force"), "own.yaml"),
     "prepare": (("data", "prepare", "mine.yaml", "--yes"), "data/mixes/mine-reconstruct"),
     "watch": (("watch", "run", "--page"), "run/report/index.html"),
     "watch, of several": (("watch", "run", "run2", "--page"), "report/index.html"),
@@ -86,7 +85,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_pope(tmp_path / "eval")
     write_rows(tmp_path / "said.jsonl", pope_rows())
     write_rows(tmp_path / "run" / "benchmarks" / "predictions" / "pope.jsonl", pope_rows())
-    (tmp_path / "rows.json").write_text((tmp_path / "data" / "captions.json").read_text())
+    (tmp_path / "own.json").write_text((tmp_path / "data" / "captions.json").read_text())
     return tmp_path
 
 

@@ -48,6 +48,17 @@ def test_gradients_are_added_up_in_fp32_where_deepspeed_can() -> None:
         dtype(reconstruct__zero_stage=0, reconstruct__gradient_dtype="fp32")
 
 
+@pytest.mark.parametrize(
+    ("llm", "numbers"), [("lmsys/vicuna-7b-v1.5", 201_326_592), ("lmsys/vicuna-13b-v1.5", 314_572_800)]
+)
+def test_under_zero_3_a_bucket_holds_a_decoder_layer(llm: str, numbers: int) -> None:
+    made = recipe("croc-7b", model__llm=llm)
+    zero = deepspeed_config(made, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)["zero_optimization"]
+    assert zero["reduce_bucket_size"] == zero["stage3_prefetch_bucket_size"] == numbers
+    align = deepspeed_config(made, "align", num_ranks=8, stage_folder="x", on_gpu=True)
+    assert "reduce_bucket_size" not in align["zero_optimization"]
+
+
 def test_a_deepspeed_block_is_laid_over_the_config_key_by_key() -> None:
     block = {
         "zero_optimization": {"overlap_comm": False, "reduce_bucket_size": 5e7, "stage": 3},
@@ -80,7 +91,7 @@ def test_a_deepspeed_block_is_laid_over_the_config_key_by_key() -> None:
         ({"data_types": {"grad_accum_dtype": "bf16"}}, "'bf16' contradicts reconstruct.gradient_dtype"),
         ({"optimizer": {"type": "Adam"}}, "deepspeed.optimizer: reconstruct.optimizer is where this recipe says it"),
         ({"gradient_accumulation_steps": 8}, "gradient_accumulation_steps: follows from reconstruct.batch"),
-        ({"wandb": {"enabled": True}}, "enabled: True contradicts monitor.wandb, which makes it false"),
+        ({"wandb": {"enabled": True}}, "enabled: True contradicts monitor, which makes it false"),
     ],
 )
 def test_a_block_that_contradicts_the_recipe_is_refused_with_both_keys(block: dict[str, object], message: str) -> None:
@@ -90,10 +101,11 @@ def test_a_block_that_contradicts_the_recipe_is_refused_with_both_keys(block: di
 
 
 def test_monitors_are_switched_on_by_the_recipe() -> None:
-    watched = recipe(monitor__tensorboard=True, monitor__wandb={"project": "croc"})
+    watched = recipe(monitor=["tensorboard", "trackio", "wandb"])
     config = deepspeed_config(watched, "align", num_ranks=1, stage_folder="runs/nano/align", on_gpu=False)
     assert config["tensorboard"] == {"enabled": True, "output_path": "runs/nano/align", "job_name": "tensorboard"}
     assert config["wandb"] == {"enabled": True, "project": "croc", "group": "nano-align"}
+    assert "trackio" not in config  # DeepSpeed does not know it
 
 
 def test_deepspeed_itself_accepts_every_config() -> None:
