@@ -15,6 +15,7 @@ from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
+from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
@@ -98,6 +99,7 @@ class Trainer:
         self.held_out = held_out
         self.monitors = monitors
         self.groups = LossGroups(settings.sources)
+        self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
@@ -173,8 +175,8 @@ class Trainer:
         """Run one optimizer step and write its figures."""
         objectives = self.module.objectives
         rates = self.schedule.set(self.engine.optimizer, self.settings.learning_rates, step=step)
-        # The engine divides by the number of micro-batches and averages over ranks; the means are over the whole step.
-        scale = num_ranks() * len(micro_batches)
+        # The engine divides by its number of micro-batches and averages over ranks; the means are over the whole step.
+        scale = num_ranks() * self.engine.gradient_accumulation_steps()
         token_weight = torch.tensor(objectives.caption_weight * scale / max(counts.trained_tokens, 1))
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
@@ -200,6 +202,8 @@ class Trainer:
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
             self._seed_dropout(step, batch)
+            # Packed steps differ in their number of micro-batches, so this loop knows the last one, not the engine.
+            self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
             loss, parts = self.engine(there, **weights, assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
@@ -283,6 +287,7 @@ class Trainer:
             | {
                 "learning_rate": rates,
                 "gradient_norm": None if norm is None else float(norm),
+                "gradient_norms": self.gradient_norms.take(),
                 "tokens": counts.tokens,
                 "tokens_per_second": counts.tokens / seconds,
                 "samples": counts.samples,
