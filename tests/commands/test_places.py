@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,27 +67,38 @@ async def found_server(url: str, _name: str | None, **_: object) -> Server:
     return Server(url, "model")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with data, a mix, runs with answers and a checkpoint's config."""
+    folder = tmp_path_factory.mktemp("made")
+    small_spec(folder / "data")
+    (folder / "mine.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
+        patch.chdir(folder)
+        assert croc("data", "mix", "mine.yaml", "--stage", "reconstruct").code == 0
+    (folder / "data" / "mixes" / "mine-reconstruct").rename(folder / "mix")
+    (folder / "rows.jsonl").write_text('{"conversations": 7}\n')
+    (folder / "own.json").write_text((folder / "data" / "captions.json").read_text())
+    picture().save(folder / "a.jpg")
+    for name in ("run", "run2"):
+        make_run(folder / name)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    write_pope(folder / "eval")
+    write_rows(folder / "said.jsonl", pope_rows())
+    write_rows(folder / "run" / "benchmarks" / "predictions" / "pope.jsonl", pope_rows())
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with data, a mix, runs and a checkpoint's config, which commands run in."""
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that folder, which commands run in."""
     monkeypatch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
     monkeypatch.setattr("croc_cli.benchmarks.served.find_server", found_server)
-    monkeypatch.chdir(tmp_path)
-    small_spec(tmp_path / "data")
-    (tmp_path / "mine.yaml").write_text(RECIPE)
-    assert croc("data", "mix", "mine.yaml", "--stage", "reconstruct").code == 0
-    (tmp_path / "data" / "mixes" / "mine-reconstruct").rename(tmp_path / "mix")
-    (tmp_path / "rows.jsonl").write_text('{"conversations": 7}\n')
-    picture().save(tmp_path / "a.jpg")
-    for name in ("run", "run2"):
-        make_run(tmp_path / name)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    write_pope(tmp_path / "eval")
-    write_rows(tmp_path / "said.jsonl", pope_rows())
-    write_rows(tmp_path / "run" / "benchmarks" / "predictions" / "pope.jsonl", pope_rows())
-    (tmp_path / "own.json").write_text((tmp_path / "data" / "captions.json").read_text())
-    return tmp_path
+    shutil.copytree(made, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
 
 
 def put_folder(path: Path) -> None:
