@@ -4,10 +4,12 @@ import codecs
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError, first_line
+from croc_cli.files import open_file, read_bytes
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -37,19 +39,29 @@ class TextError(ValueError):
         return self.hint and self.hint.replace("FILE", shlex.quote(str(file))).replace("NEW", shlex.quote(str(new)))
 
 
-def decode_text(content: bytes, *, first: int = 1) -> str:
+class RepeatedKeyError(TextError):
+    """An object that has a key twice: one of the two values would be lost without a word."""
+
+
+def decode_text(content: bytes, *, first: int = 1, utf16: bool = False) -> str:
     """Return UTF-8 text without its byte-order mark.
 
     Args:
         content: The bytes.
         first: Number of their first line, for the message.
+        utf16: Read UTF-16 as well, where a mark says that it is.
 
     Raises:
         TextError: It is not UTF-8; names the line, and the encoding that it seems to have.
     """
-    for mark, name in _BOMS:
-        if content.startswith(mark):
-            raise TextError(f"line {first}: {name} text, not UTF-8", hint=_convert_hint(name))
+    mark = next(((mark, name) for mark, name in _BOMS if content.startswith(mark)), None)
+    if mark is not None and utf16 and mark[1] == "UTF-16":
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise TextError(f"damaged UTF-16 at byte {error.start}", hint="save the file as UTF-8") from error
+    if mark is not None:
+        raise TextError(f"line {first}: {mark[1]} text, not UTF-8", hint=_convert_hint(mark[1]))
     try:
         return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
@@ -66,21 +78,76 @@ def not_utf8(byte: int, place: str) -> TextError:
     )
 
 
-def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text.
+def parse_json(content: bytes, *, first: int = 1) -> Any:
+    """Return the value of a JSON text; see `parse_text`.
 
     Raises:
         TextError: It is not one JSON value in UTF-8, from its first byte to its last; names line and column.
     """
-    text = decode_text(content)
+    return parse_text(decode_text(content, first=first), first=first)
+
+
+def parse_text(text: str, *, first: int = 1) -> Any:
+    """Return the value of a JSON text, strictly: no key twice, nothing after the value.
+
+    Args:
+        text: The text.
+        first: Number of its first line, for the message.
+
+    Raises:
+        TextError: It is not one JSON value; names line and column.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
-        raise TextError(f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
+        line = error.lineno + first - 1
+        raise TextError(f"line {line}, column {error.colno}: not JSON: {error.msg}") from error
+    except RepeatedKeyError as error:
+        line = _line_of_repeated(text) + first - 1
+        raise RepeatedKeyError(f"line {line}: {error.reason}", hint=error.hint) from None
     except RecursionError as error:
-        raise TextError("not JSON that can be read: nested too deeply") from error
+        raise TextError(f"line {first}: not JSON that can be read: nested too deeply") from error
     except ValueError as error:  # an integer of more digits than Python converts
-        raise TextError(f"not JSON that can be read: {first_line(error)}") from error
+        raise TextError(f"line {first}: not JSON that can be read: {first_line(error)}") from error
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of its pairs; the `object_pairs_hook` of whatever reads JSON.
+
+    Raises:
+        RepeatedKeyError: A key is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # None
+        raise repeated_key(key)
+    return found
+
+
+def repeated_key(key: str) -> RepeatedKeyError:
+    """Return the error of a key that an object has twice."""
+    shown = repr(key) if len(key) <= 60 else f"{key[:57]!r}…"
+    return RepeatedKeyError(f"the key {shown} stands twice in one object", hint="leave one of the two")
+
+
+def _line_of_repeated(text: str) -> int:
+    """Return the line, from 1, where the object starts that has a key twice; the whole text's where that is unknown."""
+    starts: list[int] = []
+    decoder: Any = json.JSONDecoder(object_pairs_hook=unique_keys)  # Any: typeshed leaves out what a scanner reads
+    scanned = decoder.parse_object
+
+    def parse_object(place: tuple[str, int], *rest: Any) -> Any:
+        try:
+            return scanned(place, *rest)
+        except RepeatedKeyError:
+            starts.append(place[1])  # the innermost first
+            raise
+
+    decoder.parse_object = parse_object
+    with suppress(ValueError, StopIteration, RecursionError):
+        json.scanner.py_make_scanner(decoder)(text, len(text) - len(text.lstrip()))  # type: ignore[attr-defined]  # same
+    return text.count("\n", 0, starts[0]) + 1 if starts else 1
 
 
 def read_json_file(file: Path, *, error: type[UsageError] = UsageError, hint: str | None = None) -> Any:
@@ -95,7 +162,7 @@ def read_json_file(file: Path, *, error: type[UsageError] = UsageError, hint: st
         UsageError: Of that class; it cannot be read, or is not JSON. Names file, line and column.
     """
     try:
-        return parse_json(file.read_bytes())
+        return parse_json(read_bytes(file))
     except TextError as reason:
         raise error(f"{file}, {reason.reason}", hint=reason.hint_for(file) or hint) from reason
     except OSError as reason:
@@ -109,15 +176,14 @@ def read_json_lines(file: Path, *, error: type[UsageError] = UsageError) -> Iter
         UsageError: Of the class `error`; the file cannot be read, or a line is not JSON. Names file, line and column.
     """
     try:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
                 try:
-                    yield number, parse_json(line)
+                    yield number, parse_json(line, first=number)
                 except TextError as reason:
-                    message = reason.reason.removeprefix("line 1: ").removeprefix("line 1, ")
-                    raise error(f"{file}, line {number}, {message}", hint=reason.hint_for(file)) from reason
+                    raise error(f"{file}, {reason.reason}", hint=reason.hint_for(file)) from reason
     except OSError as reason:
         raise error(f"{file}: cannot be read: {reason.strerror or reason}") from reason
 

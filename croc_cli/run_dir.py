@@ -11,7 +11,7 @@ from typing import Any
 
 from croc_cli.files import read_bytes
 from croc_cli.names import BENCHMARKS
-from croc_cli.reading import is_unicode
+from croc_cli.reading import is_unicode, unique_keys
 from croc_cli.redact import redact
 
 PREFLIGHT_NAME = "preflight.json"
@@ -263,7 +263,7 @@ def damage_of(path: Path) -> str | None:
 def parse_object(content: bytes) -> dict[str, Any]:
     """Return a JSON object; raises ValueError with the reason in one line."""
     try:
-        value = json.loads(content.decode("utf-8"), parse_int=_number)
+        value = json.loads(content.decode("utf-8"), parse_int=_number, object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:

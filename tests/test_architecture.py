@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "console": ("words", "errors", "redact", "names"),
     "progress": ("words", "errors", "redact"),
     "output": (),
-    "recipe": ("words", "errors", "redact", "names", "files", "pictures"),
+    "recipe": ("words", "errors", "redact", "names", "files", "reading", "pictures"),
     "sources": (*BASE, "recipe"),
     "benchmarks": (*BASE, "demo"),
     "launch": (*BASE, "recipe", "sources"),

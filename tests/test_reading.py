@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from croc_cli.errors import UsageError
-from croc_cli.reading import TextError, json_text, parse_json, printable, read_json_file, read_json_lines
+from croc_cli.reading import TextError, decode_text, json_text, parse_json, printable, read_json_file, read_json_lines
 
 
 def test_json_is_read_with_and_without_a_mark_of_its_byte_order(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_is_not_json_is_named_with_its_place(
 def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
     for content, message in (
         (b'{"a": 1}\n{"a": 1}{"b": 2}\n', r"a\.jsonl, line 2, column 9: not JSON: Extra data"),
-        (b'{"a": 1}\n{"a": "\xfc"}\n', r"a\.jsonl, line 2, not UTF-8 text"),
+        (b'{"a": 1}\n{"a": "\xfc"}\n', r"a\.jsonl, line 2: not UTF-8 text"),
     ):
         (tmp_path / "a.jsonl").write_bytes(content)
         with pytest.raises(UsageError, match=message):
@@ -66,3 +66,25 @@ def test_halves_of_letters_are_written_as_escapes() -> None:
     assert json.loads(json_text(["red \ud83d", "é"])) == ["red \ud83d", "é"]
     assert json_text("\ud83d").isascii()
     assert printable("a\x1b[2Jb\n\ud83dé") == "a\\x1b[2Jb\\n\\ud83dé"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"a": 1, "b": 2, "a": 3}', 1),
+        ('[{"a": 1},\n {"a": 2,\n  "a": 2}]', 2),
+        ('{"x":\n {"y": [\n {"a": 1, "\\u0061": 2}]}}', 3),
+    ],
+)
+def test_a_key_that_stands_twice_in_an_object_is_named(text: str, line: int, tmp_path: Path) -> None:
+    with pytest.raises(TextError, match=f"^line {line}: the key 'a' stands twice in one object$"):
+        parse_json(text.encode())
+    (tmp_path / "a.jsonl").write_text("{}\n" + text.replace("\n", " "))
+    with pytest.raises(UsageError, match=r"a\.jsonl, line 2: the key 'a' stands twice"):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+def test_utf_16_is_read_where_it_is_asked_for() -> None:
+    assert decode_text("é".encode("utf-16"), utf16=True) == "é"
+    with pytest.raises(TextError, match="damaged UTF-16 at byte"):
+        decode_text("é".encode("utf-16") + b"\x00", utf16=True)

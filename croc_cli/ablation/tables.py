@@ -10,7 +10,7 @@ Measure = Literal["score", "caption_loss", "pool_use"]
 """What a claim compares: the mean score, the caption loss at the end of stage 1.5, or the pool's use there."""
 FIVE = ("gqa", "textvqa", "mmbench", "seedbench", "mmstar")
 NINE = ("gqa", "scienceqa", "textvqa", "pope", "mme", "mmbench", "mmbench_cn", "seedbench", "mmstar")
-OTHER_SCALE = frozenset({"mme"})
+OTHER_SCALE = frozenset({"mme", "ocrbench"})
 """Benchmarks whose scores are no percentages; means over benchmarks leave them out."""
 
 

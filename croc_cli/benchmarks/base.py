@@ -16,6 +16,7 @@ from croc_cli.benchmarks.prompts import same_question
 from croc_cli.benchmarks.score import Score
 from croc_cli.errors import UsageError
 from croc_cli.hub_clone import clone_files
+from croc_cli.names import IMAGE_TOKEN
 
 _DOCUMENT_IDS = ("question_id", "questionId", "index", "id")
 
@@ -27,11 +28,13 @@ class Record:
     Attributes:
         key: Answers are matched by it; of two records that ask the same thing, the first has the first answer.
         question_id: As LLaVA's answer files hold it; not unique in some benchmarks.
-        prompt: What the model is asked, without image placeholder and template.
-        picture: The picture, or None for a question about text alone.
+        prompt: What the model is asked, without template. Pictures stand in front of it; where it holds as many
+            `<image>` as there are pictures, they stand there.
+        picture: The picture, the first of several, or None for a question about text alone.
         answer: The ground truth in the benchmark's own form, or None where labels are hidden.
         extra: What else the scoring needs. `answer_fields` are added to the question's answer rows; `saved_prompt` is
             what LLaVA writes as their prompt, where that is not `prompt`; `aliases` are ids that other tools use.
+        more_pictures: Those after the first.
     """
 
     key: str
@@ -40,6 +43,22 @@ class Record:
     picture: Picture | None
     answer: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    more_pictures: tuple[Picture, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures, in the order in which they are shown."""
+        return () if self.picture is None else (self.picture, *self.more_pictures)
+
+    def parts(self) -> list[str | Picture]:
+        """Return the texts and pictures of the question in the order in which they are shown."""
+        texts = self.prompt.split(IMAGE_TOKEN)
+        if not self.pictures or len(texts) != len(self.pictures) + 1:
+            return [*self.pictures, self.prompt]
+        shown: list[str | Picture] = [texts[0]]
+        for picture, text in zip(self.pictures, texts[1:], strict=True):
+            shown += [picture, text]
+        return [part for part in shown if part != ""]
 
 
 class Benchmark(ABC):
@@ -58,6 +77,8 @@ class Benchmark(ABC):
         layout: Its files below `folder`, alternatives with | between; a name that ends with / is a folder of pictures.
             The parquet files of the hub's data set serve instead.
         hub_splits: The split in that data set, under all names that it goes by; empty where its files are not named so.
+        table: VLMEvalKit's file of its questions, which serves instead of all others; empty where there is none.
+        asks_otherwise: Variants that ask the same questions in other words, so that they need answers of their own.
         is_drawn: Whether croc draws its pictures and asks its questions itself, so that it needs no files.
         variants: What else can be asked for by name: other scorers' rules, other prompts, other splits.
         variant: The one that is asked for; None is the primary one, which reproduces the paper's LLaVA-1.5 row.
@@ -74,6 +95,8 @@ class Benchmark(ABC):
     hidden_labels: ClassVar[bool] = False
     layout: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[tuple[str, ...]] = ()
+    table: ClassVar[str] = ""
+    asks_otherwise: ClassVar[frozenset[str]] = frozenset()
     is_drawn: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, str]] = {}
     variant: str | None = None
@@ -92,6 +115,11 @@ class Benchmark(ABC):
         other = copy.copy(self)
         other.variant = name
         return other
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What is kept beside answers about the words of their questions; empty for the primary ones."""
+        return {"prompts": self.variant} if self.variant in self.asks_otherwise else {}
 
     def headline_of(self, score: Score) -> Score:
         """Return a score with the asked-for variant as its headline, where the variant is one of scoring."""
@@ -154,7 +182,9 @@ class Benchmark(ABC):
     def lacks(self, root: Path) -> list[str]:
         """Return which files of the layout are not below a data root; an empty folder does not count as one."""
         folder = root / self.folder
-        wanted = self.layout or ("*.parquet",)
+        if self.table and (folder / self.table).is_file():
+            return []
+        wanted = self.layout or (f"*.parquet|{self.table}" if self.table else "*.parquet",)
         lacking = [entry for entry in wanted if not any(_is_there(folder / name) for name in entry.split("|"))]
         clone = clone_files(folder, ".parquet")
         if not lacking or not clone:

@@ -6,15 +6,14 @@ would be guesses. Half of a surrogate pair, which JSON can write and no text can
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from croc_cli.errors import UsageError, first_line
+from croc_cli.errors import UsageError
 from croc_cli.files import read_bytes
+from croc_cli.reading import TextError, decode_text, parse_text
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _BINARY = {b"PAR1": "a parquet file", b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "gzipped"}
@@ -39,34 +38,27 @@ def read_text(file: Path) -> str:
         raise BenchmarkDataError(
             f"{file}: {found}, not text", hint="unpack or convert it: JSON, JSON lines, CSV or TSV"
         )
-    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding == "utf-16":
-            raise BenchmarkDataError(
-                f"{file}: damaged UTF-16 at byte {error.start}", hint="save the file as UTF-8"
-            ) from error
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BenchmarkDataError(
-            f"{file}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x})",
-            hint=f"if it was saved as Latin-1: iconv -f WINDOWS-1252 -t UTF-8 {file} > utf8{file.suffix}",
-        ) from error
+        return decode_text(content, utf16=True)
+    except TextError as error:
+        raise BenchmarkDataError(f"{file}, {error.reason}", hint=error.hint_for(file)) from error
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, file: Path, *, first: int = 1) -> Any:
     """Return the value of a JSON text.
 
+    Args:
+        text: The text.
+        file: Its file, for the message.
+        first: Number of the text's first line there.
+
     Raises:
-        BenchmarkDataError: It is not JSON, nested too deep, or holds a number of too many digits.
+        BenchmarkDataError: It is not JSON, has a key twice, is nested too deep, or holds a number of too many digits.
     """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if "\n" in text.rstrip() else f"column {error.colno}"
-        raise BenchmarkDataError(f"{where}: not JSON: {error.msg}, {place}") from error
-    except (ValueError, RecursionError) as error:
-        raise BenchmarkDataError(f"{where}: not readable as JSON: {first_line(error)[:100]}") from error
+        value = parse_text(text, first=first)
+    except TextError as error:
+        raise BenchmarkDataError(f"{file}, {error.reason}", hint=error.hint_for(file)) from error
     # Only an escape can make half a pair, so that texts without one need no second look.
     return _whole_characters(value) if "\\u" in text else value
 
@@ -77,7 +69,7 @@ def read_json(file: Path) -> Any:
     Raises:
         BenchmarkDataError: It is not JSON; says where.
     """
-    return parse_json(read_text(file), str(file))
+    return parse_json(read_text(file), file)
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -90,7 +82,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         where = f"{file}, line {number}"
-        row = parse_json(line, where)
+        row = parse_json(line, file, first=number)
         if not isinstance(row, dict):
             raise BenchmarkDataError(f"{where}: not a JSON object")
         yield where, row
@@ -117,7 +109,7 @@ def take_object(value: Any, where: str) -> dict[str, Any]:
         BenchmarkDataError: It is something else.
     """
     if not isinstance(value, dict):
-        raise BenchmarkDataError(f"{where}: {_shown(value)} where an object is expected")
+        raise BenchmarkDataError(f"{where}: {shown(value)} where an object is expected")
     return value
 
 
@@ -129,7 +121,7 @@ def take_text(record: Any, name: Any, where: str) -> str:
     """
     value = take(record, name, where)
     if not isinstance(value, str):
-        raise BenchmarkDataError(f"{where}: {name} is {_shown(value)}, expected text")
+        raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected text")
     return value
 
 
@@ -144,7 +136,7 @@ def take_number(record: Any, name: Any, where: str) -> int:
         return value
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
         return int(value)
-    raise BenchmarkDataError(f"{where}: {name} is {_shown(value)}, expected a whole number")
+    raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected a whole number")
 
 
 def take_list(record: Any, name: Any, where: str) -> list[Any]:
@@ -155,7 +147,7 @@ def take_list(record: Any, name: Any, where: str) -> list[Any]:
     """
     value = take(record, name, where)
     if not isinstance(value, list):
-        raise BenchmarkDataError(f"{where}: {name} is {_shown(value)}, expected a list")
+        raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected a list")
     return value
 
 
@@ -168,11 +160,12 @@ def take_texts(record: Any, name: Any, where: str) -> list[str]:
     values = take_list(record, name, where)
     for value in values:
         if not isinstance(value, str):
-            raise BenchmarkDataError(f"{where}: {name} holds {_shown(value)}, expected texts")
+            raise BenchmarkDataError(f"{where}: {name} holds {shown(value)}, expected texts")
     return values
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as messages have it, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +49,7 @@ class ParquetCell:
         return bytes((cell.get("bytes") if isinstance(cell, Mapping) else cell) or b"")
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _column(file: Path, row_group: int, column: str) -> ChunkedArray:
     from pyarrow import parquet
 
@@ -112,16 +112,16 @@ class Picture:
 
 
 def read_parquet(
-    folder: Path, *splits: str, picture: str = "image", config: str | None = None
+    folder: Path, *splits: str, pictures: Sequence[str] = ("image",), config: str | None = None
 ) -> list[dict[str, Any]] | None:
     """Return the rows of one split of a hub data set, in order of the files' names; None where no file is there.
 
-    The column `picture` becomes a `Picture` that is read when it is opened, or None where the cell is empty.
+    A column of `pictures` becomes a `Picture` that is read when it is opened, or None where the cell is empty.
 
     Args:
         folder: A clone of the data set, or the files of one configuration.
         splits: The split, under all names that it goes by; see `hub_clone.choose_files`.
-        picture: The column of pictures, where there is one.
+        pictures: The columns of pictures, those of them that are there.
         config: The configuration, where the data set has several.
 
     Raises:
@@ -136,24 +136,26 @@ def read_parquet(
         raise BenchmarkDataError(error.message, hint=error.hint) from error
     rows: list[dict[str, Any]] = []
     for file in chosen:
-        rows += _rows(file, picture)
+        rows += _rows(file, pictures, label=f"{config}/{file.name}" if config else file.name)
     return rows
 
 
-def _rows(file: Path, picture: str) -> Iterator[dict[str, Any]]:
+def _rows(file: Path, pictures: Sequence[str], *, label: str) -> Iterator[dict[str, Any]]:
     from pyarrow import ArrowException, parquet
 
     try:
         check_regular(file)
         table = parquet.ParquetFile(file)
-        names = [name for name in table.schema_arrow.names if name != picture]
+        columns = [name for name in pictures if name in table.schema_arrow.names]
+        names = [name for name in table.schema_arrow.names if name not in columns]
         for group in range(table.num_row_groups):
             rows = table.read_row_group(group, columns=names).to_pylist()
-            if picture in table.schema_arrow.names:
-                filled = table.read_row_group(group, columns=[picture]).column(0).is_valid().to_pylist()
+            for column in columns:
+                filled = table.read_row_group(group, columns=[column]).column(0).is_valid().to_pylist()
                 for index, (row, is_there) in enumerate(zip(rows, filled, strict=True)):
-                    name = f"{file.name}, row group {group}, row {index}"
-                    row[picture] = Picture(name, cell=ParquetCell(file, group, index, picture)) if is_there else None
+                    # Pictures are told apart by their names.
+                    name = f"{label}, row group {group}, row {index}" + (f", {column}" if len(columns) > 1 else "")
+                    row[column] = Picture(name, cell=ParquetCell(file, group, index, column)) if is_there else None
             yield from rows
     except (ArrowException, OSError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)

@@ -87,7 +87,7 @@ def _placed_rows(file: Path) -> list[_Placed]:
     text = read_text(file)
     start = text.lstrip()[:1]
     if start == "[" or (start == "{" and file.suffix.lower() == ".json"):
-        content = parse_json(text, str(file))
+        content = parse_json(text, file)
         if isinstance(content, dict):
             content = next((content[name] for name in _LISTS if isinstance(content.get(name), list)), content)
         if isinstance(content, dict):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,11 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import BenchmarkDataError, read_text, take, take_text
+from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import CHINESE_LETTER_ANSWER, LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import circular_hits, mmbench_letter
+from croc_cli.benchmarks.tables import is_missing, read_tsv
 
 _PASS = 1_000_000
 """Index distance between a question and its next rotation."""
@@ -30,11 +29,6 @@ _ABILITIES = {
     "attribute_reasoning": "AR",
 }
 """Short names of the leaderboard."""
-_MISSING = frozenset(
-    {"", "nan", "NaN", "-nan", "-NaN", "None", "NA", "<NA>", "N/A", "n/a", "null", "NULL", "#NA", "#N/A", "#N/A N/A"}
-    | {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
-)
-"""Cells that pandas, which the references read the file with, takes for missing."""
 
 
 class MmBench(Benchmark):
@@ -67,26 +61,20 @@ class MmBench(Benchmark):
                 named = [row | {"l2-category": row.get("L2-category", row.get("l2-category"))} for row in rows]
                 where = f"{folder}, row "
                 return [self._record(row, f"{where}{number}") for number, row in enumerate(named)]
-        file = self.find(root, *files)
-        csv.field_size_limit(2**31 - 1)  # a cell holds a whole picture
-        table = csv.DictReader(io.StringIO(read_text(file), newline=""), delimiter="\t")
-        try:
-            return [self._record(row, f"{file}, row {number}") for number, row in enumerate(table, start=1)]
-        except csv.Error as error:
-            raise BenchmarkDataError(f"{file}, line {table.line_num}: {error}", hint="fetch it again") from error
+        return [self._record(row, where) for where, row in read_tsv(self.find(root, *files))]
 
     def _record(self, row: dict[str, Any], where: str) -> Record:
         index = take(row, "index", where)
         if not re.fullmatch(r"[0-9]{1,12}", str(index)):
             raise BenchmarkDataError(f"{where}: index {str(index)[:60]!r} is not a number")
-        options = {letter: row[letter] for letter in _OPTIONS if not _is_missing(row.get(letter))}
+        options = {letter: row[letter] for letter in _OPTIONS if not is_missing(row.get(letter))}
         shown = dict(takewhile(lambda option: not _is_unsaid(option[1]), ((name, row.get(name)) for name in _OPTIONS)))
         hint, question = row.get("hint"), take_text(row, "question", where)
         stem = question if _is_unsaid(hint) else f"{hint}\n{question}"
         lines = "".join(f"\n{letter}. {text}" for letter, text in shown.items())
         cell = take(row, "image", where)
         picture = cell if isinstance(cell, Picture) else Picture.from_base64(f"picture of row {index}", cell)
-        answer = None if _is_missing(row.get("answer")) else row["answer"]
+        answer = None if is_missing(row.get("answer")) else row["answer"]
         kept = ("question", "hint", "category", "l2-category", "split", *_OPTIONS)
         extra = {name: row.get(name) or "" for name in kept} | {"options": options}
         extra["answer_fields"] = {
@@ -151,13 +139,9 @@ class MmBenchCn(MmBench):
     suffix = CHINESE_LETTER_ANSWER
 
 
-def _is_missing(cell: str | None) -> bool:
-    return cell is None or cell in _MISSING
-
-
 def _is_unsaid(cell: str | None) -> bool:
     """Tell whether LLaVA's prompt ends its options before this one, or goes without this hint."""
-    return cell is None or _is_missing(cell) or cell.lower() in ("nan", "none")
+    return cell is None or is_missing(cell) or cell.lower() in ("nan", "none")
 
 
 def _by(first: Mapping[int, Record], circular: Mapping[int, bool], field: str) -> dict[str, float]:

@@ -10,8 +10,10 @@ SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 """LLaVA-1.5's suffix of questions with short answers."""
 LETTER_ANSWER = "\nAnswer with the option's letter from the given choices directly."
 """LLaVA-1.5's suffix of multiple-choice questions."""
+DIRECT_ANSWER = "\nAnswer the question directly."
+"""VLMEvalKit's suffix of questions without options."""
 CHINESE_LETTER_ANSWER = "\n请直接回答选项字母。"
-"""The same of MMBench-CN."""
+"""LETTER_ANSWER of MMBench-CN."""
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 """What LLaVA adds to VizWiz's questions."""
 OCR_LINE = "Reference OCR token: "
@@ -19,6 +21,8 @@ OCR_LINE = "Reference OCR token: "
 YES_OR_NO = "Please answer yes or no."
 """What MME's own questions end with, and LLaVA takes away."""
 
+_PICTURE = re.compile(rf"{IMAGE_TOKEN}|<image \d+>")
+"""Where a picture stands, in croc's prompts and in MMMU's."""
 _OPTION = re.compile(r"[a-z]\. ")
 _SHOWN = 60
 
@@ -45,7 +49,7 @@ def shown(prompt: str) -> str:
 
 def _lines(prompt: str) -> list[str]:
     """Return the lines that hold the question and its options, in lower case with single spaces."""
-    lines = (_plain(line) for line in prompt.replace(IMAGE_TOKEN, "\n").split("\n"))
+    lines = (_plain(line) for line in _PICTURE.sub("\n", prompt).split("\n"))
     return [line for line in lines if line and line.rstrip(".") not in _INSTRUCTIONS and not line.startswith(_OCR)]
 
 
@@ -57,5 +61,5 @@ _YES_OR_NO = YES_OR_NO.casefold()
 _OCR = OCR_LINE.strip().casefold()
 _INSTRUCTIONS = frozenset(
     " ".join(text.casefold().split()).rstrip(".")
-    for text in (SHORT_ANSWER, LETTER_ANSWER, CHINESE_LETTER_ANSWER, UNANSWERABLE)
+    for text in (SHORT_ANSWER, LETTER_ANSWER, DIRECT_ANSWER, CHINESE_LETTER_ANSWER, UNANSWERABLE)
 )

@@ -1,4 +1,4 @@
-"""The sixteen benchmarks of the paper's Tables 1 to 3, by name and in its order, and the demo's scenes."""
+"""The sixteen benchmarks of the paper's Tables 1 to 3, by name and in its order, ViCToR's two more, and the demo's."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ NAMES = (
     "realworldqa",
 )
 """Those of the paper, which `all` means."""
+OTHERS = ("ocrbench", "mmmu")
+"""Those that version 4 of the paper (ViCToR) adds."""
 SCENES = "scenes"
-EVERY = (*NAMES, SCENES)
+EVERY = (*NAMES, *OTHERS, SCENES)
 
 
 @cache
@@ -45,7 +47,9 @@ def benchmarks() -> dict[str, Benchmark]:
     from croc_cli.benchmarks.judged import LlavaBench, MmVet
     from croc_cli.benchmarks.mmbench import MmBench, MmBenchCn
     from croc_cli.benchmarks.mme import Mme
+    from croc_cli.benchmarks.mmmu import Mmmu
     from croc_cli.benchmarks.mmstar import MmStar
+    from croc_cli.benchmarks.ocrbench import OcrBench
     from croc_cli.benchmarks.pope import Pope
     from croc_cli.benchmarks.realworldqa import RealWorldQa
     from croc_cli.benchmarks.scenes import Scenes
@@ -72,6 +76,8 @@ def benchmarks() -> dict[str, Benchmark]:
         DocVqa(),
         Ai2d(),
         RealWorldQa(),
+        OcrBench(),
+        Mmmu(),
         Scenes(),
     )
     return {benchmark.name: benchmark for benchmark in every}

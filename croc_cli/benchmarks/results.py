@@ -56,6 +56,12 @@ def score_benchmark(
             hint=f"`croc eval --benchmark {benchmark.name}` makes them",
         )
     made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
+    if made_by and made_by.get("prompts") != benchmark.prompts.get("prompts"):
+        asked = made_by.get("prompts")
+        again = f"--variant {benchmark.name}={asked} scores them" if asked else "croc eval --variant asks again"
+        raise BenchmarkDataError(
+            f"{benchmark.name}: the answers were made with the prompts of the variant {asked or 'primary'}", hint=again
+        )
     entry = score_rows(benchmark, records, rows, stage_dir, made_by=made_by, partial=partial, limit=limit, judge=judge)
     entry["made_by"]["answers_sha256"] = answers_sha256(stage_dir.predictions, benchmark.name)
     return entry
@@ -160,6 +166,7 @@ def write_items(
         {
             "question_id": record.question_id,
             "picture": record.picture.name if record.picture is not None else None,
+            **({"pictures": [picture.name for picture in record.pictures]} if record.more_pictures else {}),
             "prompt": record.prompt,
             "expected": record.answer,
             "text": text,

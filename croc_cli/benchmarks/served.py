@@ -145,7 +145,7 @@ def estimate(benchmark: Benchmark, records: Sequence[Record]) -> dict[str, int]:
     """Return how many requests, pictures and about how many tokens of text the answers to some records take."""
     return {
         "requests": len(records),
-        "pictures": sum(record.picture is not None for record in records),
+        "pictures": sum(len(record.pictures) for record in records),
         "text tokens": sum(len(record.prompt) for record in records) // CHARACTERS_PER_TOKEN,
         "answer tokens": len(records) * benchmark.max_new_tokens,
     }
@@ -210,8 +210,13 @@ class Asker:
     async def _ask(self, benchmark: Benchmark, record: Record) -> str:
         content: Any = record.prompt
         if record.picture is not None:
-            url = await asyncio.to_thread(picture_url, record.picture, as_it_is=self.server.is_croc)
-            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": record.prompt}]
+            content = []
+            for part in record.parts():
+                if isinstance(part, str):
+                    content.append({"type": "text", "text": part})
+                    continue
+                url = await asyncio.to_thread(picture_url, part, as_it_is=self.server.is_croc)
+                content.append({"type": "image_url", "image_url": {"url": url}})
         body = {"model": self.server.name, "messages": [{"role": "user", "content": content}], "temperature": 0}
         limit = benchmark.max_new_tokens
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from croc_cli.errors import UsageError
+from croc_cli.reading import unique_keys
 
 _MAX_HEADER_BYTES = 100_000_000  # what safetensors itself allows
 _BROKE_OFF = "the copy or download broke off; fetch the file again or use another checkpoint"
@@ -51,7 +52,7 @@ def read_header(file: Path) -> dict[str, SavedTensor]:
                 f"{file} is not a complete safetensors file: {size} bytes, its header does not fit", hint=_BROKE_OFF
             )
         try:
-            header = json.loads(stream.read(length))
+            header = json.loads(stream.read(length), object_pairs_hook=unique_keys)
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
             ends = [entry["data_offsets"][1] for entry in entries.values()]
             expected = 8 + length + max(ends, default=0)

@@ -16,12 +16,15 @@ from croc_cli.launch import weights
 from croc_cli.launch.weights import checked_hashes, combine_hashes, is_hashes
 from croc_cli.names import METADATA_FILE, STAGES, StageName
 from croc_cli.pictures import ImageReading
+from croc_cli.reading import parse_json
 from croc_cli.recipe.schema import AspectName, TemplateName
 from croc_cli.redact import redact
 
 RECIPE_FILE = "recipe.yaml"
 LLM_TEMPLATE_KEY = "llm_chat_template"
 """Key of croc.json for the chat template that the LLM itself came with."""
+TOWER_TRAINED_KEY = "vision_tower_trained"
+"""Key of croc.json, true where this stage or one before it trained the vision tower."""
 DAMAGED = "the checkpoint is damaged; use another one"
 """Hint of whoever finds a file of a checkpoint that nothing can be done about."""
 
@@ -112,7 +115,7 @@ def read_object(file: Path) -> dict[str, Any]:
         UsageError: The file cannot be read or holds something else; it is named.
     """
     try:
-        values = json.loads(read_bytes(file).decode())
+        values = parse_json(read_bytes(file))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} cannot be read: {first_line(error)}", hint=DAMAGED) from error
     if not isinstance(values, dict):

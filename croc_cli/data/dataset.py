@@ -136,7 +136,7 @@ class LlavaJsonDataset:
         hint = (
             f"`croc data verify {self.path} --image-folder {self.image_folder} --fix` writes a copy without such rows"
         )
-        self._index = open_json_index(self.path, partial(_check_row, hint=hint))
+        self._index = open_json_index(self.path, partial(_check_row, root=self.image_folder, hint=hint))
         self._file = -1
         if not len(self._index):
             raise DataError(f"{self.path}: no rows")
@@ -238,9 +238,9 @@ def _turns(row: dict[str, Any]) -> tuple[Turn, ...]:
     return tuple(Turn(turn["from"], turn["value"]) for turn in turns[turns[0]["from"] == "gpt" :])
 
 
-def _check_row(where: str, row: Any, *, hint: str) -> tuple[int, int]:
+def _check_row(where: str, row: Any, *, root: Path, hint: str) -> tuple[int, int]:
     """Return a row's estimated tokens and its number of images, or raise DataError."""
-    found: Converted = read_json_row(row, row_id="")
+    found: Converted = read_json_row(row, row_id="", root=root)
     error = found.defect or row_error(found.row)
     if found.row is None or (error is not None and error[0] not in _TRAINS_NOTHING):
         code, detail = error or ("row-not-object", "")

@@ -92,9 +92,14 @@ def _answer(
 
 
 def _question(encoder: ConversationEncoder, record: Record, reading: ImageReading) -> Question:
-    text = f"{IMAGE_TOKEN}\n{record.prompt}" if record.picture is not None else record.prompt
-    images = () if record.picture is None else (image_reference(record.picture, reading),)
-    return Question(record.key, encoder.encode_prompt([Turn("human", text)]), images)
+    """Return a question with its pictures where `croc serve` would put them: before a text, each ends its line."""
+    pieces: list[str] = []
+    for part in record.parts():
+        in_front = all(piece == f"{IMAGE_TOKEN}\n" for piece in pieces)
+        pieces.append(part if isinstance(part, str) else f"{IMAGE_TOKEN}\n" if in_front else IMAGE_TOKEN)
+    images = tuple(image_reference(picture, reading) for picture in record.pictures)
+    ids = encoder.encode_prompt([Turn("human", "".join(pieces))], num_images=len(images))
+    return Question(record.key, ids, images)
 
 
 def image_reference(picture: Picture, reading: ImageReading = "upright") -> ImageRef | None:

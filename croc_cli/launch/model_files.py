@@ -1,12 +1,12 @@
 """Looks into a model's folder before any launch: are config, tokenizer and weights there, and whole?"""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.files import read_bytes
 from croc_cli.launch.weights import is_file_name
+from croc_cli.reading import parse_json
 from croc_cli.recipe.facts import CLIP_TYPES, SIGLIP_TYPES
 from croc_cli.sources.read.content import HEAD_BYTES, LFS_POINTER, in_place_of_data
 
@@ -98,7 +98,7 @@ def _check_whole(file: Path, where: str) -> None:
 
 def _read_object(file: Path, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(read_bytes(file).decode())
+        value = parse_json(read_bytes(file))
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{where}: {file} is not JSON: {first_line(error)}", hint="fetch it again") from error
     if not isinstance(value, dict):

@@ -19,6 +19,7 @@ from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe
 from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.sources.read.index import MixFolder
 from croc_cli.sources.read.picture_cells import holds_picture
+from croc_cli.sources.read.picture_keys import PICTURE_NAMES
 from croc_cli.sources.verify.checked_rows import CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS
 from croc_cli.sources.verify.image_check import ImagePlace, check_image
@@ -31,7 +32,10 @@ MOST_SECONDS: Final = 3.0
 _FEW: Final = 3
 """Pictures of a folder from which on it counts that none of them is there."""
 _WHOLE_BYTES, _BLOCK_BYTES, _BLOCKS = 16 << 20, 1 << 20, 16
-_IMAGE = re.compile(rb'"images?"\s*:\s*("(?:[^"\\]|\\.)*"|\[\s*"(?:[^"\\\]]|\\.|"\s*,\s*")*"\s*\])')
+_KEYS = "|".join(re.escape(name) for name in PICTURE_NAMES).encode()
+_IMAGE = re.compile(
+    rb'"(?:%s)"\s*:\s*("(?:[^"\\]|\\.)*"|\[\s*"(?:[^"\\\]]|\\.|"\s*,\s*")*"\s*\])' % _KEYS, re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

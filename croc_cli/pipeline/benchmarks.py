@@ -219,6 +219,7 @@ def open_questions(
 
     made_by = read_json(stage_dir.predictions / f"{benchmark.name}.made_by.json")
     is_same = made_by.get("model_sha256") == model_sha256
+    is_same = is_same and made_by.get("prompts") == benchmark.prompts.get("prompts")
     rows = saved_rows(stage_dir.predictions, benchmark, asked) if is_same else []
     done = {benchmark.row_key(row) for row in rows if row["text"] is not None}
     wanted = limit_records(benchmark, asked, limit) if limit else asked
@@ -252,6 +253,7 @@ def _claim(
             "questions_sha256": questions_sha256(asked),
             "max_new_tokens": benchmark.max_new_tokens,
             "decoding": "greedy",
+            **benchmark.prompts,
         }
 
         def same_questions(benchmark: "Benchmark" = benchmark, asked: "Sequence[Record]" = asked) -> bool:

@@ -1,6 +1,6 @@
 """The table of the stages: what trains and what is added (paper, section 3.4). Every room reads it here."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from croc_cli.names import StageName
@@ -29,3 +29,17 @@ STAGE_TABLE: Mapping[StageName, StageSpec] = {
     ),
     "finetune": StageSpec(trains=("vision_tower", "projector", "llm"), has_pool=False, text="answers"),
 }
+
+GROUP_WORDS: Mapping[str, str] = {
+    "vision_tower": "tower",
+    "projector": "projector",
+    "llm": "LLM",
+    "token_pool": "pool",
+    "head": "head",
+}
+"""Each parameter group in a word, in the order in which an image passes them."""
+
+
+def group_words(groups: Container[str]) -> str:
+    """Return parameter groups in words, such as `projector, LLM`."""
+    return ", ".join(word for group, word in GROUP_WORDS.items() if group in groups)

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from croc_cli.reading import RepeatedKeyError, unique_keys
 from croc_cli.recipe.issues import KeyPath
 from croc_cli.recipe.schema import Recipe
 
@@ -27,6 +29,10 @@ class _OneVariable(EnvSettingsSource):
     def __init__(self, name: str, text: str) -> None:
         self._variable = {name: text}
         super().__init__(_RecipeSettings)
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002  # pydantic's
+        """Read a list or mapping of JSON, in which no key stands twice."""
+        return json.loads(value, object_pairs_hook=unique_keys)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         from pydantic_settings.sources.utils import parse_env_vars
@@ -52,12 +58,14 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
     try:
         return _OneVariable("__".join(path), text)()
     except (SettingsError, RecursionError) as error:
+        if isinstance(error.__cause__, RepeatedKeyError):
+            raise UnreadableText(str(error.__cause__)) from error
         shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
         raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error
 
 
 def _plain(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         return text

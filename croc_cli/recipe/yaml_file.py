@@ -96,10 +96,22 @@ def read_yaml(path: Path, *, label: str) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise RecipeError(f"{label}{position}: not valid YAML: {error.problem or error.context}") from error
+        raise RecipeError(
+            f"{label}{position}: not valid YAML: {error.problem or error.context}",
+            hint=_tab_hint(text, mark.line) if mark else None,
+        ) from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{label}: not valid YAML: {' '.join(str(error).split())}") from error
     return file
+
+
+def _tab_hint(text: str, near: int) -> str | None:
+    """Return what to do about a tab that indents the line of an error or one beside it; None where there is none."""
+    lines = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)  # as YAML counts them
+    for number in (near, near - 1, near + 1):
+        if 0 <= number < len(lines) and "\t" in lines[number][: len(lines[number]) - len(lines[number].lstrip())]:
+            return f"line {number + 1} is indented with a tab; YAML takes spaces"
+    return None
 
 
 def _check_bounds(text: str, label: str) -> None:

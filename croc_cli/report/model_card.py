@@ -12,6 +12,7 @@ from croc_cli.errors import CrocError
 from croc_cli.names import METADATA_FILE, STAGES, StageName
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ScenesData
+from croc_cli.recipe.stages import group_words
 from croc_cli.report.run_data import RunData, read_run
 from croc_cli.report.scores import accuracy_rows, benchmark_rows
 from croc_cli.run_dir import StageDir, read_json
@@ -43,6 +44,7 @@ def model_card(folder: Path, repository: str, *, licence: str | None) -> str:
         f"# {repository.rpartition('/')[2]}\n",
         _what_it_is(about, recipe, licence),
         _use(repository, about),
+        _training(folder, recipe) if recipe else "",
         _data(folder, recipe) if recipe else "",
         _results(run),
         _recipe_text(folder),
@@ -97,6 +99,18 @@ def _use(repository: str, about: Mapping[str, Any]) -> str:
         f'processor = AutoProcessor.from_pretrained("{repository}")\n'
         f'model = AutoModelForImageTextToText.from_pretrained("{repository}")\n```\n'
     )
+
+
+def _training(folder: Path, recipe: Recipe) -> str:
+    """Return which parts each stage trained; all others were frozen in it."""
+    rows = [["stage", "trains"]]
+    for stage, of_stage in _lineage(folder, recipe):
+        rates = of_stage.stage(stage).learning_rate.trained()
+        pool_stage = of_stage.pool_stage(stage)
+        if pool_stage is not None and pool_stage.mask.ratio == 0:
+            rates.pop("token_pool", None)  # nothing is masked, so there is no pool
+        rows.append([stage, group_words(rates)])
+    return f"## Training\n\n{_table(rows)}"
 
 
 def _data(folder: Path, recipe: Recipe) -> str:

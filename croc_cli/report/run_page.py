@@ -5,6 +5,7 @@ from pathlib import Path
 
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import STAGES
+from croc_cli.recipe.stages import group_words
 from croc_cli.report.composition import composition_section
 from croc_cli.report.curves import MAX_RUNS, loss_figures, optimizer_figures, pool_figures
 from croc_cli.report.differences import differences, recipe_differences
@@ -150,6 +151,7 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
         [
             *(["run"] if several else []),
             "stage",
+            "trains",
             "steps",
             "time",
             "tokens/s",
@@ -162,8 +164,10 @@ def _stage_tables(runs: Sequence[RunData]) -> list[PageTable]:
         for name, stage in run.stages.items():
             speed = stage.metrics.curves.get("tokens_per_second")
             trains = name in STAGES
+            rates = {key.removeprefix("learning_rate/") for key in stage.metrics.curves if "learning_rate/" in key}
             cells = [
                 name,
+                group_words(rates),
                 f"{stage.metrics.max_step:,}" if stage.metrics.max_step else "",
                 format_seconds(stage.seconds) if stage.seconds else "–",
                 f"{sum(speed.means) / len(speed.means):,.0f}" if speed else "",

@@ -9,7 +9,7 @@ from croc_cli.benchmarks.earlier import scenes_entry
 from croc_cli.benchmarks.registry import SCENES
 from croc_cli.launch.live import format_seconds
 from croc_cli.names import EARLIER_WAIT_SHARE, STAGES
-from croc_cli.recipe.stages import STAGE_TABLE
+from croc_cli.recipe.stages import STAGE_TABLE, group_words
 from croc_cli.report.metrics_reader import WINDOW, last_rows, mean_of
 from croc_cli.run_dir import RunDir, StageDir, read_json
 from croc_cli.words import counted
@@ -56,7 +56,14 @@ def stage_table(run: RunDir) -> str:
     if len(rows) == 1:
         return f"{run.root} holds no stage yet"
     rows.append(["total", "", format_seconds(total), "", "", ""])
-    return f"{format_table(rows)}\nlosses are means over the last {WINDOW} steps"
+    trained = [f"{name} trains: {words}" for name in STAGES if (words := trained_words(run.stage(name)))]
+    return "\n".join([format_table(rows), f"losses are means over the last {WINDOW} steps", *trained])
+
+
+def trained_words(stage: StageDir) -> str:
+    """Return the parameter groups that a stage trains, in words; empty before its first step."""
+    rows = last_rows(stage.metrics_file)
+    return group_words(_mapping(rows[-1].get("learning_rate"))) if rows else ""
 
 
 def recent_losses(stage: StageDir) -> dict[str, float]:
@@ -127,6 +134,8 @@ def format_stage_end(stage: StageDir, *, seconds: float) -> str:
         window = len(last_rows(stage.metrics_file))
         line += " · " + " · ".join(figures) + (f" (mean of the last {window} steps)" if window > 1 else "")
     lines = [line]
+    if words := trained_words(stage):
+        lines.append(f"{stage.name}: trained {words}")
     if health := health_lines(summary):
         lines.append(f"{stage.name}: " + "; ".join(health))
     if (checkpoint := stage.latest_checkpoint()) is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.reading import unique_keys
 
 MAX_STOPS = 4
 """Stop strings of one request, as in OpenAI's API."""
@@ -142,7 +143,7 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
         ApiError: 400 where it is not JSON, or a value is not what it should be; `param` names it.
     """
     try:
-        values = json.loads(body)
+        values = json.loads(body, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ApiError(400, f"the body is not JSON: {reason}", code="invalid_json") from error

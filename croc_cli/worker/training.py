@@ -16,7 +16,14 @@ import torch
 import torch.distributed as dist
 from transformers.integrations import HfDeepSpeedConfig
 
-from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata, StartPoint, read_metadata, weights_sha256
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    TOWER_TRAINED_KEY,
+    CheckpointMetadata,
+    StartPoint,
+    read_metadata,
+    weights_sha256,
+)
 from croc_cli.checkpoint.opened import load_training_state, without_prefix
 from croc_cli.checkpoint.save import remove_leftovers
 from croc_cli.checkpoint.validate import naming
@@ -289,6 +296,9 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
     """Return what croc.json says of every checkpoint of this run, but for step, health and hashes."""
     section = recipe.stage(stage)
     came_with = read_metadata(start).extra
+    extra = {"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY}
+    if "vision_tower" in section.learning_rate.trained() or came_with.get(TOWER_TRAINED_KEY) is True:
+        extra[TOWER_TRAINED_KEY] = True
     return CheckpointMetadata(
         stage=stage,
         start=StartPoint(path=str(start), weights_sha256=weights_sha256(start)),
@@ -297,7 +307,7 @@ def checkpoint_metadata(recipe: Recipe, stage: StageName, start: Path) -> Checkp
         system_prompt=section.system_prompt,
         image_aspect=section.image_aspect,
         image_reading=recipe.data.image_reading,
-        extra={"recipe": recipe.name} | {key: value for key, value in came_with.items() if key == LLM_TEMPLATE_KEY},
+        extra=extra,
     )
 
 

@@ -1,6 +1,7 @@
 """Conversions: to stock and back, what is lost, and the parts for llama.cpp."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,13 @@ from croc_cli.checkpoint.convert import ConvertRequest, convert
 from croc_cli.checkpoint.formats.gguf import GgufOptions
 from croc_cli.checkpoint.formats.original_load import OriginalOptions
 from croc_cli.checkpoint.load import load_for_inference
-from croc_cli.checkpoint.metadata import LLM_TEMPLATE_KEY, CheckpointMetadata, read_metadata, verify_hashes
+from croc_cli.checkpoint.metadata import (
+    LLM_TEMPLATE_KEY,
+    TOWER_TRAINED_KEY,
+    CheckpointMetadata,
+    read_metadata,
+    verify_hashes,
+)
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import RunError, UsageError
 from tests.checkpoint.originals import KINDS, golden_weights, largest_difference, make_original
@@ -50,6 +57,28 @@ def test_a_tower_that_was_outside_stays_outside(tmp_path: Path) -> None:
     write(source, tmp_path / "stock")
     write(tmp_path / "stock", tmp_path / "again", to="llava")
     assert load_file(source / "model.safetensors").keys() == load_file(tmp_path / "again" / "model.safetensors").keys()
+
+
+def test_a_trained_tower_is_stored_and_read_back_whatever_tower_the_config_names(tmp_path: Path) -> None:
+    published = make_original(tmp_path / "original")  # whose vision_tower/ is what it names
+    named = json.loads((published / "config.json").read_text())["mm_vision_tower"]
+    write(published, tmp_path / "start")
+    stock = LlavaForConditionalGeneration.from_pretrained(tmp_path / "start")
+    with torch.no_grad():
+        for weight in stock.model.vision_tower.parameters():
+            weight += 1.0
+    shutil.copytree(tmp_path / "start", tmp_path / "trained")
+    stock.save_pretrained(tmp_path / "trained")
+    CheckpointMetadata(stage="finetune", extra={TOWER_TRAINED_KEY: True}).write(tmp_path / "trained")
+
+    write(tmp_path / "trained", tmp_path / "llava", to="llava", original=OriginalOptions(vision_tower=named))
+    config = json.loads((tmp_path / "llava" / "config.json").read_text())
+    assert (config["mm_vision_tower"], config["unfreeze_mm_vision_tower"]) == (named, True)
+    write(tmp_path / "llava", tmp_path / "again")
+    again = LlavaForConditionalGeneration.from_pretrained(tmp_path / "again")
+    assert read_metadata(tmp_path / "again").extra[TOWER_TRAINED_KEY] is True
+    expected = dict(stock.model.vision_tower.state_dict())
+    assert all(torch.equal(found, expected[name]) for name, found in again.model.vision_tower.state_dict().items())
 
 
 def test_halves_of_several_dtypes_come_back_as_they_were(tmp_path: Path) -> None:

@@ -7,23 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from croc_cli.benchmarks.registry import EVERY
 from croc_cli.launch.process import ProcessIdentity, started_at, this_process
 from tests.benchmarks.golden_files import draw_pictures, load, write_files
 from tests.commands.croc import croc, croc_process
 from tests.tiny import make_tiny_llava
 
-SIXTEEN = 16
+ALL = len(EVERY)
 
 
-def test_list_names_all_sixteen_and_the_scenes_and_what_is_here(tmp_path: Path) -> None:
+def test_list_names_all_benchmarks_and_the_scenes_and_what_is_here(tmp_path: Path) -> None:
     write_files("pope", tmp_path)
     answer = croc("eval", "list", "--data", str(tmp_path), "--format", "json")
     rows = json.loads(answer.out)
-    assert len(rows) == SIXTEEN + 1
+    assert len(rows) == ALL == 19
     assert (rows[-1]["name"], rows[-1]["files"]) == ("scenes", "drawn by croc")
     here = {row["name"]: row["files"] for row in rows}
     assert here["pope"] == "here"
     assert here["gqa"] == "croc data fetch eval:gqa"
+    assert here["mmmu"] == "croc data fetch eval:mmmu"
+    assert f"mmmu: {tmp_path / 'mmmu'} lacks *.parquet or MMMU_DEV_VAL.tsv" in answer.err
 
 
 def test_list_says_what_is_missing_and_where_it_goes(tmp_path: Path) -> None:

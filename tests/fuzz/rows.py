@@ -134,7 +134,8 @@ def writes(path: str) -> tuple[str, ...]:
     """Return what those commands may write."""
     stem = path.rpartition(".")[0] or path
     return (
-        *(f"{path}.problems.txt", f"{stem}.clean.jsonl", f"{stem}.dropped.jsonl", "mixes", ".croc.json"),
+        *(f"{path}.problems.txt", "mixes", ".croc.json"),
+        *(f"{name}.{kind}.jsonl" for name in (stem, path) for kind in ("clean", "dropped")),
         *("out.json", "out.jsonl", "out.parquet", "exports"),
     )
 

@@ -62,6 +62,18 @@ def test_a_folder_made_with_other_settings_is_refused_with_the_keys(tmp_path: Pa
     assert "--fresh" in (caught.value.hint or "")
 
 
+def test_a_run_resumes_with_its_tower_trained_or_frozen_as_it_began(tmp_path: Path) -> None:
+    frozen, trained = (recipe(finetune__learning_rate__vision_tower=rate) for rate in (None, 2e-6))
+    for began, now in ((frozen, trained), (trained, frozen)):
+        stage = StageDir(tmp_path / str(began.finetune.learning_rate.vision_tower) / "finetune")
+        made(stage, began, finished=False)
+        assert stage_state(began, stage, None) == "unfinished"
+        with pytest.raises(UsageError, match=r"other settings: finetune\.learning_rate\.vision_tower"):
+            stage_state(now, stage, None)
+    nothing = recipe(finetune__learning_rate__vision_tower=0)
+    assert stage_state(nothing, StageDir(tmp_path / "None" / "finetune"), None) == "unfinished"
+
+
 def test_a_folder_of_an_older_croc_goes_on_where_new_keys_have_their_defaults(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "reconstruct")
     made(stage, recipe(), finished=False)

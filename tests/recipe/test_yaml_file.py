@@ -77,6 +77,18 @@ def test_what_is_no_recipe_is_told_in_one_line(tmp_path: Path, text: str, messag
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a:\n\tb: 1", 2), ("a:\n  b: 1\n\tc: 2", 3), ("a:\n  \tb: 1\n  c: 2", 2), ("\ta: 1", 1), ("a:\r\n\tb: 1", 2)],
+)
+def test_a_tab_that_indents_is_told(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text.encode())
+    with pytest.raises(RecipeError, match="not valid YAML") as caught:
+        read_yaml(path, label="bad.yaml")
+    assert caught.value.hint == f"line {line} is indented with a tab; YAML takes spaces"
+
+
 def test_a_mapping_inside_itself_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidRecipe, match=r"bad\.yaml:1: a\.b: refers to itself"):
         read_yaml(write(tmp_path, "a: &a\n  b: *a"), label="bad.yaml")

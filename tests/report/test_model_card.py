@@ -24,6 +24,16 @@ def test_the_card_says_parts_data_licences_recipe_and_results(tmp_path: Path) ->
     assert str(tmp_path) not in card
 
 
+def test_the_card_says_what_each_stage_trained(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+    assert "## Training\n\n| stage | trains |" in model_card(folder, "me/m", licence=None)
+    assert "| finetune | projector, LLM |" in model_card(folder, "me/m", licence=None)
+    rates = "learning_rate:\n    vision_tower: 2.0e-06"
+    text = (folder / "recipe.yaml").read_text().replace("learning_rate:\n    vision_tower: null", rates)
+    (folder / "recipe.yaml").write_text(text)
+    assert "| finetune | tower, projector, LLM |" in model_card(folder, "me/m", licence=None)
+
+
 def test_the_card_of_a_model_with_normalised_tokens_warns(tmp_path: Path) -> None:
     card = model_card(make_checkpoint(tmp_path, visual_norm="l2"), "me/croc", licence=None)
     assert "which transformers and vLLM leave out: their answers are wrong" in card

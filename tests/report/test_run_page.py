@@ -36,6 +36,15 @@ def test_the_page_of_a_run_needs_nothing_else_and_has_its_data_beside_it(page: P
     assert "80.0 %" in text
 
 
+def test_the_table_of_stages_says_what_each_trains(page: Path) -> None:
+    rows = list(csv.DictReader((page.parent / "stages.csv").open()))
+    assert {row["stage"]: row["trains"] for row in rows if row["trains"]} == {
+        "align": "projector",
+        "reconstruct": "projector, LLM",
+        "finetune": "projector, LLM",
+    }
+
+
 def test_ids_on_the_page_are_unique(page: Path) -> None:
     text = page.read_text()
     ids = re.findall(r'\bid="([^"]+)"', text)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from croc_cli.report.terminal import accuracy_table, format_stage_end, format_table, health_lines, summarise
@@ -33,6 +34,17 @@ def test_stages_stand_in_a_table_with_their_times_and_the_total(tmp_path: Path) 
     assert lines[3].split()[:5] == ["reconstruct", "250", "1:41", "0.500", "0.250"]
     assert lines[3].endswith("pool 100% used; explained share 0.31")
     assert lines[4].split() == ["total", "2:53"]
+
+
+def test_what_a_stage_trains_is_said_in_the_order_in_which_an_image_passes_it(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    rates = {"token_pool": 0.0, "head": 0.0, "vision_tower": 0.0, "llm": 0.0, "projector": 0.0}  # of a first step
+    stage = run.stage("reconstruct")
+    stage.metrics_file.write_text(json.dumps({"step": 1, "learning_rate": rates, "loss": 3.0}) + "\n")
+    assert "reconstruct trains: tower, projector, LLM, pool, head" in summarise(run.root).splitlines()
+    assert "reconstruct: trained tower, projector, LLM, pool, head" in format_stage_end(stage, seconds=9.0).splitlines()
+    stage.metrics_file.write_text('{"step": 1, "learning_rate": 7}\n')
+    assert "trains:" not in summarise(run.root)
 
 
 def test_accuracy_stands_beside_its_baselines() -> None:

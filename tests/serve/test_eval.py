@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoProcessor, GenerationConfig
 
 from croc_cli.benchmarks.matching import limit_records
-from croc_cli.benchmarks.registry import benchmarks
+from croc_cli.benchmarks.registry import choose
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.eval.predict import Answerer
 from croc_cli.eval.prompts import evaluation_encoder
@@ -20,11 +20,14 @@ from croc_cli.eval.runner import decode_plainly
 from croc_cli.run_dir import StageDir
 from croc_cli.worker.benchmarks import answer_benchmark
 from tests.benchmarks.golden_files import draw_pictures, write_files
+from tests.benchmarks.mmmu_files import write_merged
 from tests.commands.croc import croc
 from tests.serve.conftest import Running, running
 
 NAMES = ("gqa", "scienceqa", "ai2d", "realworldqa")
 """Short answers about pictures, questions without a picture, several choices from a table, and pictures in a table."""
+SEVERAL = ("mmmu",)
+"""Several pictures of a question, in front of it and within it."""
 
 LIMIT = 8
 
@@ -34,10 +37,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("eval") / "data"
     for name in NAMES:
         draw_pictures(name, write_files(name, root))
-    return root
+    return write_merged(root)
 
 
-def local_rows(folder: Path, data: Path, out: Path, names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+def local_rows(
+    folder: Path, data: Path, out: Path, names: tuple[str, ...], variants: dict[str, str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Return the answers of a rank of `croc eval --model`."""
     model = load_for_inference(folder)
     decode_plainly(model.llava, model.processor)
@@ -45,9 +50,9 @@ def local_rows(folder: Path, data: Path, out: Path, names: tuple[str, ...]) -> d
     stage_dir = StageDir(out)
     stage_dir.predictions.mkdir(parents=True)
     events = SimpleNamespace(write=lambda **_: None)
-    for name in names:
-        records = limit_records(benchmarks()[name], benchmarks()[name].read(data), LIMIT)
-        answer_benchmark(answerer, benchmarks()[name], records, stage_dir, rank=0, num_ranks=1, events=events)
+    for benchmark in choose(",".join(names), variants):
+        records = limit_records(benchmark, benchmark.read(data), LIMIT)
+        answer_benchmark(answerer, benchmark, records, stage_dir, rank=0, num_ranks=1, events=events)
     return {name: rows_of(stage_dir.predictions / f"{name}.rank-0.jsonl") for name in names}
 
 
@@ -83,6 +88,19 @@ def test_a_server_is_scored_with_the_answers_of_its_checkpoint(
     results = json.loads((tmp_path / "served" / "benchmarks" / "results.json").read_text())
     assert results["model"] == {"model": "tiny", "model_sha256": f"server:{server.url}/v1 tiny"}
     assert set(results["benchmarks"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("variants", [{}, {"mmmu": "vlmevalkit"}], ids=["in-front", "within"])
+def test_several_pictures_are_sent_where_they_stand(
+    server: Running, folder: Path, data: Path, tmp_path: Path, variants: dict[str, str]
+) -> None:
+    more = [part for name, variant in variants.items() for part in ("--variant", f"{name}={variant}")]
+    served = served_rows(server.url, data, tmp_path / "served", SEVERAL, *more)
+    local = local_rows(folder, data, tmp_path / "local", SEVERAL, variants)
+    assert served == local
+    assert len(local["mmmu"]) == 4
+    items = (tmp_path / "served" / "benchmarks" / "items" / "mmmu.jsonl").read_text().splitlines()
+    assert [len(json.loads(item).get("pictures", [1])) for item in items] == [1, 2, 3, 1]
 
 
 def test_a_checkpoint_of_others_is_asked_as_croc_eval_asks_it(folder: Path, data: Path, tmp_path: Path) -> None:

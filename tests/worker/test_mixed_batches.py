@@ -52,6 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         reconstruct={
             "batch": {"global_size": 2, "micro_size": 1},
             "seed": seed_that_mixes_every_step(dataset),
+            "learning_rate": {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3, "token_pool": 1e-3},
             "save_every": None,
         },
     )

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from croc_cli.checkpoint import save
-from croc_cli.checkpoint.metadata import read_metadata
+from croc_cli.checkpoint.metadata import TOWER_TRAINED_KEY, read_metadata
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.recipe.schema import MonitorRecipe
@@ -34,6 +34,8 @@ def test_the_three_stages_run_one_after_another_and_each_names_its_start(home: P
     assert after.start is not None
     assert after.start.weights_sha256 == before.weights_sha256
     assert (after.stage, after.step, after.template) == ("finetune", 4, "vicuna_v1")
+    assert TOWER_TRAINED_KEY not in read_metadata(align.latest_checkpoint()).extra
+    assert before.extra[TOWER_TRAINED_KEY] is after.extra[TOWER_TRAINED_KEY] is True
     assert json.loads(finetune.summary_file.read_text())["finished"] is True
     start = harness.load_file(tmp_path / "init" / "model.safetensors")
     aligned = harness.weights(align)

@@ -42,7 +42,7 @@ def scienceqa_letter(text: str) -> str | None:
 
 
 def mmbench_letter(text: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that an MMBench answer means by VLMEvalKit's exact rule, REFUSED, or None where unresolved.
+    """Return the option that an MMBench answer means by VLMEvalKit's exact rule of 2024, REFUSED, or None: unresolved.
 
     Args:
         text: The answer.
@@ -52,13 +52,45 @@ def mmbench_letter(text: str, options: Mapping[str, str]) -> str | None:
         return None
     if any(refusal in text for refusal in _REFUSALS):
         return REFUSED
-    tokens = set(text.translate(_OPTION_MARKS).split())
+    tokens = set(_words(text))
     letters = [letter for letter in options if letter in tokens]
     if len(letters) == 1:
         return letters[0]
     if not letters and REFUSED in tokens:
         return REFUSED
+    return _option_named_in(text.lower(), options)
+
+
+def vlmevalkit_letter(text: str, options: Mapping[str, str]) -> str | None:
+    """Return the option that an answer means by VLMEvalKit's exact rule since 2025-08-04, REFUSED, or None: unresolved.
+
+    The rule is `can_infer` of VLMEvalKit at c3371551. A letter counts where it is the only one, and first stands among
+    the last four words. An option's text is looked for in answers that are at most twice as long as all options.
+
+    Args:
+        text: The answer.
+        options: Letter → text.
+    """
+    if _FAILED not in text:
+        if any(refusal in text for refusal in _REFUSALS):
+            return REFUSED
+        words = _words(text)
+        letters = [letter for letter in options if letter in words]
+        if len(letters) == 1 and words.index(letters[0]) > len(words) - 5:
+            return letters[0]
+        if not letters and REFUSED in words:
+            return REFUSED
     lowered = text.lower()
+    if len(lowered) > 2 * sum(map(len, options.values())):
+        return None
+    return _option_named_in(lowered, options)
+
+
+def _words(text: str) -> list[str]:
+    return text.translate(_OPTION_MARKS).split()
+
+
+def _option_named_in(lowered: str, options: Mapping[str, str]) -> str | None:
     named = [letter for letter, option in options.items() if option.lower() in lowered]
     return named[0] if len(named) == 1 else None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from croc_cli.benchmarks.scorers.vqa import drop_punctuation
+
 _NO_WORDS = {"No", "not", "no"}
 
 
@@ -20,6 +22,14 @@ def lmms_answer(text: str) -> Literal["yes", "no", "other"]:
     if bare == "yes":
         return "yes"
     return "no" if bare == "no" else "other"
+
+
+def vlmevalkit_answer(text: str) -> Literal["yes", "no", "other"]:
+    """Return how VLMEvalKit reads an answer to POPE and MME: one of the two words anywhere, and not the other one."""
+    words = drop_punctuation(text.lower()).split()
+    if "yes" in words:
+        return "other" if "no" in words else "yes"
+    return "no" if "no" in words else "other"
 
 
 def mme_answer(text: str) -> Literal["yes", "no", "other"]:

@@ -3,7 +3,6 @@
 Letters: r rank of an adapter, in/out the dimensions of the layer it belongs to.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from croc_cli.checkpoint.weights import ADAPTER_FILES, EXTRA_FILE, first_file, read_file
 from croc_cli.errors import UsageError
+from croc_cli.reading import parse_json
 
 CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -27,7 +27,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG_FILE
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_bytes())
         kind = str(config["peft_type"])
         complete = config["r"] > 0 and config["lora_alpha"] is not None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

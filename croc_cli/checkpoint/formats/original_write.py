@@ -24,7 +24,7 @@ from croc_cli.checkpoint.formats.original_load import (
 )
 from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER, TOWER_PREFIX, is_left_out
 from croc_cli.checkpoint.formats.victor import ARCHITECTURE, POOL_SIZE_KEY, VICTOR
-from croc_cli.checkpoint.metadata import RECIPE_FILE, share_weights
+from croc_cli.checkpoint.metadata import RECIPE_FILE, TOWER_TRAINED_KEY, share_weights
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
 from croc_cli.data.qwen_template import TURN_END, TURN_START
 from croc_cli.errors import UsageError
@@ -44,6 +44,9 @@ _TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "model_ma
     "clean_up_tokenization_spaces", "add_bos_token", "add_eos_token")  # fmt: skip
 """What transformers 4 reads of a tokenizer_config.json; version 5 has other keys, some of which stop version 4."""
 _NOT_WRITTEN = ("bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp")
+UNFREEZE_KEY = "unfreeze_mm_vision_tower"
+"""Config key with which LLaVA's code builds the tower first, so that it takes the checkpoint's weights for it; without
+the key it builds it last, from what `mm_vision_tower` names (llava/model/multimodal_encoder/clip_encoder.py)."""
 _ROWS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -74,8 +77,13 @@ def write_original(
     if not record.get("vision_tower_inside", True):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(TOWER_PREFIX)}
     config = dict(record["config"]) if record else _config(opened, kind, num_rows)
+    is_trained = opened.metadata.extra.get(TOWER_TRAINED_KEY) is True
+    if is_trained:
+        config[UNFREEZE_KEY] = True
     if vision_tower is not None:
         config["mm_vision_tower"] = vision_tower
+        if is_trained:
+            say(f"note: the trained tower's weights are in the checkpoint; {vision_tower} gives its config alone")
     elif not record:
         config["mm_vision_tower"] = str(final / TOWER_FOLDER)
         write_tower(opened, folder / TOWER_FOLDER)

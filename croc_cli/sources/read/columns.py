@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from croc_cli.names import IMAGE_TOKEN
+from croc_cli.reading import RepeatedKeyError, unique_keys
+from croc_cli.sources.read.markers import read_markers
 from croc_cli.sources.read.picture_cells import Picture, read_pictures
+from croc_cli.sources.read.picture_keys import picture_key
 from croc_cli.sources.read.rows import BadCell, Defect, shown
 from croc_cli.sources.read.turns import Conversation, place_pictures, read_conversation, read_text
 
@@ -17,7 +20,6 @@ EMBEDDED = "embedded"
 """Name of an image that lies in the data itself, until the mix gives it one."""
 
 CONVERSATION_NAMES = ("conversations", "messages", "texts", "conversation")
-_IMAGE_NAMES = ("image", "images", "file_name", "image_path", "image_file", "filename", "jpg", "png", "image_paths")
 _CAPTION_NAMES = ("caption", "text", "blip_caption", "description", "txt")
 _HUMAN_NAMES = (("instruction", "input"), ("instruction", "context"), ("instruction",), ("question",), ("query",))
 _GPT_NAMES = ("output", "target", "response", "answer", "completion")
@@ -74,7 +76,7 @@ class Converted:
 def guess_columns(names: Sequence[str]) -> dict[str, Any]:
     """Return what well-known column names mean, as arguments of `Columns`; empty where they mean nothing."""
     found: dict[str, Any] = {}
-    image = next((name for name in _IMAGE_NAMES if name in names), None)
+    image = picture_key(names)
     if image is not None:
         found["image"] = image
     system = {"system": "system"} if "system" in names else {}
@@ -110,6 +112,7 @@ def convert(record: Mapping[str, Any], columns: Columns, *, row_id: str) -> Conv
             if earlier or system is not None:
                 texts = [*earlier, *(turn["value"] for turn in conversation.turns)]
                 conversation = read_conversation(texts, system=read_text(system, columns.system or ""))
+        read_markers(conversation, num_given=len(given))
         pictures = place_pictures(conversation, given)
     except BadCell as bad:
         return Converted(defect=bad.defect)
@@ -180,7 +183,9 @@ def value_at(record: Mapping[str, Any], path: str) -> Any:
     for part in path.split("."):
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = json.loads(value, object_pairs_hook=unique_keys)
+            except RepeatedKeyError as error:
+                raise BadCell("key-repeated", f"{path}: {error}") from None
             except (ValueError, RecursionError):
                 return None
         if isinstance(value, list) and part.isdecimal():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from croc_cli.reading import TextError
 from croc_cli.sources.read.cache import cache_folder, file_key, locked
 from croc_cli.sources.read.json_rows import DataError, json_rows
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 CACHED_BYTES = 8 << 20
 """Files from this size on have their index kept; smaller ones are read faster than a cache is worth."""
-_PURPOSE = "json-index-2"
+_PURPOSE = "json-index-3"
+
+_FORM = "expected a JSON list, or one JSON object a line"
 
 RowCheck = Callable[[str, Any], tuple[int, int]]
 """Told (place for messages, row); returns (tokens, images), or raises DataError."""
@@ -70,7 +73,8 @@ def _build(path: Path, check: RowCheck) -> JsonIndex:
     for number, value, start, end, line in json_rows(path):
         where = f"{path}, line {line}" if line else f"{path}, row {number}"
         if isinstance(value, ValueError):
-            raise DataError(f"{where}, {value}", hint="expected a JSON list, or one JSON object a line")
+            hint = (value.hint if isinstance(value, TextError) else None) or _FORM
+            raise DataError(f"{where}, {value}", hint=hint)
         length, shown = check(where, value)
         spans.append(start)
         spans.append(end)

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -9,14 +10,32 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from croc_cli.errors import UsageError, first_line
-from croc_cli.reading import TextError, decode_text, not_utf8, parse_json
+from croc_cli.reading import RepeatedKeyError, TextError, decode_text, not_utf8, parse_json, unique_keys
 from croc_cli.sources.read.content import LFS_POINTER, in_place_of_data
 
 BLOCK_BYTES = 4 << 20
 LONGEST_ROW = 256 << 20
 """Characters after which a row without end is taken for broken JSON."""
 
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # set in __init__, not in typeshed
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+
+
+class _Pairs:
+    """Makes objects of their pairs, and remembers the first key that one of them has twice."""
+
+    def __init__(self) -> None:
+        self.repeated: RepeatedKeyError | None = None
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        try:
+            return unique_keys(pairs)
+        except RepeatedKeyError as error:
+            self.repeated = self.repeated or error
+            return dict(pairs)
+
+
+_pairs = _Pairs()
+_scan = json.JSONDecoder(object_pairs_hook=_pairs).scan_once  # type: ignore[attr-defined]  # not in typeshed
 _SPACE = " \t\r\n"
 
 
@@ -48,7 +67,8 @@ class JsonRow(NamedTuple):
 
     Args:
         number: From 0.
-        value: What it holds; for a line that is not JSON the ValueError that says why.
+        value: What it holds; for a line that is not JSON, and for an object with a key twice, the ValueError that
+            says why.
         start: Its first byte in the file.
         end: The byte behind its last.
         line: Line of a JSONL file, from 1; 0 in a list.
@@ -119,9 +139,23 @@ def parse_row(content: bytes) -> Any:
         TextError: It is not JSON in UTF-8.
     """
     try:
-        return orjson.loads(content)
+        value = orjson.loads(content)
     except orjson.JSONDecodeError:  # what orjson is stricter about, such as NaN, and messages with a column
         return parse_json(content)
+    # orjson takes the last of two values of one key. A key too many, or a text that looks like one, is looked at again.
+    marks = content.count(b'":') if b'" ' not in content and b'"\t' not in content else len(_KEY.findall(content))
+    return value if marks == _num_keys(value) else parse_json(content)
+
+
+def _num_keys(value: Any) -> int:
+    """Return the number of keys in all objects of a value."""
+    if type(value) is not dict:
+        return sum(map(_num_keys, value)) if type(value) is list else 0
+    found = len(value)
+    for one in value.values():
+        if type(one) is list or type(one) is dict:
+            found += _num_keys(one)
+    return found
 
 
 def _line_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
@@ -141,7 +175,8 @@ def _line_rows(path: Path, file: BinaryIO) -> Iterator[JsonRow]:
         except TextError as error:
             if not line.strip():
                 continue
-            value = TextError(error.reason.removeprefix("line 1, ").removeprefix("line 1: "), hint=error.hint)
+            kind = RepeatedKeyError if isinstance(error, RepeatedKeyError) else TextError
+            value = kind(error.reason.removeprefix("line 1, ").removeprefix("line 1: "), hint=error.hint)
         yield JsonRow(index, value, start, start + len(line.rstrip()) if line else end, number)
         index += 1
 
@@ -253,9 +288,10 @@ def _value(buffer: _Text, position: int) -> tuple[Any, int, int]:
     """Return the value at a position, where it starts and where it ends, reading on where the text ends before it."""
     while True:
         try:
+            _pairs.repeated = None
             value, stop = _scan(buffer.text, position)
             if stop < len(buffer.text) or buffer.at_end:
-                return value, position, stop
+                return _pairs.repeated or value, position, stop
             message, where = "the file ends too early", stop
         except StopIteration as error:
             message, where = "expected a value", error.value

@@ -14,6 +14,7 @@ _BASE64_STARTS: Final = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0
 _MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
+_NUMBERED = re.compile(r"<image_?\d+>")
 _INSIDE: Final = ("image", "image_url", "url", "path", "file_name", "base64", "data", "source")
 """Keys under which a struct or a part of a message holds its picture; the first that is there."""
 
@@ -44,6 +45,8 @@ def read_pictures(value: Any, place: str) -> list[Picture]:
         return []
     if isinstance(value, str) and value.startswith("[") and (names := _listed(value)) is not None:
         value = names  # a CSV has no other way to name several
+    if isinstance(value, Mapping) and value and all(_NUMBERED.fullmatch(str(name)) for name in value):
+        value = list(value.values())  # MiniCPM-V's rows: {"<image_00>": path, …}
     if isinstance(value, list | tuple):
         return [read_picture(one, place) for one in value]
     return [read_picture(value, place)]

@@ -30,13 +30,18 @@ class DefectKind:
 Defect = tuple[str, str]
 """(code, detail): the key of ROW_DEFECTS, and what exactly stands there."""
 
-SPECIAL_STRINGS: Final = ("</s>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<im_start>", "<im_end>")
+SPECIAL_STRINGS: Final = (
+    *("</s>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<im_start>", "<im_end>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|image|>", "<start_of_image>", "<end_of_image>"),
+    *("<fake_token_around_image>", "<IMG_CONTEXT>", "<ImageHere>"),
+)
 ROLE_STRINGS: Final = (" ASSISTANT: ", " ASSISTANT:", "USER: ")
 IMAGE_RANGE: Final = "image_range"
 """Key of a row whose images lie in tars: offset and length in bytes, or a list of those for a list of images."""
 
 ROW_DEFECTS: Final[dict[str, DefectKind]] = {
     "json-broken": DefectKind("error", "a line that is not JSON"),
+    "key-repeated": DefectKind("error", "an object that has a key twice", "leave one of the two"),
     "cell-unreadable": DefectKind("error", "a row with a cell that cannot be read"),
     "cells-not-columns": DefectKind(
         "error", "a line with more or fewer cells than the table has columns", "put a cell with commas into quotes"
@@ -51,6 +56,7 @@ ROW_DEFECTS: Final[dict[str, DefectKind]] = {
         "name them: columns: {human: [question], gpt: [answer], image: file_name}",
     ),
     "conversations-missing": DefectKind("error", "conversations that are no list of turns"),
+    "turns-unequal": DefectKind("error", "a conversation as lists of roles and texts that are not equally long"),
     "turn-not-object": DefectKind("error", "a turn that is not an object with from and value"),
     "role-unknown": DefectKind("error", "a role other than human and gpt"),
     "value-not-text": DefectKind("error", "a value that is not text"),
@@ -70,6 +76,16 @@ ROW_DEFECTS: Final[dict[str, DefectKind]] = {
     "image-outside": DefectKind(
         "error", "an image path that leaves its folder", "paths are relative, without '..' or backslashes"
     ),
+    "picture-unread": DefectKind(
+        "error", "a picture under a key that croc does not read", "name it: columns: {image: KEY}, or call it image"
+    ),
+    "picture-in-text": DefectKind(
+        "error", "a picture's file named in the question", f"name it under image, and write {IMAGE_TOKEN} in its place"
+    ),
+    "marker-without-image": DefectKind(
+        "error", "a marker of a picture in a row without image", f"name the picture under image; write {IMAGE_TOKEN}"
+    ),
+    "marker-beside": DefectKind("error", f"a picture in the text itself beside {IMAGE_TOKEN}"),
     "media-unknown": DefectKind("error", "a row with video or sound, which croc cannot train on"),
     "placeholder-missing": DefectKind("error", f"more images than {IMAGE_TOKEN} in the questions"),
     "placeholder-repeated": DefectKind("error", f"{IMAGE_TOKEN} more often than there are images"),

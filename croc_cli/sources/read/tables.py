@@ -1,6 +1,7 @@
 """Reads tables whose columns hold question, answer and image: parquet, arrow, csv, tsv."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,15 @@ from croc_cli.errors import first_line
 from croc_cli.sources.read.columns import Columns, convert, guess_columns
 from croc_cli.sources.read.csv_rows import csv_columns, csv_rows
 from croc_cli.sources.read.json_rows import DataError, check_file_kind, unreadable
+from croc_cli.sources.read.markers import picture_in_text
+from croc_cli.sources.read.picture_keys import unread_picture
 from croc_cli.sources.read.reader import Reader, SourceRow, suffix_of
-from croc_cli.sources.read.rows import BadCell
+from croc_cli.sources.read.rows import ROW_DEFECTS, BadCell
 
 BATCH_ROWS = 512
 """Rows of a parquet file in memory at once; an image each makes them large."""
+_LOOKED_AT = 20
+"""Rows in which pictures are looked for in columns that are not read."""
 _ARROW = (".parquet", ".arrow")
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -30,7 +35,7 @@ class TableReader(Reader):
     def __init__(self, files: tuple[Path, ...], image_root: Path, *, columns: dict[str, Any], name: str) -> None:
         self.files = files
         self.name = name
-        self.image_root = image_root
+        self.image_root: Path = image_root
         names = self._column_names(files[0])
         known = columns or guess_columns(names)
         if not known and len(names) == 1 and ";" in names[0]:
@@ -45,6 +50,8 @@ class TableReader(Reader):
             )
         self.columns = Columns(**known)
         self._check_columns(names)
+        if not columns and self.columns.image is None:
+            self._check_unread(files[0])
 
     def rows(self) -> Iterator[SourceRow]:
         """Yield every record as a row."""
@@ -53,10 +60,11 @@ class TableReader(Reader):
                 code, detail = record.defect
             else:
                 done = convert(record, self.columns, row_id=f"{self.name}-{index}")
-                if done.defect is None:
+                defect = done.defect or picture_in_text(done.row, self.image_root)
+                if defect is None:
                     yield SourceRow(index, done.row, contents=done.contents)
                     continue
-                code, detail = done.defect
+                code, detail = defect
             place = f"{file.name}, row {number}: " if len(self.files) > 1 else ""
             yield SourceRow(index, None, defect=(code, place + detail))
 
@@ -68,6 +76,19 @@ class TableReader(Reader):
         if missing:
             raise DataError(f"{self.files[0]}: no column {', '.join(missing)}", hint=f"it has {', '.join(names)}")
 
+    def _check_unread(self, file: Path) -> None:
+        """Raise DataError where one of the first rows holds a picture in a column that is not read."""
+        rows = _arrow_rows(file) if suffix_of(file) in _ARROW else csv_rows(file)
+        for record in islice(rows, _LOOKED_AT):
+            unread = unread_picture(record, self.columns.names()) if not isinstance(record, BadCell) else None
+            if unread is not None:
+                code, detail = unread
+                name = detail.partition(":")[0]
+                raise DataError(
+                    f"{file}: {ROW_DEFECTS[code].text} ({detail})",
+                    hint=f"add `image: {name}` to the source's columns" if code == "picture-unread" else None,
+                )
+
     def _column_names(self, file: Path) -> list[str]:
         if suffix_of(file) in _ARROW:
             return list(_schema(file).names)
@@ -77,18 +98,17 @@ class TableReader(Reader):
     def _records(self) -> Iterator[tuple[Path, int, dict[str, Any] | BadCell]]:
         """Yield (file, row in it, record) of every row."""
         for file in self.files:
-            if suffix_of(file) in _ARROW:
-                batches = _parquet_batches(file) if suffix_of(file) == ".parquet" else _arrow_batches(file)
-                records = self._arrow_records(batches)
-            else:
-                records = csv_rows(file)
+            wanted = {*self.columns.names(), "id"}
+            records = _arrow_rows(file, wanted) if suffix_of(file) in _ARROW else csv_rows(file)
             for number, record in enumerate(records):
                 yield file, number, record
 
-    def _arrow_records(self, batches: Iterator[Any]) -> Iterator[dict[str, Any] | BadCell]:
-        wanted = {*self.columns.names(), "id"}
-        for batch in batches:
-            yield from _batch_rows(batch.select([name for name in batch.schema.names if name in wanted]))
+
+def _arrow_rows(file: Path, wanted: Collection[str] | None = None) -> Iterator[dict[str, Any] | BadCell]:
+    """Yield each row of a parquet or arrow file, with some of its columns or with all."""
+    for batch in _parquet_batches(file) if suffix_of(file) == ".parquet" else _arrow_batches(file):
+        names = [name for name in batch.schema.names if wanted is None or name in wanted]
+        yield from _batch_rows(batch.select(names))
 
 
 def parquet_rows(file: Path) -> Iterator[dict[str, Any] | BadCell]:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from croc_cli.reading import TextError, decode_text, parse_json
+from croc_cli.reading import RepeatedKeyError, TextError, decode_text, parse_json
 from croc_cli.sources.read.columns import Columns, convert, guess_columns
 from croc_cli.sources.read.json_rows import unreadable
+from croc_cli.sources.read.picture_keys import filled_picture_key, unread_picture
 from croc_cli.sources.read.reader import Reader, SourceRow, suffix_of
 from croc_cli.sources.read.rows import BadCell
 from croc_cli.sources.read.tar_ends import StrictInfo, check_tar_end
@@ -60,9 +61,7 @@ class TarReader(Reader):
             if name is not None:
                 record["image"] = name
                 record.pop("images", None)
-            columns = self._columns or Columns(
-                **(guess_columns(list(record)) or {"image": "image", "gpt": ("caption",)})
-            )
+            columns = self._columns or _guess(record)
             done = convert(record, columns, row_id=key)
             if done.defect is None and name is None:
                 _check_images(done.row or {}, done.contents, file, key)
@@ -72,6 +71,19 @@ class TarReader(Reader):
             code, detail = done.defect
             return SourceRow(index, None, defect=(code, f"{file.name}, {key}: {detail}"))
         return SourceRow(index, done.row, contents=done.contents, image_range=members[images[0]] if images else None)
+
+
+def _guess(record: dict[str, Any]) -> Columns:
+    """Return which values of a sample hold what.
+
+    Raises:
+        BadCell: It has a picture, video or sound under a key that is not read.
+    """
+    image = filled_picture_key(record) or "image"
+    columns = Columns(**{**(guess_columns(list(record)) or {"gpt": ("caption",)}), "image": image})
+    if not record.get(image) and (unread := unread_picture(record, columns.names())) is not None:
+        raise BadCell(*unread)
+    return columns
 
 
 def _record(file: Path, key: str, members: Members) -> dict[str, Any]:
@@ -85,7 +97,8 @@ def _record(file: Path, key: str, members: Members) -> dict[str, Any]:
         try:
             value = parse_json(members["json"])
         except TextError as error:
-            raise BadCell("json-broken", f"{file.name}, {key}.json: {error}") from error
+            code = "key-repeated" if isinstance(error, RepeatedKeyError) else "json-broken"
+            raise BadCell(code, f"{file.name}, {key}.json: {error}") from error
         record = dict(value) if isinstance(value, dict) else {"conversations": value}
     for suffix in TEXT_SUFFIXES:
         if suffix in members:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from croc_cli.names import IMAGE_TOKEN
-from croc_cli.sources.read.picture_cells import Picture, read_picture
+from croc_cli.reading import RepeatedKeyError, printable, unique_keys
+from croc_cli.sources.read.picture_cells import Picture, read_picture, read_pictures
+from croc_cli.sources.read.picture_keys import filled_picture_key
 from croc_cli.sources.read.rows import BadCell, shown
 
 _ROLES: Final = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
@@ -63,7 +65,7 @@ def read_conversation(value: Any, *, system: Any = None) -> Conversation:
                 text = read_text(content, place)
                 instructions += [text] if text and text.strip() else []
             else:
-                _add(found, _ROLES.get(role, role), content, place)
+                _add(found, _ROLES.get(role, role), content, place, _own_pictures(turn, place))
         else:
             raise BadCell("turn-not-object", f"{place}: {shown(turn)}")
     first = next((turn for turn in found.turns if turn["from"] == "human"), None)
@@ -140,12 +142,17 @@ def place_pictures(conversation: Conversation, given: list[Picture]) -> list[Pic
 def _listed(value: Any) -> Sequence[Any]:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value, object_pairs_hook=unique_keys)
+        except RepeatedKeyError as error:
+            raise BadCell("key-repeated", str(error)) from None
         except (ValueError, RecursionError):
             raise BadCell("conversations-missing", shown(value)) from None
     if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
         # The datasets library keeps a list of structs as a struct of lists.
-        rows = zip(*value.values(), strict=False)
+        if len({len(column) for column in value.values()}) > 1:
+            lengths = ", ".join(f"{name} {len(column)}" for name, column in value.items())
+            raise BadCell("turns-unequal", printable(lengths))
+        rows = zip(*value.values(), strict=True)
         value = [dict(zip(value, row, strict=True)) for row in rows]
     if not isinstance(value, list | tuple):
         raise BadCell("conversations-missing", shown(value))
@@ -161,8 +168,20 @@ def _first(turn: Mapping[str, Any], *names: str) -> Any:
     return next((turn[name] for name in names if turn.get(name) is not None), None)
 
 
-def _add(found: Conversation, role: str, content: Any, place: str) -> None:
+def _own_pictures(turn: Mapping[str, Any], place: str) -> list[Picture]:
+    """Return the pictures under a key of the turn itself, as Ollama's messages have them."""
+    name = filled_picture_key(turn) if len(turn) > 2 else None
+    return read_pictures(turn[name], f"{place}, {name}") if name is not None and turn[name] else []
+
+
+def _add(found: Conversation, role: str, content: Any, place: str, pictures: Sequence[Picture] = ()) -> None:
     text, slots = _content(content, place)
+    if pictures and slots and len(slots) != len(pictures):
+        code = "placeholder-repeated" if len(slots) > len(pictures) else "placeholder-missing"
+        raise BadCell(code, f"{place}: {len(slots)} time(s), {len(pictures)} image(s)")
+    if pictures:
+        text = text if slots else join_parts([*[IMAGE_TOKEN] * len(pictures), text])
+        slots = list(pictures)
     if role == "gpt" and slots:
         raise BadCell("placeholder-in-answer", place)
     found.turns.append({"from": role, "value": text})

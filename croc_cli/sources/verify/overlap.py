@@ -171,12 +171,14 @@ def _tsv_images(path: Path) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(_LARGEST_CELL)
     with path.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines, delimiter="\t"):
-            if not (cell := row.get("image")):
-                continue
-            try:
-                yield "", hashlib.sha256(base64.b64decode(cell, validate=True)).hexdigest()
-            except binascii.Error:
-                continue  # MMBench's test files may name another row's picture by its index
+            # Of several pictures, VLMEvalKit writes a list as Python text; base64 has neither commas nor quotes.
+            for text in (row.get("image") or "").strip("[]").split(","):
+                if not (cell := text.strip().strip("'\"")):
+                    continue
+                try:
+                    yield "", hashlib.sha256(base64.b64decode(cell, validate=True)).hexdigest()
+                except binascii.Error:
+                    continue  # a cell may name another row's picture by its index
 
 
 def describe_overlap(counts: "Counter[str]") -> str:

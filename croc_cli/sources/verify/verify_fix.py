@@ -25,6 +25,7 @@ from croc_cli.sources.read.index import (
 )
 from croc_cli.sources.read.json_rows import DataError
 from croc_cli.sources.read.manifest import MANIFEST_NAME
+from croc_cli.sources.read.reader import JSON_SUFFIXES, TABLE_SUFFIXES
 from croc_cli.sources.read.rows import IMAGE_RANGE
 from croc_cli.sources.verify.checked_rows import CheckedData, CheckedRow
 from croc_cli.sources.verify.findings import DEFECTS
@@ -70,11 +71,27 @@ def clean_places(data: CheckedData) -> tuple[Path, Path]:
         dropped = data.mix.folder.with_name(f"{data.mix.folder.name}.dropped.jsonl")
         check_place(clean, kind=MIX_KIND, later=(LENGTHS_FOLDER,))
     else:
-        clean = data.path.with_name(f"{data.path.stem}.clean.jsonl")
-        dropped = data.path.with_name(f"{data.path.stem}.dropped.jsonl")
+        name = _own_name(data.path)
+        clean, dropped = data.path.with_name(f"{name}.clean.jsonl"), data.path.with_name(f"{name}.dropped.jsonl")
         check_place(clean)
     check_place(dropped)
     return clean, dropped
+
+
+def _own_name(path: Path) -> str:
+    """Return how the copy's name begins: with the ending only where another file there has the same name before it."""
+    endings = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".tar")
+    others = [other for other in _beside(path) if other != path.name and Path(other).suffix.lower() in endings]
+    if not any(Path(other).stem == (path.name if path.is_dir() else path.stem) for other in others):
+        return path.stem
+    return f"{path.name}.folder" if path.is_dir() else path.name
+
+
+def _beside(path: Path) -> list[str]:
+    try:
+        return os.listdir(path.parent)
+    except OSError:  # whether it can be written to is seen when it is
+        return []
 
 
 def _clean_rows(data: CheckedData, bad: dict[int, str], *, clean: Path, dropped: Path) -> None:

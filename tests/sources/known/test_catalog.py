@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.benchmarks.registry import NAMES, benchmarks
+from croc_cli.benchmarks.registry import NAMES, OTHERS, benchmarks
 from croc_cli.errors import RecipeError, UsageError
 from croc_cli.sources.known.catalog import all_sources, find_source, matching_images, read_catalog
 from croc_cli.sources.known.source import HubFile, WebFile
@@ -43,7 +43,7 @@ def test_the_sources_of_every_stage_are_there_with_the_rows_that_are_known() -> 
 
 
 def test_every_benchmark_has_an_entry_that_lands_in_its_own_folder() -> None:
-    for name in NAMES:
+    for name in (*NAMES, *OTHERS):
         source = find_source(f"eval:{name}")
         landed = [file.unpack.to if getattr(file, "unpack", None) else file.to for file in source.files]
         assert all(str(path).startswith(f"eval/{benchmarks()[name].folder}") for path in landed), name

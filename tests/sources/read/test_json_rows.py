@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from croc_cli.reading import RepeatedKeyError
 from croc_cli.sources.read import json_rows as module
 from croc_cli.sources.read.json_rows import DataError, json_rows
 
@@ -116,3 +117,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_an_empty_list_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(" [ ] ")
     assert list(json_rows(tmp_path / "a.json")) == []
+
+
+TWICE = [
+    '{"id": 1, "id": 2}',
+    '{"a" : 1, "a":2}',
+    '{"a":\t1,"a"\t:2}',
+    '{"a": [{"from": "human", "value": "x", "value": "y"}]}',
+    '{"a": "say \\":\\" or \\": ", "a": 1}',
+]
+
+
+@pytest.mark.parametrize("text", TWICE)
+def test_a_row_with_a_key_twice_is_an_error_of_that_row(text: str, tmp_path: Path) -> None:
+    for name, content in (
+        ("a.jsonl", f'{{"b": "\\":"}}\n{text}\n{{"c": 1}}\n'),
+        ("a.json", f'[{{"b": 1}},\n {text}, 3]'),
+    ):
+        (tmp_path / name).write_text(content)
+        first, second, third = (row.value for row in json_rows(tmp_path / name))
+        assert not isinstance(first, ValueError)
+        assert not isinstance(third, ValueError)
+        assert isinstance(second, RepeatedKeyError)
+        assert "stands twice in one object" in second.reason

@@ -200,3 +200,20 @@ def test_a_path_is_not_taken_for_base64() -> None:
     assert not holds_picture("iVBORw0KGgo.png")
     assert not holds_picture("/9j/folder/name.jpg")
     assert holds_picture(base64.b64encode(encoded(picture(2), "JPEG")).decode())
+
+
+def test_lists_of_roles_and_texts_that_are_not_equally_long_are_a_defect() -> None:
+    equal = {"from": ["human", "gpt"], "value": ["What?", "Red"]}
+    assert spoken(equal) == [("human", "What?"), ("gpt", "Red")]
+    for unequal in (
+        {"from": ["human", "gpt"], "value": ["What?"]},
+        {"role": ["user"], "content": ["What?", "Red"]},
+        {"user": ["What?", "And?"], "assistant": ["Red"]},
+        {"from": [], "value": ["What?"]},
+    ):
+        assert found_or_code(lambda unequal=unequal: spoken(unequal)) == "turns-unequal"
+
+
+def test_a_conversation_as_text_with_a_key_twice_is_a_defect() -> None:
+    text = '[{"from": "human", "value": "a", "value": "b"}]'
+    assert found_or_code(lambda: spoken(text)) == "key-repeated"

@@ -230,6 +230,9 @@ def test_images_of_the_evaluation_sets_are_found_in_tables_too(tmp_path: Path) -
     (evaluation / "mmbench").mkdir()
     cell = base64.b64encode((images / "00002.jpg").read_bytes()).decode()
     (evaluation / "mmbench" / "mmbench_dev_20230712.tsv").write_text(f"index\timage\n1\t{cell}\n2\t1\n")
+    more = [base64.b64encode(content).decode() for content in ((images / "00000.jpg").read_bytes(), b"another")]
+    (evaluation / "mmmu").mkdir()
+    (evaluation / "mmmu" / "MMMU_DEV_VAL.tsv").write_text(f"index\timage\n1\t{more}\n")
     (evaluation / "textvqa" / "broken.parquet").write_bytes(b"PAR1, cut short")
     rows = [image_row(n) for n in range(3)] + [image_row(n, image=f"{n:012}.jpg") for n in (42, 43)]
     path = write_json(tmp_path / "rows.json", rows)
@@ -240,6 +243,7 @@ def test_images_of_the_evaluation_sets_are_found_in_tables_too(tmp_path: Path) -
     assert set(examples(deep, "eval-overlap")) == {
         "000000000042.jpg: textvqa",
         "000000000043.jpg: pope",
+        "00000.jpg: mmmu",
         "00001.jpg: seed_bench",
         "00002.jpg: mmbench",
     }
@@ -311,6 +315,20 @@ def test_a_clean_copy_leaves_out_what_is_bad_and_says_why(tmp_path: Path) -> Non
     write_json(path, [image_row(0)])
     verify_mix(path, image_folder=tmp_path / "images")
     assert not (tmp_path / "rows.json.problems.txt").exists()
+
+
+def test_files_of_one_name_have_clean_copies_of_their_own(tmp_path: Path) -> None:
+    places = {tmp_path / "rows.csv": b"question,answer\nA?,B\n,C\n", tmp_path / "rows.json": b"[3]"}
+    places[tmp_path / "rows.jsonl"] = b'{"conversations": 7}\n'
+    for path, content in places.items():
+        path.write_bytes(content)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.csv").write_bytes(b"question,answer\nA?,\n")
+    reports = [verify_mix(path, fix=True) for path in (*places, tmp_path / "rows")]
+    copies = [report.clean_path for report in reports]
+    assert len({*copies, *(report.dropped_file for report in reports)}) == 8
+    assert [path.read_text().count("\n") for path in copies if path is not None] == [1, 0, 0, 0]
+    assert copies[1:3] == [tmp_path / "rows.json.clean.jsonl", tmp_path / "rows.jsonl.clean.jsonl"]
 
 
 @pytest.mark.usefixtures("in_this_process")
