@@ -44,7 +44,7 @@ CONVERTED_KEY = "converted_from"
 PROCESSOR_TEMPLATE_KEY = "processor_chat_template"
 """Key of croc.json beside an original checkpoint for the chat template of the model's processor."""
 RESAMPLING_KEY = "image_resampling"
-"""Key of croc.json beside an original checkpoint for how pictures are resized, where its code does it in another way."""
+"""Key of croc.json beside an original checkpoint for how pictures are resized, where its code does it differently."""
 _BESIDE_KEYS = (PROCESSOR_TEMPLATE_KEY, RESAMPLING_KEY)
 
 _SHARED_KEYS = (
@@ -55,7 +55,7 @@ _SHARED_KEYS = (
 LLAMA_KEYS = (*_SHARED_KEYS, "attention_bias", "mlp_bias", "pretraining_tp")
 QWEN_KEYS = (*_SHARED_KEYS, "use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
 """Keys of config.json that are the LLM's."""
-USUAL_TEMPLATES: Mapping[str, TemplateName] = {kind: "vicuna_v1" for kind in ORIGINAL_TYPES} | {VICTOR: "qwen_1_5"}
+USUAL_TEMPLATES: Mapping[str, TemplateName] = dict.fromkeys(ORIGINAL_TYPES, "vicuna_v1") | {VICTOR: "qwen_1_5"}
 """What each code trains conversations with."""
 _TOWER_START = "model.vision_tower."
 _EMBEDDINGS = ("model.language_model.embed_tokens.weight", "lm_head.weight")

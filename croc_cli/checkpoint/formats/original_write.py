@@ -153,9 +153,7 @@ def _write_beside(opened: OpenedModel, kind: str, folder: Path) -> None:
         (folder / RECIPE_FILE).write_text(opened.recipe_yaml, encoding="utf-8")
 
 
-def original_weights(
-    opened: OpenedModel, kind: str, *, num_rows: int, say: Callable[[str], None]
-) -> dict[str, Tensor]:
+def original_weights(opened: OpenedModel, kind: str, *, num_rows: int, say: Callable[[str], None]) -> dict[str, Tensor]:
     """Return all weights by original names, the vocabulary cut to `num_rows`, what training left beside them too.
 
     Of a SigLIP tower ViCToR's code keeps the layers up to the projected one and no pooling head.
@@ -203,7 +201,7 @@ def original_rows(opened: OpenedModel) -> int:
     num_rows: int = opened.config.text_config.vocab_size
     is_last = set(range(image_id + 1, len(tokenizer))) <= {tokenizer.pad_token_id}
     # Rows that the LLM came with, as Qwen's, stay; those that croc added for the image token go.
-    return int(image_id) if is_last and grown_size(image_id, len(tokenizer)) == num_rows else num_rows
+    return int(image_id) if is_last and num_rows <= grown_size(image_id, len(tokenizer)) else num_rows
 
 
 def write_tower(opened: OpenedModel, folder: Path) -> None:

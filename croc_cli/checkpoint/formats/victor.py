@@ -46,7 +46,9 @@ def generation_of(values: Mapping[str, Any]) -> str:
     return "LLaVA-OneVision" if "onevision" in named or "anyres_max" in named else "LLaVA-NeXT"
 
 
-def check_is_victor(values: Mapping[str, Any], names: Collection[str] | None, where: Path | str, supported: str) -> None:
+def check_is_victor(
+    values: Mapping[str, Any], names: Collection[str] | None, where: Path | str, supported: str
+) -> None:
     """Raise UsageError where a `llava_qwen` checkpoint is of LLaVA-NeXT's own, not of ViCToR's.
 
     Args:
