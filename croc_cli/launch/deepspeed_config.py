@@ -6,7 +6,7 @@ from croc_cli.errors import RecipeError
 from croc_cli.names import StageName
 from croc_cli.recipe.checks import check_batches
 from croc_cli.recipe.deepspeed_block import block_issues, gradient_dtype, lay_over
-from croc_cli.recipe.schema import MonitorRecipe, Recipe, StageRecipe
+from croc_cli.recipe.schema import Recipe, StageRecipe
 
 NEVER = 10**9
 """Steps between two of DeepSpeed's own progress lines; croc has its own."""
@@ -46,7 +46,7 @@ def deepspeed_config(
         config["zero_force_ds_cpu_optimizer"] = False
     if section.zero_stage >= 1:
         config["data_types"] = {"grad_accum_dtype": gradient_dtype(section)}
-    config.update(monitor_config(recipe.monitor, name=f"{recipe.name}-{stage}", stage_folder=stage_folder))
+    config.update(monitor_config(recipe, stage, stage_folder=stage_folder))
     if issues := list(block_issues(recipe, stage, section)):
         raise RecipeError("\n".join(str(issue) for issue in issues))
     return lay_over(config, section.deepspeed)
@@ -77,12 +77,13 @@ def zero_config(section: StageRecipe, *, key: str, on_gpu: bool) -> dict[str, An
     return config
 
 
-def monitor_config(monitor: MonitorRecipe, *, name: str, stage_folder: str) -> dict[str, Any]:
-    """Return the blocks of DeepSpeed's monitor that the recipe switches on."""
+def monitor_config(recipe: Recipe, stage: StageName, *, stage_folder: str) -> dict[str, Any]:
+    """Return the blocks of DeepSpeed's monitor that the recipe switches on; trackio is croc's own."""
     config: dict[str, Any] = {}
-    if monitor.tensorboard:
+    if "tensorboard" in recipe.monitor:
         config["tensorboard"] = {"enabled": True, "output_path": stage_folder, "job_name": "tensorboard"}
-    if monitor.wandb is not None:
-        wandb = {"project": monitor.wandb.project, "team": monitor.wandb.team, "group": monitor.wandb.group or name}
+    if "wandb" in recipe.monitor:
+        names = recipe.tracking
+        wandb = {"project": names.project, "team": names.team, "group": names.group or f"{recipe.name}-{stage}"}
         config["wandb"] = {"enabled": True} | {key: value for key, value in wandb.items() if value is not None}
     return config

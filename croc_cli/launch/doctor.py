@@ -31,7 +31,7 @@ PACKAGES = (
     "ninja",
     "img2dataset",
 )
-OPTIONAL_PACKAGES = ("torchvision", "tensorboard", "wandb", "gguf")
+OPTIONAL_PACKAGES = ("torchvision", "tensorboard", "trackio", "wandb", "gguf")
 MIN_FREE_DISK = 2e9
 MIN_SHARED_MEMORY = 1e9
 """What PyTorch's loader processes may need in /dev/shm; containers often give 64 MB."""

@@ -1,6 +1,7 @@
 """What must hold before anything is launched: the machine is large enough, the data is there."""
 
 import importlib.util
+import json
 
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
@@ -81,6 +82,7 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
         machine: This machine.
         command: The croc command that was typed, such as `reconstruct`, for the hint.
     """
+    check_monitors(recipe)
     launch = recipe.launch
     check_attention(recipe, stage, here=launch.slurm is None and launch.hostfile is None)
     if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
@@ -155,6 +157,17 @@ def nearest_recipe_hint(stage: StageName, machine: Machine, *, total: int, comma
     if nearest != "nano" and any(name == "nano" for _, name in fitting):
         text += "; `croc demo` runs nano, which needs no data"
     return f"{text}; {plan}"
+
+
+def check_monitors(recipe: Recipe) -> None:
+    """Raise UsageError where a monitor of the recipe is not installed here, where ranks start."""
+    missing = [name for name in recipe.monitor if importlib.util.find_spec(name) is None]
+    if missing:
+        others = [name for name in recipe.monitor if name not in missing]
+        raise UsageError(
+            f"monitor: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
+            hint=f"`pip install {' '.join(missing)}`, or `--set 'monitor={json.dumps(others)}'` goes without",
+        )
 
 
 def check_data(recipe: Recipe, stage: StageName) -> None:

@@ -86,7 +86,7 @@ def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Rec
     return recipe.model_copy(
         update={
             stage: section.model_copy(update=changes),
-            "monitor": type(recipe.monitor)(),
+            "monitor": (),
         }
     )
 

@@ -27,12 +27,12 @@ _DECIDED: Mapping[KeyPath, tuple[str, _Value]] = {
     ("zero_optimization", "offload_param", "device"): ("offload", lambda _, stage: _device(stage, "all")),
     ("zero_optimization", "cpu_offload"): ("offload", lambda _, stage: stage.offload != "none"),
     ("zero_optimization", "stage3_gather_16bit_weights_on_model_save"): ("zero_stage", lambda *_: True),
-    ("tensorboard", "enabled"): ("monitor.tensorboard", lambda recipe, _: recipe.monitor.tensorboard),
-    ("wandb", "enabled"): ("monitor.wandb", lambda recipe, _: recipe.monitor.wandb is not None),
+    ("tensorboard", "enabled"): ("monitor", lambda recipe, _: "tensorboard" in recipe.monitor),
+    ("wandb", "enabled"): ("monitor", lambda recipe, _: "wandb" in recipe.monitor),
     ("optimizer",): ("optimizer", lambda *_: _NEVER),
     ("scheduler",): ("optimizer.schedule", lambda *_: _NEVER),
 }
-"""Key of DeepSpeed's config → the recipe's own key for it, below the stage (or `monitor.…`), and its value."""
+"""Key of DeepSpeed's config → the recipe's own key for it, below the stage (or `monitor`), and its value."""
 
 
 def gradient_dtype(stage: StageRecipe) -> str:
@@ -53,7 +53,7 @@ def block_issues(recipe: Recipe, stage: StageName, section: StageRecipe) -> Iter
         decided = value(recipe, section)
         if (given == decided and type(given) is type(decided)) or (_is_number(given, decided) and given == decided):
             continue
-        own: KeyPath = tuple(key.split(".")) if key.startswith("monitor.") else (stage, *key.split("."))
+        own: KeyPath = (key,) if key == "monitor" else (stage, *key.split("."))
         if decided is _NEVER:
             message = f"{dotted(own)} is where this recipe says it; leave it out here"
         else:

@@ -12,6 +12,7 @@ from croc_cli.recipe.explain import key_paths
 from croc_cli.recipe.find import find_recipe, shown_path
 from croc_cli.recipe.issues import Issue, KeyPath, did_you_mean, dotted, nearest
 from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.values import plain_value
 from croc_cli.recipe.yaml_file import YamlFile, read_yaml
 
 MAX_CHAIN = 20
@@ -159,6 +160,9 @@ def put_text(layers: Layers, path: KeyPath, text: str, *, origin: str) -> None:
     if path[0] not in Recipe.model_fields:
         message = f"unknown key; {did_you_mean(path[0], Recipe.model_fields)}"
         layers.issues.append(Issue(path, message, origin))
+        return
+    if path[0] == "monitor" and len(path) > 1:  # a key of earlier versions, see `croc_cli.recipe.renamed`
+        put_value(layers, path, plain_value(text), origin=origin)
         return
     # pydantic-settings takes a tenth of a second to import, which most runs, without any such value, need not pay.
     from croc_cli.recipe.text_source import UnreadableText, read_text_value

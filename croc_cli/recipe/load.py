@@ -1,5 +1,6 @@
 """Loads a recipe: files < CROC_ environment < flags, checked as a whole before anything heavy is imported."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from croc_cli.recipe.explain import boolean_issues, issues_of
 from croc_cli.recipe.find import find_recipe, shown_path
 from croc_cli.recipe.issues import InvalidRecipe, Issue, KeyPath, dotted
 from croc_cli.recipe.layers import Layers, Origin, own_environment, put_environment, put_text, put_value, read_files
+from croc_cli.recipe.renamed import renamed
 from croc_cli.recipe.repair import repaired
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import read_yaml, write_yaml
@@ -73,6 +75,7 @@ def load_recipe(
         stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in file.stem)
         layers.values["name"] = stem
         layers.origins[("name",)] = Origin(f"{shown_path(file)}'s own name", 0)
+    _rename(layers)
     recipe = _checked(layers, shown_path(file))
     recipe._argument = name_or_file or DEFAULT_RECIPE
     return LoadedRecipe(recipe, _origins(recipe, layers), file, notes(recipe), tuple(layers.warnings))
@@ -108,7 +111,7 @@ def load_resolved(file: Path) -> Recipe:
     """
     content = read_yaml(file, label=str(file))
     try:
-        recipe = Recipe.model_validate(content.values)
+        recipe = Recipe.model_validate(renamed(content.values)[0])
     except ValidationError as error:
         found = [_with_line(issue, content.lines, content.label) for issue in issues_of(error, content.values)]
         raise InvalidRecipe(content.label, [*content.issues, *found]) from error
@@ -124,6 +127,20 @@ def argument_of(recipe: Recipe) -> str:
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, every key written out."""
     return write_yaml(recipe.model_dump(mode="json"))
+
+
+def _rename(layers: Layers) -> None:
+    """Put keys of today in the place of those of earlier versions, and say so."""
+    layers.values, moved = renamed(layers.values)
+    origins = {earlier: layers.origins.pop(earlier) for earlier in moved if earlier in layers.origins}
+    for earlier, origin in sorted(origins.items(), key=lambda one: one[1].rank):
+        layers.origins[moved[earlier]] = origin
+    if moved:
+        first = min(origins.values(), key=lambda origin: origin.rank, default=Origin("", 0))
+        names = " and ".join(dotted(earlier) for earlier in moved if len(earlier) == 2)
+        new = {key[0]: layers.values[key[0]] for key in moved.values()}
+        write = " and ".join(f"`{name}: {json.dumps(value)}`".replace('"', "") for name, value in new.items())
+        layers.warnings.append(f"{first.text}: earlier versions had {names}; write {write}")
 
 
 def _checked(layers: Layers, source: str) -> Recipe:

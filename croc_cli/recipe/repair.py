@@ -22,7 +22,6 @@ _STAND_IN: Final[dict[str, Any]] = {
     "align": _STAGE,
     "reconstruct": _STAGE,
     "finetune": _STAGE,
-    "monitor": {"wandb": {"project": "-"}},
 }
 
 

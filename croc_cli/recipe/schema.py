@@ -18,6 +18,7 @@ __all__ = ["DataRecipe", "LlavaJsonData", "MixData", "Recipe", "ScenesData", "So
 TemplateName = Literal["plain", "vicuna_v1", "chat_template", "qwen_1_5"]
 AspectName = Literal["pad", "square", "squeeze"]
 ResamplingName = Literal["tower", "nearest", "bilinear", "bicubic", "lanczos"]
+MonitorName = Literal["tensorboard", "trackio", "wandb"]
 STALL_SECONDS = 1800.0
 """The longest single thing that a rank does, such as saving 13B parameters on a slow disk, is meant to be shorter."""
 
@@ -101,7 +102,7 @@ class StageRecipe(Section):
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
     system_prompt: str | None = Field(
-        None, description="System sentence of qwen_1_5; left out: You are a helpful assistant."
+        None, description="System sentence of qwen_1_5; default: You are a helpful assistant."
     )
     trained_tokens: TrainedTokensName = Field(
         "answers",
@@ -237,19 +238,12 @@ class SlurmRecipe(Section):
     extra_args: tuple[str, ...] = ()
 
 
-class WandbRecipe(Section):
-    """Weights & Biases, through DeepSpeed's monitor."""
+class TrackingRecipe(Section):
+    """Under which names trackio and Weights & Biases keep a run."""
 
-    project: str
-    team: str | None = None
-    group: str | None = None
-
-
-class MonitorRecipe(Section):
-    """Where metrics go besides metrics.jsonl."""
-
-    tensorboard: bool = False
-    wandb: WandbRecipe | None = None
+    project: str = "croc"
+    team: str | None = Field(None, description="Of Weights & Biases")
+    group: str | None = Field(None, description="Default: recipe and stage")
 
 
 class LaunchRecipe(Section):
@@ -291,7 +285,10 @@ class Recipe(Section):
     judge: JudgeRecipe = JudgeRecipe()
     chat: ChatRecipe = ChatRecipe()
     launch: LaunchRecipe = LaunchRecipe()
-    monitor: MonitorRecipe = MonitorRecipe()
+    monitor: tuple[MonitorName, ...] = Field(
+        (), description="Where metrics go besides metrics.jsonl: tensorboard, trackio, wandb"
+    )
+    tracking: TrackingRecipe = TrackingRecipe()
     runs_folder: PathText = Field("runs", description="Run folders are made in it, one a recipe")
 
     def stage(self, name: str) -> StageRecipe:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from croc_cli.reading import RepeatedKeyError, unique_keys
 from croc_cli.recipe.issues import KeyPath
 from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.values import plain_value
 
 
 class UnreadableText(ValueError):
@@ -51,7 +52,7 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
         UnreadableText: The key takes a list or a mapping, and the text is not JSON.
     """
     if path[1:2] == ("deepspeed",) and len(path) > 2:  # keys that are not the recipe's own have no type to go by
-        value: Any = _plain(text)
+        value: Any = plain_value(text)
         for key in reversed(path):
             value = {key: value}
         return dict(value)
@@ -62,10 +63,3 @@ def read_text_value(path: KeyPath, text: str) -> dict[str, Any]:
             raise UnreadableText(str(error.__cause__)) from error
         shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
         raise UnreadableText(f"must be written as JSON, such as [0.9, 0.98], not {shown}") from error
-
-
-def _plain(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError):
-        return text

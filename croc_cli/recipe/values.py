@@ -1,9 +1,12 @@
 """Which texts and numbers a recipe may hold: no control characters, paths that a file can have, bounds of reason."""
 
+import json
 import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from croc_cli.reading import unique_keys
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
@@ -28,6 +31,14 @@ def check_path(text: str) -> str:
             f"is not a path that a file can have: a name has {MAX_NAME_BYTES} bytes at most, this {size:,}"
         )
     return text
+
+
+def plain_value(text: str) -> Any:
+    """Return the JSON value that a text holds; the text itself where it holds none."""
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError):
+        return text
 
 
 def check_pattern(text: str) -> str:

@@ -18,7 +18,8 @@ from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
 from croc_cli.train.loss_weights import LossWeights
-from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, flat_figures, peak_memory_bytes
+from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
+from croc_cli.train.monitors import Monitors
 from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
@@ -63,6 +64,7 @@ class Trainer:
         metrics, events: Files that rank 0 writes.
         samples: This rank's file of its samples' losses.
         held_out: Measures the loss of samples that are not trained on; None where none are held out.
+        monitors: What else the figures go to; None on all ranks but the first.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
     """
@@ -79,6 +81,7 @@ class Trainer:
         events: JsonLines,
         samples: JsonLines,
         held_out: HeldOutMeasure | None = None,
+        monitors: Monitors | None = None,
         stop_file: Path,
         alone: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -92,6 +95,7 @@ class Trainer:
         self.events = events
         self.samples = samples
         self.held_out = held_out
+        self.monitors = monitors
         self.groups = LossGroups(settings.sources)
         self.stop_file = stop_file
         self.alone = alone
@@ -204,7 +208,8 @@ class Trainer:
         fields |= self._held_out_fields(step)
         self.metrics.write(**fields)
         self._note_losses(step, sums.samples)
-        self._tell_monitors(fields)
+        if self.monitors is not None:
+            self.monitors.tell(fields)
         self.failure = self.failure or nothing_trained_failure(self.state, num_steps=self.settings.num_steps)
         return fields
 
@@ -236,14 +241,6 @@ class Trainer:
     def _seed_dropout(self, step: int, batch: MicroBatch) -> None:
         """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
         torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
-
-    def _tell_monitors(self, fields: dict[str, Any]) -> None:
-        """Hand the figures to TensorBoard or W&B where the recipe switched them on."""
-        monitor = self.engine.monitor
-        if rank() != 0 or not monitor.enabled:
-            return
-        figures = [(key, value) for key, value in flat_figures(fields) if key != "step"]
-        monitor.write_events([(f"croc/{key}", value, fields["step"]) for key, value in figures])
 
     def _fields(
         self, step: int, counts: StepCounts, sums: StepSums, *, rates: dict[str, float], skipped: bool

@@ -44,6 +44,7 @@ from croc_cli.run_dir import StageDir, read_json, read_jsonl, write_json
 from croc_cli.train.ahead import why_not_ahead
 from croc_cli.train.collectives import barrier
 from croc_cli.train.metrics import JsonLines
+from croc_cli.train.monitors import Monitors, Trackio
 from croc_cli.train.optimizer import (
     TOWER_PREFIX,
     LearningRateSchedule,
@@ -199,6 +200,10 @@ def run_training(
         held_out = held_out_measure(
             recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
         )
+    monitors = None
+    if on_main:
+        trackio = make_trackio(recipe, stage, stage_dir, resumes=state.step > 0, events=events)
+        monitors = Monitors(engine.monitor, trackio)
     trainer = Trainer(
         engine,
         replace(parts.settings, assigns_ahead=reason is None),
@@ -213,13 +218,15 @@ def run_training(
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         held_out=held_out,
+        monitors=monitors,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
     )
     loader = build_data_loader(
         parts.loader, start_step=state.step, num_workers=recipe.data.num_workers, pin_memory=device == "cuda"
     )
-    with preflight.around(parts.module) if preflight else nullcontext():
+    around = preflight.around(parts.module) if preflight else nullcontext()
+    with around, monitors.until_the_end() if monitors else nullcontext():
         last = trainer.run(loader)
     if preflight is not None:
         checkpoint = checkpoint_to_resume(stage_dir.checkpoints)
@@ -228,6 +235,22 @@ def run_training(
     if on_main:
         write_summary(stage_dir, stage, trainer, last or last_metrics(stage_dir))
     watcher.stop()
+
+
+def make_trackio(
+    recipe: Recipe, stage: StageName, stage_dir: StageDir, *, resumes: bool, events: JsonLines
+) -> Trackio | None:
+    """Return the run of trackio that the recipe asks for; None where it does not."""
+    if "trackio" not in recipe.monitor:
+        return None
+    names = recipe.tracking
+    return Trackio(
+        names.project,
+        group=names.group or f"{recipe.name}-{stage}",
+        name=f"{stage_dir.root.resolve().parent.name}-{stage}",
+        resumes=resumes,
+        warn=lambda message: events.write(time=time.time(), level="warning", message=message),
+    )
 
 
 def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:

@@ -32,7 +32,8 @@ KEYS = (
     "reconstruct.mask.ratio", "reconstruct.objectives.reconstruction_weight", "finetune.save_every",
     "eval.num_scenes",
     "eval.batch_size", "judge.base_url", "judge.timeout", "launch.num_ranks", "launch.master_port", "launch.slurm",
-    "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor.wandb",
+    "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor", "monitor.wandb",
+    "tracking.project",
     "nosuch", "align",
 )  # fmt: skip
 

@@ -88,3 +88,10 @@ def test_flex_attention_is_refused_on_a_cpu_which_cannot_train_with_it() -> None
     with pytest.raises(UsageError, match="flex_attention has no backward pass on a CPU") as caught:
         check_machine(recipe("nano", model__attention="flex_attention"), "align", TWO_CORES, command="align")
     assert "model.attention=sdpa" in (caught.value.hint or "")
+
+
+def test_a_monitor_that_is_not_installed_is_named_before_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "trackio" else object())
+    with pytest.raises(UsageError, match="monitor: trackio is not installed") as caught:
+        check_machine(recipe(monitor=["tensorboard", "trackio"]), "align", TWO_CORES, command="align")
+    assert caught.value.hint == """`pip install trackio`, or `--set 'monitor=["tensorboard"]'` goes without"""

@@ -62,11 +62,11 @@ def test_a_stage_that_has_begun_or_that_passed_on_this_machine_is_not_rehearsed_
 
 
 def test_a_rehearsal_is_a_few_steps_of_one_micro_batch_a_rank_and_says_so_to_the_worker(tmp_path: Path) -> None:
-    smaller = rehearsal_recipe(recipe(monitor__tensorboard=True), "finetune", num_ranks=8)
+    smaller = rehearsal_recipe(recipe(monitor=["tensorboard"]), "finetune", num_ranks=8)
     section = smaller.finetune
     assert section.batch.global_size == 8 * section.batch.micro_size
     assert (section.max_steps, section.optimizer.warmup_ratio) == (3, 0.0)
-    assert not smaller.monitor.tensorboard
+    assert not smaller.monitor
     assert smaller.launch.stall_timeout == 1800.0  # the stage's own: saving and answering take as long as there
     plan = rehearsal_plan(plan_of(smaller, tmp_path, EIGHT_GPUS))
     assert plan.command[-1] == "--preflight"

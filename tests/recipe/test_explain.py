@@ -34,7 +34,10 @@ from tests.recipe.recipes import SMALL, child, errors_of, write
         ("launch: {slurm: 3}", "launch.slurm: must be a mapping of keys, not 3"),
         ("launch: {slurm: {nodes: 3}}", "launch.slurm.nodes: unknown key; did you mean num_nodes?"),
         ("launch: {num_ranks: all}", "launch.num_ranks: must be a whole number above 0 or auto, not 'all'"),
-        ("monitor: {wandb: {}}", "monitor.wandb.project: is missing: text"),
+        (
+            "monitor: {wandb: {}}",
+            "monitor: must be a list, each item one of tensorboard, trackio, wandb, not a mapping",
+        ),
         (
             "reconstruct: {matching: hungarain}",
             "reconstruct.matching: must be one of hungarian, nearest, not 'hungarain'; did you mean hungarian?",

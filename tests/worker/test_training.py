@@ -13,7 +13,6 @@ from croc_cli.checkpoint import save
 from croc_cli.checkpoint.metadata import TOWER_TRAINED_KEY, read_metadata
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.errors import Interrupted, RunError
-from croc_cli.recipe.schema import MonitorRecipe
 from croc_cli.train.trainer import Trainer
 from tests.tiny import make_tiny_parts
 from tests.worker import harness
@@ -273,9 +272,7 @@ def test_a_sample_cut_before_its_answer_is_dropped_and_counted(home: Path, tmp_p
 
 
 def test_tensorboard_gets_the_losses_through_deepspeeds_monitor(home: Path, tmp_path: Path) -> None:
-    recipe = harness.make_recipe(home, finetune={"max_steps": 1}).model_copy(
-        update={"monitor": MonitorRecipe(tensorboard=True)}
-    )
+    recipe = harness.make_recipe(home, finetune={"max_steps": 1}).model_copy(update={"monitor": ("tensorboard",)})
     stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
     [events] = (stage_dir.root / "tensorboard").glob("events.out.tfevents*")
     assert b"croc/caption_loss" in events.read_bytes()
