@@ -16,7 +16,6 @@ from croc_cli.checkpoint.formats.lora import CONFIG_FILE as LORA_CONFIG_FILE
 from croc_cli.checkpoint.formats.lora import merge_lora, read_adapter_config
 from croc_cli.checkpoint.formats.original import (
     HARMLESS,
-    ORIGINAL_TYPES,
     SUPPORTED,
     OriginalConfig,
     projector_name,
@@ -55,7 +54,11 @@ _SHARED_KEYS = (
 LLAMA_KEYS = (*_SHARED_KEYS, "attention_bias", "mlp_bias", "pretraining_tp")
 QWEN_KEYS = (*_SHARED_KEYS, "use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
 """Keys of config.json that are the LLM's."""
-USUAL_TEMPLATES: Mapping[str, TemplateName] = dict.fromkeys(ORIGINAL_TYPES, "vicuna_v1") | {VICTOR: "qwen_1_5"}
+USUAL_TEMPLATES: Mapping[str, TemplateName] = {
+    "llava_llama": "vicuna_v1",
+    "croc_llama": "vicuna_v1",
+    VICTOR: "qwen_1_5",
+}
 """What each code trains conversations with."""
 _TOWER_START = "model.vision_tower."
 _EMBEDDINGS = ("model.language_model.embed_tokens.weight", "lm_head.weight")

@@ -103,7 +103,7 @@ def is_left_out(name: str, config: Any) -> bool:
         return False
     level, *rest = name.removeprefix(TOWER_PREFIX).split(".")
     if level == "encoder":
-        return int(rest[1]) >= config.num_hidden_layers
+        return bool(int(rest[1]) >= config.num_hidden_layers)
     return level == "head" and not config.vision_use_head
 
 
