@@ -1,6 +1,6 @@
 """What a training stage needs of a rank's memory, from sizes alone: pure arithmetic, nothing is loaded.
 
-Letters: B samples of a micro-batch, T tokens of the longest sequence, n visual tokens of an image, D hidden size of the
+Letters: B rows of a micro-batch, T tokens of the longest row, n visual tokens of an image, D hidden size of the
 LLM, I its intermediate size, L its layers, V its vocabulary, R ranks, e bytes of a number.
 
 State follows mixed-precision AdamW (Rajbhandari et al., ZeRO, arXiv:1910.02054, section 3.1); activations are what
@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from croc_cli.names import StageName
-from croc_cli.recipe.deepspeed_block import gradient_dtype
+from croc_cli.recipe.deepspeed_block import gradient_dtype, layer_bucket
 from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts, num_used_layers
 from croc_cli.recipe.parameters import trained_counts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
 REDUCE_BUCKET = 500_000_000
-"""Numbers that DeepSpeed's gradient buckets hold (its default, which croc leaves)."""
+"""Numbers that DeepSpeed's gradient buckets hold (its default, which croc leaves but under ZeRO-3)."""
 LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered at most (DeepSpeed's default)."""
+WHOLE_GROUPS = ("vision_tower", "projector", "token_pool")
+"""What ZeRO-3 keeps whole on each rank."""
 _NUMBER = {"bf16": 2, "fp32": 4}
 _MASTER_AND_MOMENTS = 12
 """Bytes a parameter: float32 weight and AdamW's two moments."""
@@ -89,7 +91,14 @@ def choices_of(section: StageRecipe, *, num_ranks: int, on_gpu: bool) -> Choices
 
 
 def stage_memory(
-    recipe: Recipe, stage: StageName, facts: ModelFacts, counts: dict[str, int], choices: Choices, *, length: int
+    recipe: Recipe,
+    stage: StageName,
+    facts: ModelFacts,
+    counts: dict[str, int],
+    choices: Choices,
+    *,
+    length: int,
+    images_per_row: int = 1,
 ) -> MemoryParts:
     """Return a rank's memory at its peak, within a step.
 
@@ -100,17 +109,25 @@ def stage_memory(
         counts: Parameters of each group.
         choices: What else decides.
         length: T.
+        images_per_row: More than one where samples are packed.
     """
     section = recipe.stage(stage)
     trained = trained_counts(recipe, stage, counts)
     number = _NUMBER[section.precision]
-    weights, gradients, optimizer, buffers = _state(sum(counts.values()), sum(trained.values()), number, choices)
     assert facts.llm is not None
+    weights, gradients, optimizer, buffers = _state(
+        sum(counts.values()),
+        sum(trained.values()),
+        number,
+        choices,
+        whole=sum(counts.get(group, 0) for group in WHOLE_GROUPS),
+        bucket=layer_bucket(facts.llm.hidden_size or 0) if choices.zero_stage == 3 else REDUCE_BUCKET,
+    )
     assert facts.tower is not None
-    images = choices.micro_size
+    images = choices.micro_size * images_per_row
     pool_stage = recipe.pool_stage(stage)
     mixed = pool_stage is not None and pool_stage.attention != "causal"
-    text = max(1, length - facts.tower.num_visual_tokens)
+    text = max(1, length - images_per_row * facts.tower.num_visual_tokens)
     # logits, their softmax and gradient in float32; in bf16 the logits themselves and their gradient beside them
     logits = choices.micro_size * text * (facts.llm.vocab_size or 0) * (12 if number == 4 else 12 + 2 * number)
     kept, working = _llm_activations(
@@ -120,7 +137,7 @@ def stage_memory(
         number=number,
         trained="llm" in trained,
         checkpointing=choices.checkpointing,
-        dense_mask=mixed,
+        dense_mask=mixed or (section.batch.packing and not choices.on_gpu),
         eager=recipe.model.attention == "eager",
     )
     # logits are gone by the time the backward pass works on the last layer
@@ -147,17 +164,26 @@ def stage_memory(
     )
 
 
-def _state(total: int, trained: int, number: int, choices: Choices) -> tuple[int, int, int, int]:
-    """Return the bytes of weights, gradients, optimizer and buffers."""
+def _state(
+    total: int, trained: int, number: int, choices: Choices, *, whole: int, bucket: int
+) -> tuple[int, int, int, int]:
+    """Return the bytes of weights, gradients, optimizer and buffers.
+
+    Args:
+        total, trained: Parameters.
+        number: e.
+        choices: What else decides.
+        whole: Parameters that ZeRO-3 keeps whole on each rank.
+        bucket: Numbers of a gradient bucket.
+    """
     ranks, zero = choices.num_ranks, choices.zero_stage
     master = _MASTER_AND_MOMENTS if number == 2 or zero >= 1 else _MOMENTS
-    weights = total * number // (ranks if zero == 3 else 1)
+    weights = ((total - whole) // ranks + whole if zero == 3 else total) * number
     gradients = trained * choices.gradient_bytes // (ranks if zero >= 2 else 1)
     optimizer = trained * master // (ranks if zero >= 1 else 1)
     buffers = 0
     if zero >= 1:
-        whole = REDUCE_BUCKET * (2 if choices.on_gpu else 1)  # two with overlapped communication
-        buffers = (whole if choices.on_gpu else min(REDUCE_BUCKET, trained)) * number
+        buffers = (2 * bucket if choices.on_gpu else min(bucket, trained)) * number  # two with overlapped communication
     if zero == 3 and ranks > 1:
         buffers += min(LIVE_PARAMETERS, total) * number
     if zero == 0 and number == 2:

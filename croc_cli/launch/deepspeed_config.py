@@ -5,7 +5,8 @@ from typing import Any
 from croc_cli.errors import RecipeError
 from croc_cli.names import StageName
 from croc_cli.recipe.checks import check_batches
-from croc_cli.recipe.deepspeed_block import block_issues, gradient_dtype, lay_over
+from croc_cli.recipe.deepspeed_block import block_issues, gradient_dtype, lay_over, layer_bucket
+from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
 NEVER = 10**9
@@ -31,10 +32,13 @@ def deepspeed_config(
     section = recipe.stage(stage)
     check_batches(recipe, (stage,), num_ranks=num_ranks)
     batch = section.batch
+    per_pass = batch.micro_size * num_ranks
+    # A packed step has as many passes as its rows take; DeepSpeed is told of one, and croc tells it the last one.
+    rounds = 1 if batch.packing else batch.global_size // per_pass
     config: dict[str, Any] = {
-        "train_batch_size": batch.global_size,
+        "train_batch_size": rounds * per_pass,
         "train_micro_batch_size_per_gpu": batch.micro_size,
-        "gradient_accumulation_steps": batch.global_size // (batch.micro_size * num_ranks),
+        "gradient_accumulation_steps": rounds,
         "gradient_clipping": section.optimizer.clip_norm,
         "bf16": {"enabled": section.precision == "bf16"},
         "zero_optimization": zero_config(section, key=stage, on_gpu=on_gpu),
@@ -46,6 +50,10 @@ def deepspeed_config(
         config["zero_force_ds_cpu_optimizer"] = False
     if section.zero_stage >= 1:
         config["data_types"] = {"grad_accum_dtype": gradient_dtype(section)}
+    llm = model_facts(recipe.model).llm
+    if section.zero_stage == 3 and llm is not None and llm.hidden_size is not None:
+        bucket = layer_bucket(llm.hidden_size)
+        config["zero_optimization"] |= {"reduce_bucket_size": bucket, "stage3_prefetch_bucket_size": bucket}
     config.update(monitor_config(recipe, stage, stage_folder=stage_folder))
     if issues := list(block_issues(recipe, stage, section)):
         raise RecipeError("\n".join(str(issue) for issue in issues))

@@ -6,6 +6,7 @@ import json
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
 from croc_cli.launch.plan import count_samples
+from croc_cli.launch.row_lengths import check_row_tokens
 from croc_cli.names import FLASH_PACKAGES, MASKING_KERNELS, StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
@@ -179,6 +180,7 @@ def check_data(recipe: Recipe, stage: StageName) -> None:
         )
     if isinstance(source, MixData):
         check_mix(recipe, stage)
+        check_row_tokens(recipe, stage)
     elif isinstance(source, LlavaJsonData):
         _check_file(recipe, stage, source)
     check_held_out(recipe, stage)

@@ -47,10 +47,17 @@ class ModelRecipe(Section):
 
 
 class BatchRecipe(Section):
-    """Batch sizes of one stage, in samples."""
+    """Batch sizes of one stage, in samples; with packing, a forward pass is counted in rows."""
 
     global_size: PositiveInt = Field(description="Samples per optimizer step")
     micro_size: PositiveInt = Field(description="Samples per rank per forward pass")
+    packing: bool = Field(
+        False,
+        description="Pack the samples of a step into rows, which micro_size then counts; hardly anything is padding",
+    )
+    row_tokens: PositiveInt | None = Field(
+        None, description="Tokens of a packed row at most, at least those of the longest sample; left out: max_length"
+    )
 
 
 class LearningRates(Section):
@@ -135,6 +142,11 @@ class StageRecipe(Section):
     validate_every: PositiveInt | None = Field(
         None, description="Steps between measurements of the held-out loss; default: about 2 % of the time"
     )
+
+    @property
+    def row_tokens(self) -> int | None:
+        """Tokens of a row at most, where samples are packed; else None."""
+        return (self.batch.row_tokens or self.max_length) if self.batch.packing else None
 
     @property
     def template_options(self) -> TemplateOptions:

@@ -113,7 +113,7 @@ class StepSums:
         self._targets: list[TargetSample] = []
         self._finite: list[Tensor] = []
         self._batches: list[MicroBatch] = []
-        self._by_row: list[Tensor] = []
+        self._by_sample: list[Tensor] = []
 
     def add(self, loss: Tensor, parts: StageOutput, batch: MicroBatch) -> None:
         """Add one micro-batch; `batch` as it was before it went to the device."""
@@ -122,7 +122,7 @@ class StepSums:
             self._targets.append(parts.targets)
         self._finite.append(torch.isfinite(loss.detach()))
         self._batches.append(batch)
-        self._by_row.append(parts.caption_by_row)
+        self._by_sample.append(parts.caption_by_sample)
         self.assignment_cost += parts.assignment_cost_sum
         self.solver_seconds += parts.solver_seconds
         self.wait_seconds += parts.wait_seconds
@@ -134,7 +134,7 @@ class StepSums:
         """Add up the ranks; the sums are then the whole step's."""
         found = [self.assignment_cost, self.solver_seconds, self.wait_seconds]
         times = torch.tensor(found, dtype=torch.float64, device=self.device)
-        self.samples = sample_losses(self._batches, self._by_row)
+        self.samples = sample_losses(self._batches, self._by_sample)
         by_group = self.groups.sums(self.samples).to(self.device)
         parts = [
             self._losses,

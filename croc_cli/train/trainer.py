@@ -14,6 +14,7 @@ from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
+from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
@@ -26,6 +27,7 @@ from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_tra
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings, TrainerState, health_of
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
+from croc_cli.train.zero3 import outside_forward
 
 T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
@@ -97,6 +99,7 @@ class Trainer:
         self.held_out = held_out
         self.monitors = monitors
         self.groups = LossGroups(settings.sources)
+        self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
@@ -172,11 +175,11 @@ class Trainer:
         """Run one optimizer step and write its figures."""
         objectives = self.module.objectives
         rates = self.schedule.set(self.engine.optimizer, self.settings.learning_rates, step=step)
-        # The engine divides by the number of micro-batches and averages over ranks.
-        scale = num_ranks() * len(micro_batches)
+        # The engine divides by its number of micro-batches and averages over ranks.
+        scale = num_ranks() * self.engine.gradient_accumulation_steps()
         weights = LossWeights(objectives, counts, self.settings.means_per_micro_batch, self.device)
         shares = self._gradient_shares(step, micro_batches, weights)
-        pool = self.module.model.pool
+        model, pool = self.module.model, self.module.model.pool
         sums = StepSums(
             pool.num_tokens if pool is not None else 0,
             self.device,
@@ -186,11 +189,19 @@ class Trainer:
             solver_threads=pool.solver_threads if pool is not None else 1,
         )
         POSITION.at("beginning the step's assignments")
-        ready = make_ready(self.module.model, micro_batches, self.device, ahead=self.settings.assigns_ahead)
+        ready = make_ready(
+            model,
+            micro_batches,
+            self.device,
+            ahead=self.settings.assigns_ahead,
+            outside=outside_forward(self.engine, model),
+        )
         for number, (batch, (there, assignment)) in enumerate(zip(micro_batches, ready, strict=True)):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
             self._seed_dropout(step, batch)
+            # Packed steps differ in their number of micro-batches, so this loop knows the last one, not the engine.
+            self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
             loss, parts = self.engine(there, **weights.of(batch, scale=scale), assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
@@ -273,6 +284,7 @@ class Trainer:
             | {
                 "learning_rate": rates,
                 "gradient_norm": None if norm is None else float(norm),
+                "gradient_norms": self.gradient_norms.take(),
                 "tokens": counts.tokens,
                 "tokens_per_second": counts.tokens / seconds,
                 "samples": counts.samples,

@@ -77,3 +77,15 @@ def test_amounts_of_memory(text: str, number: int) -> None:
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(UsageError, match="no amount of memory"):
         parse_memory(text)
+
+
+def test_packed_rows_are_counted_with_all_the_samples_that_they_hold() -> None:
+    plain = recipe_resources(recipe(), A100S)[-1]
+    packing = {"packing": True, "row_tokens": 8192, "micro_size": 1}
+    packed = recipe_resources(recipe(**{f"finetune__batch__{key}": value for key, value in packing.items()}), A100S)[-1]
+    assert (packed.length, packed.is_packed, plain.is_packed) == (8192, True, False)
+    assert packed.tokens == plain.tokens
+    # a row of 8,192 tokens is as long as four sequences of 2,048, but holds more images, so it has less text
+    four = recipe_resources(recipe(finetune__batch__micro_size=4), A100S)[-1]
+    assert packed.memory[3].activations == pytest.approx(four.memory[3].activations, rel=0.2)
+    assert packed.memory[3].logits < four.memory[3].logits

@@ -26,6 +26,13 @@ def test_a_batch_that_does_not_divide_is_refused_before_deepspeed_sees_it() -> N
         deepspeed_config(recipe("croc-7b"), "reconstruct", num_ranks=6, stage_folder="x", on_gpu=True)
 
 
+def test_packed_rows_need_not_divide_and_deepspeed_is_told_of_one_pass() -> None:
+    made = recipe("croc-7b", reconstruct__batch__packing=True)
+    config = deepspeed_config(made, "reconstruct", num_ranks=6, stage_folder="x", on_gpu=True)
+    assert (config["train_batch_size"], config["train_micro_batch_size_per_gpu"]) == (24, 4)
+    assert config["gradient_accumulation_steps"] == 1
+
+
 def test_offload_goes_where_the_recipe_says_and_only_with_a_zero_stage_that_can() -> None:
     sections = recipe("croc-7b", reconstruct__offload="all")
     zero = deepspeed_config(sections, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)["zero_optimization"]
@@ -46,6 +53,17 @@ def test_gradients_are_added_up_in_fp32_where_deepspeed_can() -> None:
     assert dtype(reconstruct__zero_stage=0) is None
     with pytest.raises(RecipeError, match=r"gradient_dtype: fp32 needs ZeRO .* zero_stage 1 or more, not 0"):
         dtype(reconstruct__zero_stage=0, reconstruct__gradient_dtype="fp32")
+
+
+@pytest.mark.parametrize(
+    ("llm", "numbers"), [("lmsys/vicuna-7b-v1.5", 201_326_592), ("lmsys/vicuna-13b-v1.5", 314_572_800)]
+)
+def test_under_zero_3_a_bucket_holds_a_decoder_layer(llm: str, numbers: int) -> None:
+    made = recipe("croc-7b", model__llm=llm)
+    zero = deepspeed_config(made, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)["zero_optimization"]
+    assert zero["reduce_bucket_size"] == zero["stage3_prefetch_bucket_size"] == numbers
+    align = deepspeed_config(made, "align", num_ranks=8, stage_folder="x", on_gpu=True)
+    assert "reduce_bucket_size" not in align["zero_optimization"]
 
 
 def test_a_deepspeed_block_is_laid_over_the_config_key_by_key() -> None:
