@@ -178,6 +178,7 @@ class Trainer:
         # The engine divides by its number of micro-batches and averages over ranks.
         scale = num_ranks() * self.engine.gradient_accumulation_steps()
         weights = LossWeights(objectives, counts, self.settings.means_per_micro_batch, self.device)
+        scaled = [weights.of(batch, scale=scale) for batch in micro_batches]
         shares = self._gradient_shares(step, micro_batches, weights)
         model, pool = self.module.model, self.module.model.pool
         sums = StepSums(
@@ -202,7 +203,7 @@ class Trainer:
             self._seed_dropout(step, batch)
             # Packed steps differ in their number of micro-batches, so this loop knows the last one, not the engine.
             self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
-            loss, parts = self.engine(there, **weights.of(batch, scale=scale), assignment=assignment)
+            loss, parts = self.engine(there, **scaled[number], assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)

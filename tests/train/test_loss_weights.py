@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.data.places import find_places
 from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.train.loss_weights import LossWeights
 from croc_cli.train.step_report import StepCounts
@@ -16,8 +17,10 @@ def micro_batch(num_labels: int, num_images: int, *, num_samples: int = 1) -> Mi
     """Return a micro-batch of one row, whose first label never counts."""
     labels = torch.full((1, 8), -100)
     labels[0, : num_labels + 1] = 5
+    rows = torch.tensor([-1])
     return MicroBatch(
         input_ids=labels.clamp(min=0),
+        places=find_places(labels.clamp(min=0), labels, rows, image_token_id=99, num_visual_tokens=1),
         labels=labels,
         attention_mask=torch.ones_like(labels),
         pixel_values=torch.zeros(max(num_images, 1), 3, 2, 2),
