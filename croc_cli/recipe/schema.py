@@ -100,6 +100,11 @@ class StageRecipe(Section):
     batch: BatchRecipe
     learning_rate: LearningRates
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss_mean: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="Losses are means over the step's samples; micro_batch = over each micro-batch, whose means are"
+        " averaged, as in LLaVA's, Croc's and ViCToR's code",
+    )
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
