@@ -265,6 +265,10 @@ class LaunchRecipe(Section):
     compile: Literal["auto"] | bool = Field(
         "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
     )
+    kernels: Literal["auto", "liger", "none"] = Field(
+        "auto",
+        description="Fused kernels of the LLM's layers; auto = Liger's on GPUs, if installed and layers are not compiled",
+    )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
     threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")
     hostfile: PathText | None = Field(None, description="DeepSpeed hostfile of a multi-node run")
