@@ -52,6 +52,7 @@ class TrainerState:
         seconds: Time in steps.
         save_seconds: Time that the ranks stood still for saves.
         held_out_seconds: Time in measurements of the held-out loss.
+        benchmark_seconds: Time in benchmarks on the way.
         health: State of the health figures.
     """
 
@@ -66,7 +67,13 @@ class TrainerState:
     seconds: float = 0.0
     save_seconds: float = 0.0
     held_out_seconds: float = 0.0
+    benchmark_seconds: float = 0.0
     health: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_seconds(self) -> float:
+        """Time in steps, and in all that is done between them."""
+        return self.seconds + self.save_seconds + self.held_out_seconds + self.benchmark_seconds
 
     @property
     def has_trained(self) -> bool:
