@@ -40,7 +40,7 @@ class TextError(ValueError):
 
 
 class RepeatedKeyError(TextError):
-    """An object that has a key twice: one of the two values would be lost without a word."""
+    """An object that has a key twice: one of the two values would be lost silently."""
 
 
 def decode_text(content: bytes, *, first: int = 1, utf16: bool = False) -> str:

@@ -31,7 +31,7 @@ def read_tsv(file: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return (place for messages, row) of every row of a TSV.
 
     Raises:
-        BenchmarkDataError: It cannot be read, or is no TSV.
+        BenchmarkDataError: It cannot be read, or is not a TSV.
     """
     csv.field_size_limit(2**31 - 1)  # a cell holds a whole picture
     table = csv.DictReader(io.StringIO(read_text(file), newline=""), delimiter="\t")

@@ -14,6 +14,7 @@ from croc_cli.commands.options import (
     SetOption,
     StepsOption,
 )
+from croc_cli.commands.stage_flags import StageFlags, run_stage
 from croc_cli.names import DEFAULT_RECIPE
 
 EPILOG = "Example: croc align nano --dry-run"
@@ -34,26 +35,7 @@ def align(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Train the projector on image-caption pairs (stage 1)."""
-    from croc_cli.pipeline.stage import StageRequest, stage_command
-    from croc_cli.recipe.load import with_overrides
-
-    flags = {
-        "launch.num_ranks": (ranks, "--gpus"),
-        "align.max_steps": (steps, "--steps"),
-        "align.seed": (seed, "--seed"),
-        "launch.preflight": ("never" if no_preflight else None, "--no-preflight"),
-    }
-    stage_command(
-        "align",
-        recipe,
-        with_overrides(flags, assignments or ()),
-        StageRequest(
-            start=start,
-            run_dir=run_dir,
-            dry_run=dry_run,
-            fresh=fresh,
-            accept_changed_data=accept_changed_data,
-            preflight_only=preflight,
-            settings=tuple(assignments or ()),
-        ),
+    flags = StageFlags(
+        assignments, start, run_dir, ranks, steps, seed, dry_run, fresh, accept_changed_data, preflight, no_preflight
     )
+    run_stage("align", recipe, flags)

@@ -17,6 +17,7 @@ from croc_cli.commands.options import (
     SetOption,
     StepsOption,
 )
+from croc_cli.commands.stage_flags import StageFlags, run_stage
 from croc_cli.names import DEFAULT_RECIPE
 
 EPILOG = "Example: croc reconstruct --pool-size 2048 --mask 0.75 --dry-run"
@@ -40,25 +41,14 @@ def reconstruct(
     no_preflight: NoPreflightOption = False,
 ) -> None:
     """Pretrain by masked visual token reconstruction (stage 1.5)."""
-    from croc_cli.pipeline.stage import StageRequest, stage_command
-    from croc_cli.recipe.load import with_overrides
-
-    flags = {
-        "reconstruct.pool.size": (pool_size, "--pool-size"),
-        "reconstruct.mask.ratio": (mask, "--mask"),
-        "reconstruct.matching": (matching, "--matching"),
-        "launch.num_ranks": (ranks, "--gpus"),
-        "reconstruct.max_steps": (steps, "--steps"),
-        "reconstruct.seed": (seed, "--seed"),
-        "launch.preflight": ("never" if no_preflight else None, "--no-preflight"),
-    }
-    request = StageRequest(
-        start=start,
-        run_dir=run_dir,
-        dry_run=dry_run,
-        fresh=fresh,
-        accept_changed_data=accept_changed_data,
-        preflight_only=preflight,
-        settings=tuple(assignments or ()),
+    flags = StageFlags(
+        assignments, start, run_dir, ranks, steps, seed, dry_run, fresh, accept_changed_data, preflight, no_preflight
     )
-    stage_command("reconstruct", recipe, with_overrides(flags, assignments or ()), request)
+    run_stage(
+        "reconstruct",
+        recipe,
+        flags,
+        pool__size=(pool_size, "--pool-size"),
+        mask__ratio=(mask, "--mask"),
+        matching=(matching, "--matching"),
+    )

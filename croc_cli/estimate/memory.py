@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from croc_cli.names import StageName
-from croc_cli.recipe.deepspeed_block import gradient_dtype
+from croc_cli.recipe.deepspeed_block import gradient_dtype, layer_bucket
 from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts, num_used_layers
 from croc_cli.recipe.parameters import trained_counts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
 REDUCE_BUCKET = 500_000_000
-"""Numbers that DeepSpeed's gradient buckets hold (its default, which croc leaves)."""
+"""Numbers that DeepSpeed's gradient buckets hold (its default, which croc leaves but under ZeRO-3)."""
 LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered at most (DeepSpeed's default)."""
+WHOLE_GROUPS = ("vision_tower", "projector", "token_pool")
+"""What ZeRO-3 keeps whole on each rank."""
 _NUMBER = {"bf16": 2, "fp32": 4}
 _MASTER_AND_MOMENTS = 12
 """Bytes a parameter: float32 weight and AdamW's two moments."""
@@ -104,8 +106,15 @@ def stage_memory(
     section = recipe.stage(stage)
     trained = trained_counts(recipe, stage, counts)
     number = _NUMBER[section.precision]
-    weights, gradients, optimizer, buffers = _state(sum(counts.values()), sum(trained.values()), number, choices)
     assert facts.llm is not None
+    weights, gradients, optimizer, buffers = _state(
+        sum(counts.values()),
+        sum(trained.values()),
+        number,
+        choices,
+        whole=sum(counts.get(group, 0) for group in WHOLE_GROUPS),
+        bucket=layer_bucket(facts.llm.hidden_size or 0) if choices.zero_stage == 3 else REDUCE_BUCKET,
+    )
     assert facts.tower is not None
     images = choices.micro_size
     pool_stage = recipe.pool_stage(stage)
@@ -147,17 +156,26 @@ def stage_memory(
     )
 
 
-def _state(total: int, trained: int, number: int, choices: Choices) -> tuple[int, int, int, int]:
-    """Return the bytes of weights, gradients, optimizer and buffers."""
+def _state(
+    total: int, trained: int, number: int, choices: Choices, *, whole: int, bucket: int
+) -> tuple[int, int, int, int]:
+    """Return the bytes of weights, gradients, optimizer and buffers.
+
+    Args:
+        total, trained: Parameters.
+        number: e.
+        choices: What else decides.
+        whole: Parameters that ZeRO-3 keeps whole on each rank.
+        bucket: Numbers of a gradient bucket.
+    """
     ranks, zero = choices.num_ranks, choices.zero_stage
     master = _MASTER_AND_MOMENTS if number == 2 or zero >= 1 else _MOMENTS
-    weights = total * number // (ranks if zero == 3 else 1)
+    weights = ((total - whole) // ranks + whole if zero == 3 else total) * number
     gradients = trained * choices.gradient_bytes // (ranks if zero >= 2 else 1)
     optimizer = trained * master // (ranks if zero >= 1 else 1)
     buffers = 0
     if zero >= 1:
-        whole = REDUCE_BUCKET * (2 if choices.on_gpu else 1)  # two with overlapped communication
-        buffers = (whole if choices.on_gpu else min(REDUCE_BUCKET, trained)) * number
+        buffers = (2 * bucket if choices.on_gpu else min(bucket, trained)) * number  # two with overlapped communication
     if zero == 3 and ranks > 1:
         buffers += min(LIVE_PARAMETERS, total) * number
     if zero == 0 and number == 2:

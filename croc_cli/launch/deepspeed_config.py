@@ -5,7 +5,8 @@ from typing import Any
 from croc_cli.errors import RecipeError
 from croc_cli.names import StageName
 from croc_cli.recipe.checks import check_batches
-from croc_cli.recipe.deepspeed_block import block_issues, gradient_dtype, lay_over
+from croc_cli.recipe.deepspeed_block import block_issues, gradient_dtype, lay_over, layer_bucket
+from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
 NEVER = 10**9
@@ -46,6 +47,10 @@ def deepspeed_config(
         config["zero_force_ds_cpu_optimizer"] = False
     if section.zero_stage >= 1:
         config["data_types"] = {"grad_accum_dtype": gradient_dtype(section)}
+    llm = model_facts(recipe.model).llm
+    if section.zero_stage == 3 and llm is not None and llm.hidden_size is not None:
+        bucket = layer_bucket(llm.hidden_size)
+        config["zero_optimization"] |= {"reduce_bucket_size": bucket, "stage3_prefetch_bucket_size": bucket}
     config.update(monitor_config(recipe, stage, stage_folder=stage_folder))
     if issues := list(block_issues(recipe, stage, section)):
         raise RecipeError("\n".join(str(issue) for issue in issues))

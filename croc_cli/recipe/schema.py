@@ -97,7 +97,7 @@ class StageRecipe(Section):
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
     system_prompt: str | None = Field(
-        None, description="System sentence of qwen_1_5; left out: You are a helpful assistant."
+        None, description="System sentence of qwen_1_5; default: You are a helpful assistant."
     )
     trained_tokens: TrainedTokensName = Field(
         "answers",
@@ -252,7 +252,7 @@ class TrackingRecipe(Section):
 
     project: str = "croc"
     team: str | None = Field(None, description="Of Weights & Biases")
-    group: str | None = Field(None, description="Left out: recipe and stage")
+    group: str | None = Field(None, description="Default: recipe and stage")
 
 
 class LaunchRecipe(Section):

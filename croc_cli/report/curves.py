@@ -1,9 +1,10 @@
 """The figures of metrics.jsonl: losses, rates, throughput, pool health, gradient shares; runs side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from croc_cli.names import STAGES
-from croc_cli.recipe.stages import STAGE_TABLE
+from croc_cli.recipe.stages import GROUP_WORDS, STAGE_TABLE
 from croc_cli.report.charts import Bars, Line, bar_chart, line_chart
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.run_data import RunData
@@ -25,6 +26,17 @@ def _lines(runs: Sequence[RunData], stage: str, key: str, *, smooth: bool = Fals
     return [
         Line(run.label if several else "", curve_of(run, stage, key), index, smooth=smooth)
         for index, run in enumerate(runs)
+    ]
+
+
+def _norms_by_group(run: RunData, stage: str) -> list[Line]:
+    """Return the gradient norm of each parameter group; none where a stage trains one group alone."""
+    found = {group: curve_of(run, stage, f"gradient_norms/{group}") for group in GROUP_WORDS}
+    kept = {group: curve for group, curve in found.items() if curve.steps}
+    if len(kept) < 2:
+        return []
+    return [
+        Line(GROUP_WORDS[group], curve, number, smooth=True) for number, (group, curve) in enumerate(kept.items(), 1)
     ]
 
 
@@ -85,7 +97,9 @@ def optimizer_figures(runs: Sequence[RunData]) -> list[Figure]:
     figures += _padding_and_waits(first) if len(runs) == 1 else []
     for stage in STAGES:
         lines = _lines(runs, stage, "gradient_norm", smooth=True)
-        title, named = f"{stage}: gradient norm", len(runs) > 1
+        if len(runs) == 1 and (parts := _norms_by_group(first, stage)):
+            lines = [replace(lines[0], label="all"), *parts]
+        title, named = f"{stage}: gradient norm", len(lines) > 1
         figures.append(line_chart(f"{stage}-gradient-norm", title, lines, unit="norm", log=True, named=named))
     shares = [
         Line(

@@ -1,1 +1,6 @@
-"""An OpenAI-compatible server; `tests/serve/test_app.py` covers engine, prompt, protocol and look over real sockets."""
+"""An OpenAI-compatible server, over real sockets in its tests.
+
+Files without a test file of their own are tested in:
+- tests/serve/test_app.py: look, prompt, protocol
+- tests/serve/test_hostile.py: connection
+"""

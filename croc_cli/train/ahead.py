@@ -5,6 +5,7 @@ and their assignments be solved on the host while the device works on the micro-
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,15 +34,18 @@ def why_not_ahead(model: MultimodalModel, device: torch.device) -> str | None:
     A trained vision tower runs in the forward pass once more, since its features need a gradient there: on a GPU that
     takes less than the solver, on a CPU it takes more.
     """
-    if any(hasattr(weight, "ds_id") for weight in model.parameters()):
-        return "under ZeRO-3, vision tower, projector and pool are whole in the forward pass alone"
     if device.type != "cuda" and any(weight.requires_grad for weight in model.llava.model.vision_tower.parameters()):
         return "the vision tower is trained, and would run twice on the CPU"
     return None
 
 
 def make_ready(
-    model: MultimodalModel, micro_batches: Sequence[MicroBatch], device: torch.device, *, ahead: bool
+    model: MultimodalModel,
+    micro_batches: Sequence[MicroBatch],
+    device: torch.device,
+    *,
+    ahead: bool,
+    outside: AbstractContextManager[None] | None = None,
 ) -> Iterable[Ready]:
     """Return a step's micro-batches on the device, in order.
 
@@ -53,11 +57,13 @@ def make_ready(
         micro_batches: On the host.
         device: Where the model is.
         ahead: Whether assignments are to be begun ahead.
+        outside: Entered while the model's parts run ahead, see `croc_cli.train.zero3.outside_forward`.
     """
     if not ahead or model.pool is None or len(micro_batches) < 2:
         return (Ready(batch.to(device), None) for batch in micro_batches)
     is_frozen = not any(weight.requires_grad for weight in model.llava.model.vision_tower.parameters())
-    return [_begin(model, batch, device, keep_features=is_frozen) for batch in micro_batches]
+    with outside or nullcontext():
+        return [_begin(model, batch, device, keep_features=is_frozen) for batch in micro_batches]
 
 
 def _begin(model: MultimodalModel, batch: MicroBatch, device: torch.device, *, keep_features: bool) -> Ready:

@@ -11,6 +11,7 @@ from croc_cli.train.collectives import sum_over_ranks
 from croc_cli.train.optimizer import group_of
 from croc_cli.train.position import POSITION
 from croc_cli.train.stage_module import StageModule
+from croc_cli.train.zero3 import gradients_stay
 
 BUCKETS = 1 << 16
 """Numbers kept of a parameter's gradient. Its norm is then known to about 1 / √(2 · BUCKETS) = 0.3 %, and exactly where
@@ -46,7 +47,7 @@ def measure_gradient_shares(
     norms = {}
     for objective in ("caption", "reconstruction"):
         sketch = GradientSketch(parameters, device)
-        with sketch:
+        with sketch, gradients_stay(module):
             for number, batch in enumerate(micro_batches):
                 POSITION.at(f"measuring the gradient of the {objective} objective", micro_batch=number)
                 before_each(batch)

@@ -37,6 +37,7 @@ class SkippingAdamW(torch.optim.AdamW):
         super().__init__(groups, **options)
         self.clip_norm = clip_norm
         self.overflow = False
+        self.group_norms: dict[str, float] = {}  # of the last step; empty where it was skipped
         # The engine reads these two names after a step, as it does of its own optimizers.
         self._global_grad_norm = 0.0
 
@@ -47,11 +48,21 @@ class SkippingAdamW(torch.optim.AdamW):
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]) if parameters else torch.zeros(())
         self._global_grad_norm = float(norm)
         self.overflow = not bool(torch.isfinite(norm))
+        self.group_norms = {}
         if self.overflow:
             return None
+        self.group_norms = self._norms_by_name()
         if self.clip_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         return super().step(closure)
+
+    def _norms_by_name(self) -> dict[str, float]:
+        """Return the norm of each group; the halves that weight decay makes of one count together."""
+        gradients: dict[str, list[Tensor]] = {}
+        for group in self.param_groups:
+            found = [p.grad for p in group["params"] if p.grad is not None]
+            gradients.setdefault(group.get("name", ""), []).extend(found)
+        return {name: float(torch.nn.utils.get_total_norm(found)) for name, found in gradients.items() if found}
 
 
 def group_of(name: str) -> str | None:

@@ -15,6 +15,7 @@ from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
 from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
+from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.handed import Evaluation, Saver
 from croc_cli.train.held_out import HeldOutMeasure
@@ -27,6 +28,7 @@ from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_tra
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings, TrainerState, health_of
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
+from croc_cli.train.zero3 import outside_forward
 
 T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
@@ -85,6 +87,7 @@ class Trainer:
         self.monitors = monitors
         self.was_cut = False  # the last evaluation was stopped; equal on all ranks
         self.groups = LossGroups(settings.sources)
+        self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
         self.alone = alone
         self.stop_requested = False
@@ -169,7 +172,7 @@ class Trainer:
         image_weight = torch.tensor(objectives.reconstruction_weight * scale / max(counts.images, 1))
         weights = {"token_weight": token_weight.to(self.device), "image_weight": image_weight.to(self.device)}
         shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
-        pool = self.module.model.pool
+        model, pool = self.module.model, self.module.model.pool
         sums = StepSums(
             pool.num_tokens if pool is not None else 0,
             self.device,
@@ -179,7 +182,13 @@ class Trainer:
             solver_threads=pool.solver_threads if pool is not None else 1,
         )
         POSITION.at("beginning the step's assignments")
-        ready = make_ready(self.module.model, micro_batches, self.device, ahead=self.settings.assigns_ahead)
+        ready = make_ready(
+            model,
+            micro_batches,
+            self.device,
+            ahead=self.settings.assigns_ahead,
+            outside=outside_forward(self.engine, model),
+        )
         for number, (batch, (there, assignment)) in enumerate(zip(micro_batches, ready, strict=True)):
             POSITION.sample_ids = batch.sample_ids
             POSITION.at("forward", micro_batch=number)
@@ -284,6 +293,7 @@ class Trainer:
             | {
                 "learning_rate": rates,
                 "gradient_norm": None if norm is None else float(norm),
+                "gradient_norms": self.gradient_norms.take(),
                 "tokens": counts.tokens,
                 "tokens_per_second": counts.tokens / seconds,
                 "samples": counts.samples,

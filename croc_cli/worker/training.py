@@ -56,6 +56,7 @@ from croc_cli.train.position import POSITION
 from croc_cli.train.saving import AWAY_SECONDS, CheckpointSaver, checkpoint_to_resume, load_resume
 from croc_cli.train.state import TrainerState, health_of
 from croc_cli.train.trainer import Trainer
+from croc_cli.train.zero3 import keep_whole, set_leaves
 from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
@@ -293,7 +294,11 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
     )
     if section.zero_stage == 0:
         config = config | {"gradient_clipping": 0.0}
+    if section.zero_stage == 3:
+        set_leaves(parts.module.model)
     engine, *_ = deepspeed.initialize(model=parts.module, optimizer=optimizer, config=config, dist_init_required=False)
+    if section.zero_stage == 3:
+        keep_whole(engine, parts.module.model)
     return engine
 
 

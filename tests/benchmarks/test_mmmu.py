@@ -49,7 +49,7 @@ def test_a_choice_is_read_by_the_official_rule(text: str, letter: str | None) ->
         ("The total is $1,200.00 a year.", ["1200"], True),
         ("1200.004", ["1200"], True),
         ("1200.01", ["1200"], False),
-        ("x = 3\ny = 4", ["3"], False),  # an equation counts in the last line alone, and 3 is no number of it
+        ("x = 3\ny = 4", ["3"], False),  # an equation counts in the last line alone, and 3 is not a number of it
         ("y = 4\nx = 3", ["3"], True),
         ("So the answer is one half.", ["0.5", "one half"], True),
         ("a", ["a"], True),

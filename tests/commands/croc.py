@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -33,9 +32,8 @@ def croc_process(*arguments: str, **environment: str) -> Answer:
     return Answer(answer.returncode, answer.stdout, answer.stderr)
 
 
-@pytest.fixture
-def fake_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Put the fake worker in, without the launcher, and return a folder for runs."""
+def put_fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the fake worker in, without the launcher."""
     real = stage_module.StageRequest
 
     def request(**fields: object) -> stage_module.StageRequest:
@@ -44,4 +42,3 @@ def fake_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(stage_module, "StageRequest", request)
     for name in ("croc_cli.pipeline.stage.check_models", "croc_cli.pipeline.recipe_run.check_models"):
         monkeypatch.setattr(name, lambda _model: None)
-    return tmp_path / "run"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.croc import croc, fake_worker  # noqa: F401
+from tests.commands.croc import croc
 
 
 def stages(folder: Path) -> list[str]:
@@ -23,7 +23,7 @@ def test_a_dry_run_says_runs_stages_and_hours_and_touches_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_run_once_share_align_and_are_shown_again_without_running(fake_worker: Path) -> None:  # noqa: F811
+def test_rows_run_once_share_align_and_are_shown_again_without_running(fake_worker: Path) -> None:
     first = croc("ablate", "matching", "--seeds", "1", "--run-dir", str(fake_worker))
     assert first.code == 0, first.err
     assert len(stages(fake_worker)) == 10  # one align, three of each other stage
@@ -39,7 +39,7 @@ def test_rows_run_once_share_align_and_are_shown_again_without_running(fake_work
     assert "stages       3 to run, 7 finished" in more.out
 
 
-def test_a_row_that_fails_is_named_and_the_others_are_shown(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_row_that_fails_is_named_and_the_others_are_shown(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = croc("ablate", "attention", "--seeds", "1", "--run-dir", str(fake_worker))
     assert done.code == 0, done.err
     monkeypatch.setenv("FAKE_WORKER", "fail")

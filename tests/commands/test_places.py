@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.croc import croc, fake_worker
+from tests.commands.croc import croc
 from tests.report.runs import make_run
 from tests.sources.data import picture, small_spec
 
-__all__ = ["fake_worker"]
 RECIPE = """\
 extends: nano
 name: mine

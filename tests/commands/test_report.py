@@ -7,7 +7,7 @@ from PIL import Image
 from croc_cli.errors import RunError
 from croc_cli.pipeline.figures import compute_model_figures
 from croc_cli.run_dir import RunDir, StageDir, write_json
-from tests.commands.croc import croc, fake_worker  # noqa: F401
+from tests.commands.croc import croc
 from tests.report.runs import make_run
 from tests.tiny import make_tiny_llava
 
@@ -54,7 +54,7 @@ def test_report_alone_shows_its_help() -> None:
     assert "croc report RUN_DIR..." in croc("report").out + croc("report").err
 
 
-def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:  # noqa: F811
+def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:
     answer = croc("run", "nano", "--run-dir", str(fake_worker))
     assert answer.code == 0, answer.err
     page = fake_worker / "report" / "index.html"
@@ -62,7 +62,7 @@ def test_a_run_ends_by_naming_its_page(fake_worker: Path) -> None:  # noqa: F811
     assert "align: loss of the captions" in page.read_text()
 
 
-def test_a_page_that_cannot_be_written_does_not_make_the_run_a_failure(fake_worker: Path) -> None:  # noqa: F811
+def test_a_page_that_cannot_be_written_does_not_make_the_run_a_failure(fake_worker: Path) -> None:
     fake_worker.mkdir()
     (fake_worker / "report").write_text("in the way")
     answer = croc("run", "nano", "--run-dir", str(fake_worker), "--until", "align")

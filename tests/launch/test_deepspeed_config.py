@@ -48,6 +48,17 @@ def test_gradients_are_added_up_in_fp32_where_deepspeed_can() -> None:
         dtype(reconstruct__zero_stage=0, reconstruct__gradient_dtype="fp32")
 
 
+@pytest.mark.parametrize(
+    ("llm", "numbers"), [("lmsys/vicuna-7b-v1.5", 201_326_592), ("lmsys/vicuna-13b-v1.5", 314_572_800)]
+)
+def test_under_zero_3_a_bucket_holds_a_decoder_layer(llm: str, numbers: int) -> None:
+    made = recipe("croc-7b", model__llm=llm)
+    zero = deepspeed_config(made, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)["zero_optimization"]
+    assert zero["reduce_bucket_size"] == zero["stage3_prefetch_bucket_size"] == numbers
+    align = deepspeed_config(made, "align", num_ranks=8, stage_folder="x", on_gpu=True)
+    assert "reduce_bucket_size" not in align["zero_optimization"]
+
+
 def test_a_deepspeed_block_is_laid_over_the_config_key_by_key() -> None:
     block = {
         "zero_optimization": {"overlap_comm": False, "reduce_bucket_size": 5e7, "stage": 3},

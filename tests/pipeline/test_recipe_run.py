@@ -5,7 +5,7 @@ import pytest
 from croc_cli.errors import UsageError
 from croc_cli.pipeline.recipe_run import steps_of
 from croc_cli.run_dir import RunDir
-from tests.commands.croc import croc, fake_worker  # noqa: F401
+from tests.commands.croc import croc
 from tests.launch.make import recipe
 
 
@@ -19,7 +19,7 @@ def test_a_pipeline_is_what_the_recipe_enables_up_to_a_stage() -> None:
         steps_of(recipe(reconstruct__enabled=False), until="reconstruct")
 
 
-def test_croc_run_goes_on_where_it_stopped_and_ends_with_a_report(fake_worker: Path) -> None:  # noqa: F811
+def test_croc_run_goes_on_where_it_stopped_and_ends_with_a_report(fake_worker: Path) -> None:
     first = croc("run", "nano", "--run-dir", str(fake_worker), "--until", "align")
     assert first.code == 0, first.err
     assert not RunDir(fake_worker).stage("reconstruct").exists()
@@ -33,7 +33,7 @@ def test_croc_run_goes_on_where_it_stopped_and_ends_with_a_report(fake_worker: P
     assert third.err.count("finished already") == 4
 
 
-def test_what_the_last_stage_lacks_is_said_before_the_first_one_starts(fake_worker: Path) -> None:  # noqa: F811
+def test_what_the_last_stage_lacks_is_said_before_the_first_one_starts(fake_worker: Path) -> None:
     answer = croc(
         *("run", "nano", "--run-dir", str(fake_worker)),
         *("--set", "data.finetune.kind=llava_json", "--set", "data.finetune.path=gone.json"),
@@ -44,7 +44,7 @@ def test_what_the_last_stage_lacks_is_said_before_the_first_one_starts(fake_work
     assert not fake_worker.exists()
 
 
-def test_the_demo_ends_with_its_report_and_says_what_is_next(fake_worker: Path) -> None:  # noqa: F811
+def test_the_demo_ends_with_its_report_and_says_what_is_next(fake_worker: Path) -> None:
     answer = croc("demo", "--run-dir", str(fake_worker), "--seed", "5")
     assert answer.code == 0, answer.err
     assert "total" in answer.out
@@ -62,7 +62,7 @@ def test_a_dry_run_of_a_pipeline_plans_every_stage(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pipeline_inside_a_launch_of_others_is_refused(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_pipeline_inside_a_launch_of_others_is_refused(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     answer = croc("run", "nano", "--run-dir", str(fake_worker))

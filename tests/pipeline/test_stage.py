@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from croc_cli.run_dir import RunDir, read_json
-from tests.commands.croc import croc, fake_worker  # noqa: F401
+from tests.commands.croc import croc
 
 
 def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_the_papers_recipe_is_planned_on_any_machine(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stage_writes_its_folder_and_says_what_it_came_to(fake_worker: Path) -> None:  # noqa: F811
+def test_a_stage_writes_its_folder_and_says_what_it_came_to(fake_worker: Path) -> None:
     answer = croc("align", "nano", "--run-dir", str(fake_worker), "--steps", "3", "--seed", "7")
     assert answer.code == 0, answer.err
     stage = RunDir(fake_worker).stage("align")
@@ -38,7 +38,7 @@ def test_a_stage_writes_its_folder_and_says_what_it_came_to(fake_worker: Path) -
     assert answer.out == ""
 
 
-def test_a_finished_stage_is_not_run_again_and_fresh_renames_it(fake_worker: Path) -> None:  # noqa: F811
+def test_a_finished_stage_is_not_run_again_and_fresh_renames_it(fake_worker: Path) -> None:
     arguments = ("align", "nano", "--run-dir", str(fake_worker))
     assert croc(*arguments).code == 0
     again = croc(*arguments)
@@ -54,7 +54,7 @@ def test_a_finished_stage_is_not_run_again_and_fresh_renames_it(fake_worker: Pat
     assert len([path for path in fake_worker.iterdir() if path.name.startswith("align")]) == 2
 
 
-def test_a_stage_without_its_predecessor_says_which_command_makes_it(fake_worker: Path) -> None:  # noqa: F811
+def test_a_stage_without_its_predecessor_says_which_command_makes_it(fake_worker: Path) -> None:
     answer = croc("reconstruct", "nano", "--run-dir", str(fake_worker))
     assert answer.code == 2
     assert "reconstruct starts from the checkpoint of align, which has not run" in answer.err
@@ -62,7 +62,7 @@ def test_a_stage_without_its_predecessor_says_which_command_makes_it(fake_worker
     assert not fake_worker.exists()
 
 
-def test_a_start_given_by_hand_is_taken(fake_worker: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_start_given_by_hand_is_taken(fake_worker: Path, tmp_path: Path) -> None:
     start = tmp_path / "ckpt"
     start.mkdir()
     (start / "config.json").write_text('{"model_type": "llava"}')
@@ -78,13 +78,13 @@ def test_a_start_given_by_hand_is_taken(fake_worker: Path, tmp_path: Path) -> No
     assert read_json(RunDir(fake_worker).stage("reconstruct").launch_file)["start"] == str(tmp_path / "ckpt")
 
 
-def test_a_stage_that_the_recipe_leaves_out_is_refused(fake_worker: Path) -> None:  # noqa: F811
+def test_a_stage_that_the_recipe_leaves_out_is_refused(fake_worker: Path) -> None:
     answer = croc("reconstruct", "nano", "--set", "reconstruct.enabled=false", "--run-dir", str(fake_worker))
     assert answer.code == 2
     assert "recipe nano does not run reconstruct" in answer.err
 
 
-def test_a_failing_run_exits_with_1(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_failing_run_exits_with_1(fake_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_WORKER", "fail")
     answer = croc("align", "nano", "--run-dir", str(fake_worker))
     assert answer.code == 1

@@ -36,6 +36,7 @@ def row(step: int, total: int, *, stage: str = "align") -> dict[str, Any]:
         **({"explained_share": 0.3, "assignment_wait_share": 0.01, "assignment_solver_share": 0.2} if pool else {}),
         "learning_rate": {"projector": 1e-3 * math.sin(step / total), **({"llm": 1e-4} if stage != "align" else {})},
         "gradient_norm": 1.0 + 1 / step,
+        "gradient_norms": {"projector": 0.5, **({"llm": 0.9 + 1 / step} if stage != "align" else {})},
         "tokens_per_second": 3000.0,
         "step_seconds": 0.5,
         "skipped": False,

@@ -45,6 +45,12 @@ def test_the_table_of_stages_says_what_each_trains(page: Path) -> None:
     }
 
 
+def test_the_gradient_norm_of_each_group_stands_beside_that_of_all(page: Path) -> None:
+    rows = list(csv.DictReader((page.parent / "finetune-gradient-norm.csv").open()))
+    assert {row["series"] for row in rows} == {"all", "projector", "LLM"}
+    assert "projector" not in (page.parent / "align-gradient-norm.csv").read_text()
+
+
 def test_ids_on_the_page_are_unique(page: Path) -> None:
     text = page.read_text()
     ids = re.findall(r'\bid="([^"]+)"', text)

@@ -22,7 +22,7 @@ def test_losses_weights_and_pool_use_are_those_of_micro_batches_that_wait(
     ahead = harness.train(recipe, "reconstruct", tmp_path / "ahead", start=home / "start")
     flags = []
 
-    def plainly(*args, ahead):  # type: ignore[no-untyped-def]
+    def plainly(*args, ahead, outside):  # type: ignore[no-untyped-def]
         flags.append(ahead)
         return make_ready(*args, ahead=False)
 

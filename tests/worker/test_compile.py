@@ -29,14 +29,15 @@ def test_auto_compiles_on_gpus_where_no_hooks_are_inside_layers(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [2, 3])
 def test_a_stage_with_compiled_layers_trains_as_one_without(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int
 ) -> None:
     traced = functools.partial(compile_layers.compile_layers, backend="aot_eager")  # no C++ compiler, so seconds
     monkeypatch.setattr(compile_layers, "compile_layers", traced)
     losses = []
     for compiled in (False, True):
-        settings = {"reconstruct": {"zero_stage": 2, "max_steps": 2, "gradient_checkpointing": True}}
+        settings = {"reconstruct": {"zero_stage": zero_stage, "max_steps": 2, "gradient_checkpointing": True}}
         chosen = harness.make_recipe(home, **settings, launch={"compile": compiled})
         run = harness.train(chosen, "reconstruct", tmp_path / str(compiled), start=home / "start")
         losses.append([row["loss"] for row in harness.metrics(run)])

@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -133,23 +134,53 @@ def make_siglip(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_trains_a_step_and_reloads_in_stock_transformers_as_it_was(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """A family's model after one step: as it was in the trainer, and as stock transformers opens its checkpoint."""
+
+    name: str
+    family: Family
+    folder: Path
+    checkpoint: Path
+    template: Literal["vicuna_v1", "chat_template"]
+    trains_tower: bool
+    llava: Any
+    step: Any
+    stock: Any
+    processor: Any
+
+    def weights(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return the weights before and after the step."""
+        started = self.folder / "run" / "init" / "model.safetensors"
+        return load_file(started), load_file(self.checkpoint / "model.safetensors")
+
+    def question(self) -> Any:
+        """Return what the saved processor makes of a picture and a question."""
+        picture = Image.effect_noise((90, 40), 80).convert("RGB")
+        question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+        text = self.processor.apply_chat_template(question, add_generation_prompt=True)
+        bos = self.processor.tokenizer.bos_token
+        has_bos = bool(bos) and text.startswith(bos)
+        return self.processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not has_bos)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train one step of finetune with a family's LLM."""
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
     family = FAMILIES[name]
-    harness.make_data(tmp_path)
-    tower, _ = make_tiny_parts(tmp_path)
-    tower = make_siglip(tmp_path / "siglip") if family.tower == "siglip" else tower
-    llm = make_llm(tmp_path / name, family)
-    template = "chat_template" if family.template else "vicuna_v1"
+    harness.make_data(folder)
+    tower, _ = make_tiny_parts(folder)
+    tower = make_siglip(folder / "siglip") if family.tower == "siglip" else tower
+    llm = make_llm(folder / name, family)
+    template: Literal["vicuna_v1", "chat_template"] = "chat_template" if family.template else "vicuna_v1"
     aspect = "square" if name == "gemma" else "pad"
     stage = {"max_steps": 1, "template": template, "image_aspect": aspect, "optimizer": {"warmup_ratio": 0.0}}
     trains_tower = name in ("llama", "llama-siglip")
     if trains_tower:
         stage["learning_rate"] = {"vision_tower": 1e-3, "projector": 1e-3, "llm": 1e-3}
     recipe = harness.make_recipe(
-        tmp_path, model={"llm": str(llm), "vision_tower": str(tower)}, finetune=stage, align={"enabled": False}
+        folder, model={"llm": str(llm), "vision_tower": str(tower)}, finetune=stage, align={"enabled": False}
     )
     seen: dict[str, Any] = {}
     run = Trainer.run
@@ -159,57 +190,72 @@ def test_a_family_trains_a_step_and_reloads_in_stock_transformers_as_it_was(
         seen.update(llava=trainer.module.model.llava, step=steps[0])
         return run(trainer, steps)
 
-    monkeypatch.setattr(Trainer, "run", keep)
-    checkpoint = harness.train(recipe, "finetune", tmp_path / "run", start=None).latest_checkpoint()
-    trained = seen["llava"].eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "run", keep)
+        checkpoint = harness.train(recipe, "finetune", folder / "run", start=None).latest_checkpoint()
+    assert checkpoint is not None
     stock = AutoModelForImageTextToText.from_pretrained(checkpoint).eval()
     processor = AutoProcessor.from_pretrained(checkpoint)
+    llava, step = seen["llava"].eval(), seen["step"]
+    return Trained(name, family, folder, checkpoint, template, trains_tower, llava, step, stock, processor)
 
-    # set up: the image token has a row, padding is on the right, embeddings are tied where they were
-    assert processor.tokenizer.padding_side == "right"
-    assert processor.tokenizer.pad_token is not None
-    assert stock.config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<image>")
-    assert stock.config.image_token_id < stock.get_input_embeddings().weight.shape[0]
-    assert (stock.lm_head.weight is stock.get_input_embeddings().weight) is family.tied
-    # stock generation ends where training ended answers
-    ends = stock.generation_config.eos_token_id
-    last = [int(row[row != IGNORE_INDEX][-1]) for batch in seen["step"] for row in batch.labels if any(row >= 0)]
-    assert set(last) <= set(ends if isinstance(ends, list) else [ends])
-    # the prompt of the saved processor is the one that was trained, with as many image tokens as the picture takes
-    picture = Image.effect_noise((90, 40), 80).convert("RGB")
-    question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
-    text = processor.apply_chat_template(question, add_generation_prompt=True)
-    written = bool(processor.tokenizer.bos_token) and text.startswith(processor.tokenizer.bos_token)
-    inputs = processor(images=picture, text=text, return_tensors="pt", add_special_tokens=not written)
+
+def test_the_image_token_has_a_row_and_padding_is_on_the_right(trained: Trained) -> None:
+    tokenizer = trained.processor.tokenizer
+    assert tokenizer.padding_side == "right"
+    assert tokenizer.pad_token is not None
+    assert trained.stock.config.image_token_id == tokenizer.convert_tokens_to_ids("<image>")
+    assert trained.stock.config.image_token_id < trained.stock.get_input_embeddings().weight.shape[0]
+
+
+def test_embeddings_are_tied_where_they_were(trained: Trained) -> None:
+    is_tied = trained.stock.lm_head.weight is trained.stock.get_input_embeddings().weight
+    assert is_tied is trained.family.tied
+
+
+def test_stock_generation_ends_where_training_ended_answers(trained: Trained) -> None:
+    ends = trained.stock.generation_config.eos_token_id
+    rows = [row for batch in trained.step for row in batch.labels if any(row >= 0)]
+    last = {int(row[row != IGNORE_INDEX][-1]) for row in rows}
+    assert last <= set(ends if isinstance(ends, list) else [ends])
+
+
+def test_the_saved_processor_writes_the_prompt_of_training(trained: Trained) -> None:
     encoder = ConversationEncoder(
-        processor.tokenizer,
-        template=template,
-        image_token_id=stock.config.image_token_id,
+        trained.processor.tokenizer,
+        template=trained.template,
+        image_token_id=trained.stock.config.image_token_id,
         num_visual_tokens=16,
         max_length=512,
     )
     prompt = encoder.encode_prompt([Turn("human", "<image>\nWhat is it?")])
-    assert inputs["input_ids"][0].tolist() == prompt
-    # the picture of the saved processor is the one that was trained, pixel for pixel
-    sample = int(seen["step"][0].sample_ids[0].split("#")[1])
-    row = json.loads((tmp_path / "data.json").read_text())[sample]
-    if "image" in row:
-        original = Image.open(tmp_path / "images" / row["image"]).convert("RGB")
-        pixels = process_images([original], AutoProcessor.from_pretrained(checkpoint, backend="pil").image_processor)
-        assert torch.equal(pixels[0], seen["step"][0].pixel_values[0])
-    # and the model is the one that was trained, to the last bit
+    assert trained.question()["input_ids"][0].tolist() == prompt
+
+
+def test_the_saved_processor_makes_the_pixels_of_training(trained: Trained) -> None:
+    rows = json.loads((trained.folder / "data.json").read_text())
+    samples = [rows[int(name.split("#")[1])] for name in trained.step[0].sample_ids]
+    name = next(row["image"] for row in samples if "image" in row)
+    original = Image.open(trained.folder / "images" / name).convert("RGB")
+    processor = AutoProcessor.from_pretrained(trained.checkpoint, backend="pil").image_processor
+    assert torch.equal(process_images([original], processor)[0], trained.step[0].pixel_values[0])
+
+
+def test_the_saved_model_is_the_trained_one_to_the_last_bit(trained: Trained) -> None:
+    inputs = trained.question()
     with torch.no_grad():
-        assert torch.equal(stock(**inputs).logits, trained(**inputs).logits)
-    started = harness.load_file(tmp_path / "run" / "init" / "model.safetensors")
-    saved = harness.load_file(checkpoint / "model.safetensors")
+        assert torch.equal(trained.stock(**inputs).logits, trained.llava(**inputs).logits)
+
+
+def test_the_llm_moved_and_the_tower_where_it_is_trained(trained: Trained) -> None:
+    started, saved = trained.weights()
     assert any(not torch.equal(started[key], saved[key]) for key in started if "language_model" in key)
-    tower_moved = {key for key in started if "vision_tower" in key and not torch.equal(started[key], saved[key])}
+    moved = {key for key in started if "vision_tower" in key and not torch.equal(started[key], saved[key])}
     behind = ("layers.2.", "post_layernorm", ".head.")
-    moves = {key for key in started if "vision_tower" in key and not any(part in key for part in behind)}
-    # nothing can change the weight of softmax: the biases of keys get rounding errors alone
-    assert {key for key in tower_moved if "k_proj.bias" not in key} == {
-        key for key in moves if trains_tower and "k_proj.bias" not in key
-    }
+    trainable = {key for key in started if "vision_tower" in key and not any(part in key for part in behind)}
+    expected = trainable if trained.trains_tower else set()
+    # softmax cannot see the biases of keys: their gradients are rounding errors alone
+    assert {key for key in moved if "k_proj.bias" not in key} == {key for key in expected if "k_proj.bias" not in key}
 
 
 def test_an_llm_that_caps_its_logits_is_refused_since_stock_llava_would_not(tmp_path: Path) -> None:
@@ -241,9 +287,8 @@ def test_a_damaged_part_is_named_instead_of_drawn_at_random(damaged: str, tmp_pa
 
     parts = dict(zip(("tower", "llm"), make_tiny_parts(tmp_path), strict=True))
     file = parts[damaged] / "model.safetensors"
-    weights = harness.load_file(file)
+    weights = load_file(file)
     weights.pop(next(name for name in sorted(weights) if "layers.0" in name))
-    from safetensors.torch import save_file
 
     save_file(weights, file, {"format": "pt"})
     words = {"tower": "vision tower", "llm": "LLM"}[damaged]

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,11 @@ def test_a_stopped_and_resumed_run_ends_with_the_very_same_weights(
     expected, found = harness.weights(unbroken), harness.weights(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    losses = [[row["loss"] for row in harness.metrics(run)] for run in (unbroken, resumed)]
-    assert losses[0] == losses[1]
+    rows = harness.metrics(resumed)
+    assert [row["loss"] for row in harness.metrics(unbroken)] == [row["loss"] for row in rows]
+    for row in rows:
+        assert row["gradient_norms"].keys() == row["learning_rate"].keys()
+        assert math.hypot(*row["gradient_norms"].values()) == pytest.approx(row["gradient_norm"], rel=1e-3)
 
 
 def test_a_picture_that_does_not_open_is_named_and_adds_no_loss(home: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def picture_in_text(row: Any, root: Path | str) -> Defect | None:
 
     Args:
         row: In LLaVA's form.
-        root: Folder that image paths start from; a name that is no file there is honest text.
+        root: Folder that image paths start from; a name that is not a file there is honest text.
     """
     if type(row) is not dict or row.get("image"):
         return None
