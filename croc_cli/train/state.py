@@ -1,5 +1,6 @@
 """What the training loop is told of a stage, and what it keeps so that a later process can resume it."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -99,3 +100,9 @@ class TrainerState:
             ):
                 raise ValueError(f"{name} is {str(value)[:40]!r}")
         return state
+
+
+def hash_of(seed: int, step: int, sample_id: str) -> int:
+    """Return a 63-bit seed that depends on its three arguments and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,6 +1,5 @@
 """One loop for all stages: whole optimizer steps through the DeepSpeed engine, watched, counted and saved."""
 
-import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +25,7 @@ from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
 from croc_cli.train.stage_module import StageModule
-from croc_cli.train.state import TrainerSettings, TrainerState, health_of
+from croc_cli.train.state import TrainerSettings, TrainerState, hash_of, health_of
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
 from croc_cli.train.zero3 import outside_forward
 
@@ -393,9 +392,3 @@ class Trainer:
     def warn(self, message: str) -> None:
         """Tell whoever watches the run."""
         self.events.write(time=time.time(), level="warning", message=message)
-
-
-def hash_of(seed: int, step: int, sample_id: str) -> int:
-    """Return a 63-bit seed that depends on its three arguments and nothing else."""
-    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
