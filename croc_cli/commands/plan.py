@@ -143,9 +143,10 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
         )
         for row in rows
     ]
+    what = ("packed row" + "s" * (own.micro_size > 1)) if stage.is_packed else "samples"
     known = "" if stage.samples_are_known else " (as listed; the data is not here)"
     lines = [
-        f"{stage.stage}: {own.micro_size} samples of up to {counted(stage.length, 'token')} at a time"
+        f"{stage.stage}: {own.micro_size} {what} of up to {counted(stage.length, 'token')} at a time"
         f"{', layers computed again' if own.checkpointing else ''}"
         f"{f', offload {own.offload}' if own.offload != 'none' else ''}",
         *(line.rstrip() for line in table),

@@ -2,7 +2,7 @@
 
 A loader yields whole steps, so that a loss can be a mean over the tokens of a step.
 
-Letters: B samples · T sequence length · I images · n visual tokens of an image.
+Letters: B rows · T tokens of a row · S samples · I images · n visual tokens of an image.
 """
 
 import signal
@@ -21,6 +21,7 @@ from croc_cli.data.features import FeatureCache
 from croc_cli.data.image import BadImageError, open_image, process_images
 from croc_cli.data.masking import draw_masked_positions
 from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.data.packing import RowLimit, deal_rows, describe_packing, pack_rows, round_up
 from croc_cli.data.places import find_places
 from croc_cli.data.sample import ImageRef, Sample
 from croc_cli.data.sampler import StepSampler
@@ -31,19 +32,34 @@ __all__ = ["Collator", "MicroBatch", "StepLoader", "build_data_loader"]
 
 @dataclass
 class _ImagePlace:
-    """An image of a micro-batch; `trains` is False where its sample trains nothing."""
+    """An image of a micro-batch: which one of which sample; `trains` is False where its sample trains nothing."""
 
-    row: int
+    sample: int
     index: int
     sample_id: str
     ref: ImageRef
     trains: bool = True
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """How samples lie in rows.
+
+    Args:
+        sizes: Samples of each row.
+        length: T.
+        packed: Whether rows may hold other numbers of samples than one.
+    """
+
+    sizes: Sequence[int]
+    length: int
+    packed: bool
+
+
 class Collator:
     """Encodes the samples of a micro-batch and makes its tensors.
 
-    A sample keeps its row whatever happens to it: where an image does not open a blank takes its place, and where
+    A sample keeps its place whatever happens to it: where an image does not open a blank takes its place, and where
     nothing to train is left of a sample it is counted as dropped; in both cases its labels are all IGNORE_INDEX and its
     images are not real.
 
@@ -81,41 +97,75 @@ class Collator:
         self.blank = torch.zeros_like(process_images([Image.new("RGB", (8, 8))], image_processor)[0])
 
     def __call__(self, samples: Sequence[Sample], *, step: int) -> MicroBatch:
-        """Return the micro-batch of some samples; with none of them, one row that trains nothing.
+        """Return the micro-batch of some samples, a row each; with none of them, one row that trains nothing.
 
         Args:
-            samples: The samples, a row each.
+            samples: The samples.
             step: The optimizer step, which the masks depend on.
 
         Raises:
             DataError: A sample's turns do not fit the template; says which sample.
         """
-        encoded = [self._encode(sample) for sample in samples]
-        trains = [any(label != IGNORE_INDEX for label in row.labels[1:]) for row in encoded]
+        encoded = [self.encode(sample) for sample in samples]
+        longest = max([1, *(len(one.input_ids) for one in encoded)])
+        length = max(longest, min(round_up(longest, self.length_multiple), self.encoder.max_length))
+        sizes = [1] * len(samples) or [0]
+        return self._micro_batch(samples, encoded, _Rows(sizes, length, packed=False), step=step)
+
+    def pack(
+        self,
+        samples: Sequence[Sample],
+        encoded: Sequence[EncodedConversation],
+        *,
+        rows: Sequence[Sequence[int]],
+        row_tokens: int,
+        step: int,
+    ) -> MicroBatch:
+        """Return the micro-batch of samples that share rows, which are as long as the fullest of them needs.
+
+        Args:
+            samples: The samples, and perhaps more.
+            encoded: What `encode` made of them.
+            rows: For each row the places of its samples among them.
+            row_tokens: T at most.
+            step: The optimizer step, which the masks depend on.
+        """
+        taken = [place for row in rows for place in row]
+        longest = max([1, *(sum(len(encoded[place].input_ids) for place in row) for row in rows)])
+        length = max(longest, min(round_up(longest, self.length_multiple), row_tokens))
+        layout = _Rows([len(row) for row in rows], length, packed=True)
+        return self._micro_batch([samples[i] for i in taken], [encoded[i] for i in taken], layout, step=step)
+
+    def _micro_batch(
+        self, samples: Sequence[Sample], encoded: Sequence[EncodedConversation], rows: _Rows, *, step: int
+    ) -> MicroBatch:
+        trains = [any(label != IGNORE_INDEX for label in one.labels[1:]) for one in encoded]
         num_dropped = len(trains) - sum(trains)
         places = [
-            _ImagePlace(row, index, sample.id, sample.images[index], trains[row])
-            for row, sample in enumerate(samples)
-            for index in range(encoded[row].num_images)
+            _ImagePlace(number, index, sample.id, sample.images[index], trains[number])
+            for number, sample in enumerate(samples)
+            for index in range(encoded[number].num_images)
         ]
         pixel_values, bad_images = self._pixels(places)
-        for row in {place.row for place in places if not place.trains}:
-            trains[row] = False
-        input_ids, labels, attention_mask = self._rows(encoded, trains)
-        image_rows = torch.tensor([place.row for place in places] or [-1])
+        for number in {place.sample for place in places if not place.trains}:
+            trains[number] = False
+        input_ids, labels, attention_mask, numbers = self._rows(encoded, trains, rows)
+        row_of = [row for row, size in enumerate(rows.sizes) for _ in range(size)]
+        image_rows = torch.tensor([row_of[place.sample] for place in places] or [-1])
+        lengths = [len(one.input_ids) for one in encoded]
         return MicroBatch(
             input_ids=input_ids,
             labels=labels,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
-            image_is_real=torch.tensor([trains[place.row] for place in places] or [False]),
+            image_is_real=torch.tensor([trains[place.sample] for place in places] or [False]),
             image_rows=image_rows,
             masked=self._masked(places, step),
             sample_ids=[sample.id for sample in samples],
             sources=[sample.source for sample in samples],
             num_images=[len(sample.images) for sample in samples],
             num_samples=len(samples),
-            num_truncated=sum(row.truncated for row in encoded),
+            num_truncated=sum(one.truncated for one in encoded),
             num_dropped=num_dropped,
             bad_images=bad_images,
             places=find_places(
@@ -124,34 +174,45 @@ class Collator:
                 image_rows,
                 image_token_id=self.encoder.image_token_id,
                 num_visual_tokens=self.num_visual_tokens,
+                samples=numbers,
             ),
+            packing=describe_packing(lengths, sizes=rows.sizes, length=rows.length) if rows.packed else None,
         )
 
-    def _encode(self, sample: Sample) -> EncodedConversation:
+    def encode(self, sample: Sample) -> EncodedConversation:
+        """Return a sample's conversation as tokens.
+
+        Raises:
+            DataError: Its turns do not fit the template; says which sample.
+        """
         try:
             return self.encoder.encode(sample.turns, num_images=len(sample.images))
         except SampleError as error:
             raise DataError(f"sample {sample.id}: {error}") from error
 
     def _rows(
-        self, encoded: Sequence[EncodedConversation], trains: Sequence[bool]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return input_ids, labels and attention_mask, each [B, T]; B and T are at least 1."""
-        longest = max([1, *(len(row.input_ids) for row in encoded)])
-        rounded = -(-longest // self.length_multiple) * self.length_multiple
-        length = max(longest, min(rounded, self.encoder.max_length))
-        shape = (max(len(encoded), 1), length)
+        self, encoded: Sequence[EncodedConversation], trains: Sequence[bool], rows: _Rows
+    ) -> tuple[torch.Tensor, ...]:
+        """Return input_ids, labels, attention_mask and the sample of each token, each [B, T]."""
+        shape = (len(rows.sizes), rows.length)
         input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         attention_mask = np.zeros(shape, dtype=np.int64)
-        attention_mask[:, 0] = 1  # a row that attends nothing at all gives NaN in some attention kernels
-        for position, row in enumerate(encoded):
-            length = len(row.input_ids)
-            input_ids[position, :length] = row.input_ids
-            attention_mask[position, :length] = 1
-            if trains[position]:
-                labels[position, :length] = row.labels
-        return torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(attention_mask)
+        samples = np.zeros(shape, dtype=np.int64)
+        if not rows.packed:
+            attention_mask[:, 0] = 1  # a row that attends nothing at all gives NaN in some attention kernels
+        row_start = 0
+        for row, size in enumerate(rows.sizes):
+            end = 0
+            for number in range(row_start, row_start + size):
+                start, end = end, end + len(encoded[number].input_ids)
+                input_ids[row, start:end] = encoded[number].input_ids
+                attention_mask[row, start:end] = 1
+                samples[row, start:end] = number
+                if trains[number]:
+                    labels[row, start + 1 : end] = encoded[number].labels[1:]  # nothing predicts a first token
+            row_start += size
+        return tuple(torch.from_numpy(array) for array in (input_ids, labels, attention_mask, samples))
 
     def _pixels(self, places: Sequence[_ImagePlace]) -> tuple[torch.Tensor, list[tuple[str, str, str]]]:
         """Return [I, 3, H, W] and the images that did not open, and note in `places` whose samples they are.
@@ -232,6 +293,8 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         pad_token_id: Id that fills up rows.
         seed: Seed of the masks.
         length_multiple: Tokens that lengths of micro-batches are rounded up to a multiple of.
+        packing: How long rows are into which samples are packed; the sampler's micro-batches then count rows. None
+            gives each sample a row of its own.
     """
 
     def __init__(
@@ -246,10 +309,12 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         pad_token_id: int | None,
         seed: int,
         length_multiple: int = 1,
+        packing: RowLimit | None = None,
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
         self.sampler = sampler
+        self.packing = packing
         self.collator = Collator(
             encoder,
             image_processor,
@@ -264,10 +329,26 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         return self.sampler.num_steps
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
+        if self.packing is not None:
+            return self._packed(step, self.packing)
         return [
             self.collator([self.dataset[index] for index in indices if index is not None], step=step)
             for indices in self.sampler.micro_batches(step, self.dataset.length_hint)
         ]
+
+    def _packed(self, step: int, limit: RowLimit) -> list[MicroBatch]:
+        """Return this rank's micro-batches of rows; every rank encodes all samples of the step to find the same rows.
+
+        Raises:
+            DataError: A sample is longer than a row; says which.
+        """
+        sampler, collator = self.sampler, self.collator
+        samples = [self.dataset[index] for index in sampler.global_batch(step)]
+        encoded = [collator.encode(sample) for sample in samples]
+        lengths = limit.lengths([sample.id for sample in samples], encoded)
+        rows = pack_rows(lengths, row_tokens=limit.tokens, multiple=sampler.num_ranks)
+        dealt = deal_rows(rows, rank=sampler.rank, num_ranks=sampler.num_ranks, micro_size=sampler.micro_size)
+        return [collator.pack(samples, encoded, rows=own, row_tokens=limit.tokens, step=step) for own in dealt]
 
 
 def build_data_loader(

@@ -1,7 +1,7 @@
 """Micro-batches of held-out samples: the same whatever the number of ranks, each also with other samples' pictures."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ import torch.utils.data
 from croc_cli.data.collate import Collator, start_worker
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.data.packing import RowLimit, first_fit
+from croc_cli.data.sample import Sample
 
 _STEP = 0
 """Of the masks: they are those of one step at every measurement, so that losses can be compared."""
@@ -39,20 +41,30 @@ class HeldOutLoader(torch.utils.data.Dataset[HeldOutBatch]):
     Args:
         dataset: The held-out samples.
         collator: Makes micro-batches; not the loader's own where that reads features from a cache.
-        micro_size: Samples of a micro-batch.
+        micro_size: Samples of a micro-batch; rows of it where they are packed.
         rank: This rank.
         num_ranks: All ranks.
         num_workers: Processes that load; 0 loads in this one.
+        packing: How long rows are into which samples are packed; None gives each sample a row of its own.
     """
 
     def __init__(
-        self, dataset: Dataset, collator: Collator, *, micro_size: int, rank: int, num_ranks: int, num_workers: int
+        self,
+        dataset: Dataset,
+        collator: Collator,
+        *,
+        micro_size: int,
+        rank: int,
+        num_ranks: int,
+        num_workers: int,
+        packing: RowLimit | None = None,
     ) -> None:
         self.dataset = dataset
         self.collator = collator
         self.num_workers = num_workers
-        order = sorted(range(len(dataset)), key=lambda index: (dataset.length_hint(index), index))
-        self.micro_batches = [order[start : start + micro_size] for start in range(0, len(order), micro_size)]
+        self.packing = packing
+        rows = self._rows()
+        self.micro_batches = [rows[start : start + micro_size] for start in range(0, len(rows), micro_size)]
         rounds = -(-len(self.micro_batches) // num_ranks)
         self.numbers = [turn * num_ranks + rank for turn in range(rounds)]
         self.partners = find_partners(dataset)
@@ -64,14 +76,33 @@ class HeldOutLoader(torch.utils.data.Dataset[HeldOutBatch]):
         number = self.numbers[turn]
         if number >= len(self.micro_batches):
             return HeldOutBatch(None, self.collator([], step=_STEP), self.collator([], step=_STEP))
-        samples = {index: self.dataset[index] for index in self.micro_batches[number]}
-        swapped = [
-            replace(sample, images=self.dataset[self.partners[index]].images)
+        rows = self.micro_batches[number]
+        samples = {index: self.dataset[index] for row in rows for index in row}
+        swapped = {
+            index: replace(sample, images=self.dataset[self.partners[index]].images)
             for index, sample in samples.items()
             if index in self.partners
-        ]
-        own = self.collator(list(samples.values()), step=_STEP)
-        return HeldOutBatch(number, own, self.collator(swapped, step=_STEP))
+        }
+        return HeldOutBatch(number, self._collate(samples, rows), self._collate(swapped, rows))
+
+    def _rows(self) -> list[list[int]]:
+        """Return the samples of each row, over all ranks."""
+        if self.packing is None:
+            order = sorted(range(len(self.dataset)), key=lambda index: (self.dataset.length_hint(index), index))
+            return [[index] for index in order]
+        samples = (self.dataset[index] for index in range(len(self.dataset)))
+        ids, encoded = zip(*((sample.id, self.collator.encode(sample)) for sample in samples), strict=True)
+        return first_fit(self.packing.lengths(ids, encoded), self.packing.tokens)
+
+    def _collate(self, samples: Mapping[int, Sample], rows: Sequence[Sequence[int]]) -> MicroBatch:
+        """Return the micro-batch of some rows, with those of their samples that are given."""
+        if self.packing is None:
+            return self.collator(list(samples.values()), step=_STEP)
+        encoded = [self.collator.encode(sample) for sample in samples.values()]
+        place = {index: place for place, index in enumerate(samples)}
+        own = [[place[index] for index in row if index in place] for row in rows]
+        given = list(samples.values())
+        return self.collator.pack(given, encoded, rows=own, row_tokens=self.packing.tokens, step=_STEP)
 
     def batches(self) -> Iterable[HeldOutBatch]:
         """Return this rank's micro-batches, loaded ahead where there are workers."""

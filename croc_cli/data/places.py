@@ -22,16 +22,24 @@ class Places(NamedTuple):
         visual: [P · n], positions of their tokens.
         before_labels: [K], positions whose next token is trained; the first position where none is.
         labels: [K], these next tokens; -100 for the position that stands in for none.
+        samples: [K], the sample that each of them belongs to, as its place in the micro-batch.
     """
 
     images: Tensor
     visual: Tensor
     before_labels: Tensor
     labels: Tensor
+    samples: Tensor
 
 
 def find_places(
-    input_ids: Tensor, labels: Tensor, image_rows: Tensor, *, image_token_id: int, num_visual_tokens: int
+    input_ids: Tensor,
+    labels: Tensor,
+    image_rows: Tensor,
+    *,
+    image_token_id: int,
+    num_visual_tokens: int,
+    samples: Tensor | None = None,
 ) -> Places:
     """Return where images and trained tokens lie.
 
@@ -42,6 +50,8 @@ def find_places(
             place.
         image_token_id: Id of an image token.
         num_visual_tokens: n.
+        samples: [B, T] int64, the sample of each token; None where each row is one. The first token of a sample has no
+            label.
 
     Raises:
         ValueError: Image tokens and images do not match.
@@ -59,9 +69,11 @@ def find_places(
     before_labels = (following != IGNORE_INDEX).nonzero().squeeze(1)
     if len(before_labels) == 0:
         before_labels = before_labels.new_zeros(1)
+    of_samples = before_labels // labels.shape[1] if samples is None else samples.flatten()[before_labels]
     return Places(
         images=images,
         visual=is_visual.flatten().nonzero().squeeze(1),
         before_labels=before_labels,
         labels=following[before_labels],
+        samples=of_samples,
     )

@@ -20,7 +20,7 @@ class StepSampler:
     Args:
         num_samples: Samples of an epoch.
         global_size: Samples of a step, over all ranks.
-        micro_size: Samples of one forward pass on one rank.
+        micro_size: Samples of one forward pass on one rank; rows of it at most where they are packed.
         rank: This rank.
         num_ranks: All ranks.
         seed: Seed of the permutations.
@@ -28,6 +28,7 @@ class StepSampler:
         max_steps: Steps, whatever the epochs; None for as many as the epochs have.
         shows_images: [num_samples] bool. Where given, a step takes samples with images, or samples of text alone, as
             LLaVA's grouping by modality does; what is left of both at an epoch's end makes a mixed step.
+        packed: The samples of a step are packed into rows, so their number need not divide.
 
     Raises:
         ValueError: The global batch is not whole micro-batches on every rank, or there are no samples.
@@ -45,12 +46,13 @@ class StepSampler:
         epochs: float = 1.0,
         max_steps: int | None = None,
         shows_images: npt.NDArray[np.bool_] | None = None,
+        packed: bool = False,
     ) -> None:
         if num_samples < 1:
             raise ValueError("no samples to draw from")
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of {num_ranks} ranks")
-        if global_size % (micro_size * num_ranks):
+        if not packed and global_size % (micro_size * num_ranks):
             raise ValueError(
                 f"global_size {global_size} is not a multiple of micro_size × ranks = {micro_size * num_ranks}"
             )

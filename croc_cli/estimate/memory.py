@@ -1,6 +1,6 @@
 """What a training stage needs of a rank's memory, from sizes alone: pure arithmetic, nothing is loaded.
 
-Letters: B samples of a micro-batch, T tokens of the longest sequence, n visual tokens of an image, D hidden size of the
+Letters: B rows of a micro-batch, T tokens of the longest row, n visual tokens of an image, D hidden size of the
 LLM, I its intermediate size, L its layers, V its vocabulary, R ranks, e bytes of a number.
 
 State follows mixed-precision AdamW (Rajbhandari et al., ZeRO, arXiv:1910.02054, section 3.1); activations are what
@@ -91,7 +91,14 @@ def choices_of(section: StageRecipe, *, num_ranks: int, on_gpu: bool) -> Choices
 
 
 def stage_memory(
-    recipe: Recipe, stage: StageName, facts: ModelFacts, counts: dict[str, int], choices: Choices, *, length: int
+    recipe: Recipe,
+    stage: StageName,
+    facts: ModelFacts,
+    counts: dict[str, int],
+    choices: Choices,
+    *,
+    length: int,
+    images_per_row: int = 1,
 ) -> MemoryParts:
     """Return a rank's memory at its peak, within a step.
 
@@ -102,6 +109,7 @@ def stage_memory(
         counts: Parameters of each group.
         choices: What else decides.
         length: T.
+        images_per_row: More than one where samples are packed.
     """
     section = recipe.stage(stage)
     trained = trained_counts(recipe, stage, counts)
@@ -116,10 +124,10 @@ def stage_memory(
         bucket=layer_bucket(facts.llm.hidden_size or 0) if choices.zero_stage == 3 else REDUCE_BUCKET,
     )
     assert facts.tower is not None
-    images = choices.micro_size
+    images = choices.micro_size * images_per_row
     pool_stage = recipe.pool_stage(stage)
     mixed = pool_stage is not None and pool_stage.attention != "causal"
-    text = max(1, length - facts.tower.num_visual_tokens)
+    text = max(1, length - images_per_row * facts.tower.num_visual_tokens)
     # logits, their softmax and gradient in float32; in bf16 the logits themselves and their gradient beside them
     logits = choices.micro_size * text * (facts.llm.vocab_size or 0) * (12 if number == 4 else 12 + 2 * number)
     kept, working = _llm_activations(
@@ -129,7 +137,7 @@ def stage_memory(
         number=number,
         trained="llm" in trained,
         checkpointing=choices.checkpointing,
-        dense_mask=mixed,
+        dense_mask=mixed or (section.batch.packing and not choices.on_gpu),
         eager=recipe.model.attention == "eager",
     )
     # logits are gone by the time the backward pass works on the last layer

@@ -11,7 +11,7 @@ from typing import Any
 
 from croc_cli.errors import UsageError
 from croc_cli.estimate.memory import Choices, MemoryParts, choices_of, stage_memory, with_changes
-from croc_cli.estimate.speed import StageSpeed, stage_case
+from croc_cli.estimate.speed import StageSpeed, samples_per_pass, stage_case
 from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
@@ -85,7 +85,8 @@ class StageResources:
     Args:
         stage: Which one.
         choices: The recipe's.
-        length: Tokens of the longest sequence.
+        length: Tokens of the longest row.
+        is_packed: Whether rows hold several samples.
         memory: ZeRO stage → a rank's memory, all other choices as in the recipe.
         samples: Samples of the whole stage.
         samples_are_known: Whether the data is here; otherwise they are the catalogue's, or the paper's.
@@ -103,6 +104,7 @@ class StageResources:
     stage: StageName
     choices: Choices
     length: int
+    is_packed: bool
     memory: dict[int, MemoryParts]
     samples: int
     samples_are_known: bool
@@ -140,16 +142,18 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
     section = recipe.stage(stage)
     counts = parameter_counts(recipe, stage)
     choices = choices_of(section, num_ranks=hardware.num_ranks, on_gpu=hardware.on_gpu)
-    length = min(section.max_length, facts.llm.max_positions or section.max_length)
+    longest = min(section.max_length, facts.llm.max_positions or section.max_length)
+    sample_tokens = min(longest, tokens_of_sample(recipe, stage, facts))
+    length = section.row_tokens or longest
+    images = 1 if section.row_tokens is None else -(-length // sample_tokens)
 
     def memory(chosen: Choices) -> MemoryParts:
-        return stage_memory(recipe, stage, facts, counts, chosen, length=length)
+        return stage_memory(recipe, stage, facts, counts, chosen, length=length, images_per_row=images)
 
     known = count_samples(recipe, stage)
     steps = count_steps(section, known or listed_rows(recipe, stage) or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
-    sample_tokens = min(length, tokens_of_sample(recipe, stage, facts))
     flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)
     trained = sum(trained_counts(recipe, stage, counts).values())
     number = 2 if section.precision == "bf16" else 4
@@ -160,13 +164,14 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
         stage=stage,
         choices=choices,
         length=length,
+        is_packed=section.batch.packing,
         memory={zero: memory(with_changes(choices, zero_stage=zero)) for zero in range(4)},
         samples=samples,
         samples_are_known=known is not None or section.max_steps is not None,
         steps=steps,
         tokens=samples * sample_tokens,
         flops=flops,
-        hours=_hours(recipe, stage, hardware, flops=flops, steps=steps, epoch=known),
+        hours=_hours(recipe, stage, hardware, flops=flops, steps=steps, epoch=known, tokens=sample_tokens),
         checkpoint_bytes=checkpoint,
         disk_bytes=checkpoint * (section.keep_checkpoints + 1),
         feature_bytes=picture * min(samples, known or samples) if recipe.data.cache_features else 0,
@@ -210,7 +215,7 @@ def speed_cases(recipe: Recipe, *, device: str) -> dict[StageName, dict[str, Any
 
 
 def _hours(
-    recipe: Recipe, stage: StageName, hardware: Hardware, *, flops: float, steps: int, epoch: int | None
+    recipe: Recipe, stage: StageName, hardware: Hardware, *, flops: float, steps: int, epoch: int | None, tokens: int
 ) -> float:
     """Return the hours of a stage: what was measured, by its micro-batches, or operations by speed."""
     section = recipe.stage(stage)
@@ -221,7 +226,8 @@ def _hours(
     pictures = samples_of_rank
     if recipe.data.cache_features is not None and epoch is not None:
         pictures = min(pictures, epoch / hardware.num_ranks)  # later epochs read what the first one kept
-    seconds = samples_of_rank / section.batch.micro_size * speed.micro_seconds + steps * speed.update_seconds
+    passes = samples_of_rank / samples_per_pass(section, tokens=tokens)
+    seconds = passes * speed.micro_seconds + steps * speed.update_seconds
     return (seconds + pictures * speed.picture_seconds + speed.start_seconds) / 3600
 
 
@@ -251,12 +257,18 @@ def changes_that_fit(
 ) -> tuple[str, ...] | None:
     """Return the first changes, in the order in which they cost least, with which a stage fits; None if none does."""
     for chosen in _tries(choices):
-        divides = section.batch.global_size % (chosen.micro_size * chosen.num_ranks) == 0
+        divides = _divides(section, chosen)
         if not divides or total(chosen) > hardware.usable_bytes:
             continue
         changed = _without_needless(choices, chosen, section, hardware, total)
         return tuple(_as_settings(stage, choices, changed))
     return None
+
+
+def _divides(section: StageRecipe, choices: Choices) -> bool:
+    """Tell whether a step is whole micro-batches on every rank; packed rows always are."""
+    per_pass = choices.micro_size * choices.num_ranks
+    return section.batch.packing or section.batch.global_size % per_pass == 0
 
 
 def _tries(choices: Choices) -> Iterator[Choices]:
@@ -283,7 +295,7 @@ def _without_needless(
     """Take back each change that is not needed once the others are made."""
     for name in ("checkpointing", "micro_size", "zero_stage"):
         back = with_changes(chosen, **{name: getattr(before, name)})
-        divides = section.batch.global_size % (back.micro_size * back.num_ranks) == 0
+        divides = _divides(section, back)
         if divides and total(back) <= hardware.usable_bytes:
             chosen = back
     return chosen

@@ -20,7 +20,7 @@ from croc_cli.launch.devices import count_cores
 from croc_cli.launch.plan import SPIN_TURNS
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import ModelFacts
-from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.schema import Recipe, StageRecipe
 from croc_cli.run_dir import read_json, write_json
 from croc_cli.sources.read.cache import cache_folder
 
@@ -71,7 +71,7 @@ def stage_case(recipe: Recipe, stage: StageName, facts: ModelFacts, *, tokens: i
     return {
         "tower": asdict(facts.tower),
         "llm": asdict(facts.llm),
-        "micro_size": section.batch.micro_size,
+        "micro_size": samples_per_pass(section, tokens=tokens),
         "tokens": tokens,
         "trains_llm": "llm" in section.learning_rate.trained(),
         "checkpointing": section.gradient_checkpointing,
@@ -79,6 +79,17 @@ def stage_case(recipe: Recipe, stage: StageName, facts: ModelFacts, *, tokens: i
         "device": device,
         **more,
     }
+
+
+def samples_per_pass(section: StageRecipe, *, tokens: int) -> int:
+    """Return the samples of a micro-batch; with packing, about as many as its rows have room for.
+
+    Args:
+        section: The stage.
+        tokens: Of a sample on average, visual tokens included.
+    """
+    batch, row_tokens = section.batch, section.row_tokens
+    return batch.micro_size if row_tokens is None else max(1, batch.micro_size * row_tokens // tokens)
 
 
 def measured_speeds(

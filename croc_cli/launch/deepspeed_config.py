@@ -32,10 +32,13 @@ def deepspeed_config(
     section = recipe.stage(stage)
     check_batches(recipe, (stage,), num_ranks=num_ranks)
     batch = section.batch
+    per_pass = batch.micro_size * num_ranks
+    # A packed step has as many passes as its rows take; DeepSpeed is told of one, and croc tells it the last one.
+    rounds = 1 if batch.packing else batch.global_size // per_pass
     config: dict[str, Any] = {
-        "train_batch_size": batch.global_size,
+        "train_batch_size": rounds * per_pass,
         "train_micro_batch_size_per_gpu": batch.micro_size,
-        "gradient_accumulation_steps": batch.global_size // (batch.micro_size * num_ranks),
+        "gradient_accumulation_steps": rounds,
         "gradient_clipping": section.optimizer.clip_norm,
         "bf16": {"enabled": section.precision == "bf16"},
         "zero_optimization": zero_config(section, key=stage, on_gpu=on_gpu),

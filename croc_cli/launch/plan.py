@@ -44,6 +44,7 @@ class LaunchPlan:
         deepspeed: DeepSpeed's config; None where the worker does without.
         num_samples: Samples of an epoch; None where the data is not at hand.
         num_steps: Optimizer steps; None where they follow from data that is not at hand.
+        batch: The samples of an optimizer step and how they are dealt, in words.
         tokens_per_step: Tokens of an optimizer step at most, text and visual, padding left out.
         trained: Parameters of each group that trains.
         frozen: Parameters of each group that does not.
@@ -62,6 +63,7 @@ class LaunchPlan:
     deepspeed: dict[str, Any] | None = None
     num_samples: int | None = None
     num_steps: int | None = None
+    batch: str = ""
     tokens_per_step: int | None = None
     trained: dict[str, int] | None = None
     frozen: dict[str, int] | None = None
@@ -131,6 +133,7 @@ def plan_stage(
         ),
         num_samples=samples,
         num_steps=count_steps(section, samples),
+        batch=_batch(section, layout),
         tokens_per_step=section.batch.global_size * section.max_length,
         trained=trained,
         frozen={group: count for group, count in frozen.items() if count},
@@ -227,6 +230,16 @@ def launch_environment(layout: Layout, *, master_port: int | None) -> dict[str, 
     return environment
 
 
+def _batch(section: StageRecipe, layout: Layout) -> str:
+    batch, ranks = section.batch, counted(layout.num_ranks, "rank")
+    total = f"{counted(batch.global_size, 'sample')} a step"
+    if section.row_tokens is not None:
+        rows = f"packed into rows of up to {counted(section.row_tokens, 'token')}"
+        return f"{total}, {rows}, up to {batch.micro_size} × {ranks} at a time"
+    rounds = batch.global_size // (batch.micro_size * layout.num_ranks)
+    return f"{total} = {batch.micro_size} × {ranks} × {counted(rounds, 'micro-batch', 'micro-batches')}"
+
+
 def count_steps(section: StageRecipe, num_samples: int | None) -> int | None:
     """Return the optimizer steps of a stage; an incomplete last batch counts as a step."""
     if section.max_steps is not None:
@@ -299,14 +312,9 @@ def describe_plan(plan: LaunchPlan, *, settings: str = "") -> str:
         f"ranks        {plan.layout.describe()}",
     ]
     if plan.deepspeed is not None:
-        micro, rounds = (
-            plan.deepspeed[key] for key in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-        )
-        total = plan.deepspeed["train_batch_size"]
         lines += [
             f"steps        {steps}{samples}",
-            f"batch        {counted(total, 'sample')} a step = {micro} × {counted(plan.layout.num_ranks, 'rank')}"
-            f" × {counted(rounds, 'micro-batch', 'micro-batches')}",
+            f"batch        {plan.batch}",
             f"tokens       {plan.tokens_per_step:,} a step at most",
             f"trained      {_counts(plan.trained)}",
             f"frozen       {_counts(plan.frozen)}",

@@ -31,6 +31,8 @@ BESIDE_THE_POINT = frozenset(
         "log_gradient_shares_every",
         "validate_every",
         "batch.micro_size",
+        "batch.packing",
+        "batch.row_tokens",
     }
 )
 """Keys of a stage that change how it runs, not what it comes to."""

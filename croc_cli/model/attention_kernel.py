@@ -28,7 +28,7 @@ class AttentionChoice:
         return f"{self.kernel} ({self.reason})"
 
 
-def choose_attention(name: str, *, kind: str, on_gpu: bool, config: Any) -> AttentionChoice:
+def choose_attention(name: str, *, kind: str, on_gpu: bool, config: Any, packed: bool = False) -> AttentionChoice:
     """Return the kernel that `model.attention` means for a stage.
 
     Args:
@@ -36,11 +36,13 @@ def choose_attention(name: str, *, kind: str, on_gpu: bool, config: Any) -> Atte
         kind: `causal`, `mixed` or `prefix`.
         on_gpu: Whether the stage computes on a GPU.
         config: The LLM's config.
+        packed: Whether samples share rows, which takes a mask in any kind.
     """
     if name != "auto":
         return AttentionChoice(KERNEL_NAMES.get(name, name), "as model.attention says")
-    if kind == "causal":
+    if kind == "causal" and not packed:
         return AttentionChoice("sdpa", "auto: causal attention needs no mask")
+    kind = f"packed {kind}" if packed else kind
     if not on_gpu:
         return AttentionChoice("sdpa", f"auto: {kind} attention on a CPU")
     if reason := _why_no_flex(config):

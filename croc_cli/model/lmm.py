@@ -1,6 +1,6 @@
 """The multimodal model in training: stock LLaVA, with what stage 1.5 puts between its parts.
 
-Letters: B samples, T tokens of a sequence, I images, n visual tokens of an image, m masked ones, K trained tokens,
+Letters: B rows, T tokens of a row, I images, n visual tokens of an image, m masked ones, K trained tokens,
 V vocabulary size, D the LLM's hidden size.
 """
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from croc_cli.data.packing import Packing
 from croc_cli.data.places import Places, find_places
 from croc_cli.model.assignment import PendingAssignment
 from croc_cli.model.attention_mask import build_attention_mask
 from croc_cli.model.token_pool import TokenPool
-from croc_cli.names import HEAD_PREFIX, IGNORE_INDEX, POOL_PREFIX
+from croc_cli.names import FLASH_PACKAGES, HEAD_PREFIX, IGNORE_INDEX, POOL_PREFIX
 
 
 class MultimodalOutput(NamedTuple):
@@ -100,6 +101,7 @@ class MultimodalModel(nn.Module):
         image_rows: Tensor,
         masked: Tensor | None = None,
         places: Places | None = None,
+        packing: Packing | None = None,
         assignment: PendingAssignment | None = None,
     ) -> MultimodalOutput:
         """Run the model on one micro-batch.
@@ -114,6 +116,7 @@ class MultimodalModel(nn.Module):
                 a place.
             masked: [I, n] bool, visual tokens to replace; None for none.
             places: Where images and trained tokens lie; None finds them here, for which a GPU has to wait.
+            packing: Which tokens of a row belong together; None where each sample has a row of its own.
             assignment: What `begin_assignment` returned for this micro-batch and the weights of now; None assigns here,
                 for which a GPU has to wait.
 
@@ -135,7 +138,7 @@ class MultimodalModel(nn.Module):
         embeds = self.llava.get_input_embeddings()(input_ids)
         shown = tokens[places.images].flatten(0, 1).to(embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy(0, places.visual, shown).view_as(embeds)
-        hidden = self._run_llm(embeds, attention_mask, labels, is_visual)
+        hidden = self._run_llm(embeds, attention_mask, labels, is_visual, packing)
         by_position = hidden.flatten(0, 1)
         logits = self.llava.lm_head(by_position[places.before_labels])
         visual_hidden = self._gather_visual(by_position, places, num_images=len(tokens))
@@ -200,24 +203,33 @@ class MultimodalModel(nn.Module):
             )
         return F.normalize(tokens, dim=-1) if self.visual_norm == "l2" else tokens
 
-    def _run_llm(self, embeds: Tensor, attention_mask: Tensor, labels: Tensor, is_visual: Tensor) -> Tensor:
+    def _run_llm(
+        self, embeds: Tensor, attention_mask: Tensor, labels: Tensor, is_visual: Tensor, packing: Packing | None
+    ) -> Tensor:
         """Return [B, T, D] last hidden states."""
         language_model = self.llava.model.language_model
         has_key = attention_mask.bool()
         # a row of padding alone would have no key at all, which some kernels answer with NaN
         has_key[:, 0] |= ~has_key.any(dim=1)
-        is_label = labels != IGNORE_INDEX
-        prefix_length = torch.where(is_label.any(dim=1), is_label.int().argmax(dim=1), labels.shape[1])
         mask = build_attention_mask(
             language_model.config,
             embeds,
             has_key,
             kind=self.attention_kind,
             is_visual=is_visual,
-            prefix_length=prefix_length,
+            is_label=labels != IGNORE_INDEX,
+            position_ids=None if packing is None else packing.position_ids,
         )
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        outputs = language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
+        boundaries: dict[str, Any] = {}
+        if packing is not None:
+            positions = packing.position_ids
+            if language_model.config._attn_implementation in FLASH_PACKAGES:
+                boundaries = dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), packing.boundaries)
+                boundaries |= dict.fromkeys(("max_length_q", "max_length_k"), packing.longest)
+        outputs = language_model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False, **boundaries
+        )
         hidden: Tensor = outputs.last_hidden_state
         return hidden
 

@@ -184,7 +184,7 @@ def stage_changes(like: str, num_ranks: int | None, *, captions_only: bool) -> d
         section = recipe.stage(stage)
         batch, ranks = section.batch, num_ranks or 1
         fits = [size for size in range(batch.micro_size, 0, -1) if batch.global_size % (size * ranks) == 0]
-        if fits and fits[0] != batch.micro_size:
+        if fits and fits[0] != batch.micro_size and not batch.packing:
             found[stage] = {"batch": {"micro_size": fits[0]}}
         if section.template == "plain" and not captions_only:
             found[stage] = {"template": recipe.finetune.template} | found.get(stage, {})

@@ -77,10 +77,14 @@ def has_passed(recipe: Recipe, plan: LaunchPlan) -> bool:
 def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Recipe:
     """Return a recipe whose stage takes three steps of one micro-batch a rank, at full rates from the first on.
 
+    With packing the worker takes as many of the longest samples as fill that micro-batch.
+
     Of the two after the save, the first one's loss shows the weights that were saved, the second one's the optimizer.
     """
     section = recipe.stage(stage)
-    batch = section.batch.model_copy(update={"global_size": section.batch.micro_size * num_ranks})
+    batch = section.batch
+    if not batch.packing:
+        batch = batch.model_copy(update={"global_size": batch.micro_size * num_ranks})
     optimizer = section.optimizer.model_copy(update={"warmup_ratio": 0.0})
     changes: dict[str, Any] = {"batch": batch, "max_steps": NUM_STEPS, "save_every": 1, "optimizer": optimizer}
     return recipe.model_copy(

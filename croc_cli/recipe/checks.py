@@ -80,6 +80,8 @@ def _batches(recipe: Recipe) -> Iterator[Issue]:
 
 def _batch_issue(recipe: Recipe, stage: StageName, num_ranks: int | None) -> Issue | None:
     batch = recipe.stage(stage).batch
+    if batch.packing:  # samples go into rows, of which every rank gets as many
+        return None
     per_pass = batch.micro_size * (num_ranks or 1)
     rest = batch.global_size % per_pass
     if not rest:
@@ -130,6 +132,32 @@ def _lengths_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
                 f"{length} leaves no room for text beside the {visual} visual tokens of an image; it must be above that"
             )
             yield Issue(path, message, related=(("model", "vision_tower"),))
+
+
+def _packing_fits(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
+    visual, llm = facts.num_visual_tokens, facts.llm
+    for stage in _enabled(recipe):
+        section = recipe.stage(stage)
+        packing, row_tokens = (stage, "batch", "packing"), (stage, "batch", "row_tokens")
+        given = section.batch.row_tokens
+        if not section.batch.packing:
+            if given is not None:
+                message = f"has no effect without packing; set {dotted(packing)}: true, or leave it out"
+                yield Issue(row_tokens, message, related=(packing,))
+            continue
+        if given is not None and visual is not None and given <= visual:
+            message = (
+                f"{given} leaves no room for text beside the {visual} visual tokens of an image; it must be at least"
+                f" the tokens of the longest sample: {section.max_length} (max_length) always is"
+            )
+            yield Issue(row_tokens, message, related=((stage, "max_length"),))
+        window = llm.window if llm is not None else None
+        if window is not None and window < section.max_length:
+            message = (
+                f"packing needs an LLM whose layers attend to a whole sample; {recipe.model.llm} looks back {window}"
+                f" tokens, and {stage}.max_length is {section.max_length}; leave packing out"
+            )
+            yield Issue(packing, message, related=(("model", "llm"), (stage, "max_length")))
 
 
 def _data_fits(recipe: Recipe) -> Iterator[Issue]:
@@ -254,6 +282,9 @@ def _launch_fits(recipe: Recipe) -> Iterator[Issue]:
     if recipe.launch.hostfile is not None and recipe.launch.slurm is not None:
         message = "a run is started through a hostfile or through slurm, not both; leave one out"
         yield Issue(("launch", "hostfile"), message, related=(("launch", "slurm"),))
+    if recipe.launch.kernels == "liger" and recipe.launch.compile is True:
+        message = "liger fuses what torch.compile would; set launch.compile: auto or false, or leave kernels out"
+        yield Issue(("launch", "kernels"), message, related=(("launch", "compile"),))
 
 
 def _best_is_measured(recipe: Recipe) -> Iterator[Issue]:
@@ -278,6 +309,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
 _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (
     _tower_fits,
     _lengths_fit,
+    _packing_fits,
     _objectives_fit,
 )
 

@@ -17,7 +17,10 @@ _Value = Callable[[Recipe, StageRecipe], Any]
 _NEVER = object()
 
 _DECIDED: Mapping[KeyPath, tuple[str, _Value]] = {
-    ("train_batch_size",): ("batch.global_size", lambda _, stage: stage.batch.global_size),
+    ("train_batch_size",): (
+        "batch.global_size",
+        lambda _, stage: _NEVER if stage.batch.packing else stage.batch.global_size,
+    ),
     ("train_micro_batch_size_per_gpu",): ("batch.micro_size", lambda _, stage: stage.batch.micro_size),
     ("gradient_clipping",): ("optimizer.clip_norm", lambda _, stage: stage.optimizer.clip_norm),
     ("bf16", "enabled"): ("precision", lambda _, stage: stage.precision == "bf16"),

@@ -137,7 +137,10 @@ class TowerFacts:
 
 @dataclass(frozen=True)
 class LlmFacts:
-    """Sizes of a decoder-only LLM; None where its config does not say."""
+    """Sizes of a decoder-only LLM; None where its config does not say.
+
+    `window` is the number of tokens that sliding layers look back; None where the config names none.
+    """
 
     model_type: str
     hidden_size: int | None
@@ -151,6 +154,7 @@ class LlmFacts:
     tied_embeddings: bool
     attention_bias: bool = False
     mlp_bias: bool = False
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,16 @@ def _llm_facts(config: Mapping[str, Any] | None) -> LlmFacts | None:
         tied_embeddings=bool(values.get("tie_word_embeddings", False)),
         attention_bias=bool(values.get("attention_bias", model_type == "qwen2")),
         mlp_bias=bool(values.get("mlp_bias", False)),
+        window=_number(values, "sliding_window") if _slides(values, model_type) else None,
     )
+
+
+def _slides(values: Mapping[str, Any], model_type: str) -> bool:
+    """Tell whether a config's sliding window is used; Qwen2's and Qwen3's name one that is switched off."""
+    layers = values.get("layer_types")
+    if isinstance(layers, list):
+        return "sliding_attention" in layers
+    return bool(values.get("use_sliding_window", not model_type.startswith("qwen")))
 
 
 def _number(values: Mapping[str, Any], key: str) -> int | None:

@@ -47,10 +47,17 @@ class ModelRecipe(Section):
 
 
 class BatchRecipe(Section):
-    """Batch sizes of one stage, in samples."""
+    """Batch sizes of one stage, in samples; with packing, a forward pass is counted in rows."""
 
     global_size: PositiveInt = Field(description="Samples per optimizer step")
     micro_size: PositiveInt = Field(description="Samples per rank per forward pass")
+    packing: bool = Field(
+        False,
+        description="Pack the samples of a step into rows, which micro_size then counts; hardly anything is padding",
+    )
+    row_tokens: PositiveInt | None = Field(
+        None, description="Tokens of a packed row at most, at least those of the longest sample; left out: max_length"
+    )
 
 
 class LearningRates(Section):
@@ -93,6 +100,11 @@ class StageRecipe(Section):
     batch: BatchRecipe
     learning_rate: LearningRates
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss_mean: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="Losses are means over the step's samples; micro_batch = over each micro-batch, whose means are"
+        " averaged, as in LLaVA's, Croc's and ViCToR's code",
+    )
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
@@ -130,6 +142,11 @@ class StageRecipe(Section):
     validate_every: PositiveInt | None = Field(
         None, description="Steps between measurements of the held-out loss; default: about 2 % of the time"
     )
+
+    @property
+    def row_tokens(self) -> int | None:
+        """Tokens of a row at most, where samples are packed; else None."""
+        return (self.batch.row_tokens or self.max_length) if self.batch.packing else None
 
     @property
     def template_options(self) -> TemplateOptions:
@@ -261,6 +278,10 @@ class LaunchRecipe(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     compile: Literal["auto"] | bool = Field(
         "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
+    )
+    kernels: Literal["auto", "liger", "none"] = Field(
+        "auto",
+        description="Fused kernels of the LLM's layers; auto = Liger's on GPUs, if installed and layers are not compiled",
     )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
     threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")

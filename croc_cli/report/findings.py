@@ -206,7 +206,7 @@ def _learns_nothing(stage: str, metrics: Metrics, limits: Limits) -> _Found:
 def _pads(_stage: str, metrics: Metrics, limits: Limits) -> _Found:
     curve = metrics.curves.get("padding_share")
     if curve is not None and (share := _mean(curve.means[-_fifth(curve) :])) > limits.padding:
-        text = f"{share:.0%} of the places of the last batches are padding; smaller micro-batches have less"
+        text = f"{share:.0%} of the places of the last batches are padding; batch.packing: true has hardly any"
         yield "padding", text, "padding"
 
 

@@ -111,8 +111,8 @@ class HeldOutMeasure:
 
 def _row(batch: HeldOutBatch, own: StageOutput, swapped: StageOutput) -> Tensor:
     """Return [columns] float64 of one micro-batch; `baseline` is still zero."""
-    with_other = {sample.id: sample for sample in sample_losses([batch.swapped], [swapped.caption_by_row])}
-    losses = sample_losses([batch.own], [own.caption_by_row])
+    with_other = {sample.id: sample for sample in sample_losses([batch.swapped], [swapped.caption_by_sample])}
+    losses = sample_losses([batch.own], [own.caption_by_sample])
     both = [sample for sample in losses if sample.id in with_other and with_other[sample.id].tokens == sample.tokens]
     values = {
         "caption": sum(sample.loss for sample in losses),

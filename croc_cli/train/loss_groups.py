@@ -41,16 +41,16 @@ def sample_losses(batches: Sequence[MicroBatch], sums: Sequence[Tensor]) -> list
 
     Args:
         batches: Micro-batches that have run.
-        sums: [B] of each, its rows' summed cross-entropy.
+        sums: [S] of each, its samples' summed cross-entropy.
     """
     if not sums:
         return []
-    values = torch.cat([row_sums[: len(batch.sample_ids)] for batch, row_sums in zip(batches, sums, strict=True)])
+    values = torch.cat([own[: len(batch.sample_ids)] for batch, own in zip(batches, sums, strict=True)])
     columns = (
         [name for batch in batches for name in batch.sample_ids],
         [name for batch in batches for name in batch.sources],
         [number for batch in batches for number in batch.num_images],
-        [tokens for batch in batches for tokens in batch.trained_tokens_by_row()],
+        [tokens for batch in batches for tokens in batch.trained_tokens_by_sample()],
         values.double().tolist(),
     )
     return [SampleLoss(*row) for row in zip(*columns, strict=True)]

@@ -1,6 +1,6 @@
 """One forward pass of any stage: the model, then the objectives, as sums that a step can average.
 
-Letters: B samples, T tokens of a sequence, m masked visual tokens of an image.
+Letters: S samples, K trained tokens, m masked visual tokens of an image.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.model.assignment import PendingAssignment
 from croc_cli.model.lmm import MultimodalModel
-from croc_cli.names import IGNORE_INDEX
 from croc_cli.objectives.baseline import TargetSample
 from croc_cli.objectives.caption import caption_losses
 from croc_cli.objectives.reconstruction import reconstruction_loss_sum
@@ -24,7 +23,7 @@ class StageOutput:
 
     Args:
         caption_sum: Scalar, cross-entropy summed over trained tokens.
-        caption_by_row: [B] float32, the same by row; without gradient.
+        caption_by_sample: [S] float64, the same by sample; without gradient.
         reconstruction_sum: Scalar, reconstruction loss summed over real images.
         targets: What the same loss of predicting the step's mean visual token is computed from; None without the
             objective.
@@ -36,7 +35,7 @@ class StageOutput:
     """
 
     caption_sum: Tensor
-    caption_by_row: Tensor
+    caption_by_sample: Tensor
     reconstruction_sum: Tensor
     targets: TargetSample | None
     assignment: Tensor | None
@@ -86,6 +85,7 @@ class StageModule(nn.Module):
             image_rows=batch.image_rows,
             masked=batch.masked,
             places=batch.places,
+            packing=batch.packing,
             assignment=assignment,
         )
         losses = caption_losses(output.logits, output.labels)
@@ -101,7 +101,7 @@ class StageModule(nn.Module):
         loss = weighted_caption + reconstruction_sum * image_weight + output.zero
         parts = StageOutput(
             caption_sum=caption_sum,
-            caption_by_row=_by_row(losses.detach(), batch.labels),
+            caption_by_sample=_by_sample(losses.detach(), batch.places.samples, num_samples=len(batch.sample_ids)),
             reconstruction_sum=reconstruction_sum,
             targets=targets,
             assignment=output.assignment,
@@ -112,8 +112,15 @@ class StageModule(nn.Module):
         return loss, parts
 
 
-def _by_row(losses: Tensor, labels: Tensor) -> Tensor:
-    """Return [B], the sum of each row's [K] token losses, which are in the order of the [B, T] labels they are of."""
-    is_trained = labels[:, 1:] != IGNORE_INDEX
-    placed = torch.zeros(is_trained.shape, dtype=losses.dtype, device=losses.device)
-    return placed.masked_scatter(is_trained, losses).sum(dim=1)
+def _by_sample(losses: Tensor, samples: Tensor, *, num_samples: int) -> Tensor:
+    """Return [S], the sum of each sample's token losses; at least one, for a micro-batch without samples.
+
+    In float64, so that the order in which a GPU adds is not seen.
+
+    Args:
+        losses: [K].
+        samples: [K] int64, the sample of each.
+        num_samples: S.
+    """
+    sums = torch.zeros(max(num_samples, 1), dtype=torch.float64, device=losses.device)
+    return sums.index_add_(0, samples, losses.double())

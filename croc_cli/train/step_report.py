@@ -25,6 +25,7 @@ class StepCounts:
         images_shown: Images that the samples have, real or not.
         tokens: Tokens, visual ones included, without padding.
         padded_tokens: Places of the padded batches.
+        micro_batches: Those that hold a sample.
         samples, truncated, dropped, bad_images: Samples, and what happened to some of them.
         loading_microseconds: Time that ranks took to load the step's samples, added up.
         stop: Ranks that were asked to stop.
@@ -36,6 +37,7 @@ class StepCounts:
     images_shown: int
     tokens: int
     padded_tokens: int
+    micro_batches: int
     samples: int
     truncated: int
     dropped: int
@@ -61,6 +63,7 @@ class StepCounts:
             sum(int((batch.image_rows >= 0).sum()) for batch in micro_batches),
             sum(int(batch.attention_mask.sum()) for batch in micro_batches),
             sum(batch.attention_mask.numel() for batch in micro_batches),
+            sum(batch.num_samples > 0 for batch in micro_batches),
             sum(batch.num_samples for batch in micro_batches),
             sum(batch.num_truncated for batch in micro_batches),
             sum(batch.num_dropped for batch in micro_batches),
@@ -110,7 +113,7 @@ class StepSums:
         self._targets: list[TargetSample] = []
         self._finite: list[Tensor] = []
         self._batches: list[MicroBatch] = []
-        self._by_row: list[Tensor] = []
+        self._by_sample: list[Tensor] = []
 
     def add(self, loss: Tensor, parts: StageOutput, batch: MicroBatch) -> None:
         """Add one micro-batch; `batch` as it was before it went to the device."""
@@ -119,7 +122,7 @@ class StepSums:
             self._targets.append(parts.targets)
         self._finite.append(torch.isfinite(loss.detach()))
         self._batches.append(batch)
-        self._by_row.append(parts.caption_by_row)
+        self._by_sample.append(parts.caption_by_sample)
         self.assignment_cost += parts.assignment_cost_sum
         self.solver_seconds += parts.solver_seconds
         self.wait_seconds += parts.wait_seconds
@@ -131,7 +134,7 @@ class StepSums:
         """Add up the ranks; the sums are then the whole step's."""
         found = [self.assignment_cost, self.solver_seconds, self.wait_seconds]
         times = torch.tensor(found, dtype=torch.float64, device=self.device)
-        self.samples = sample_losses(self._batches, self._by_row)
+        self.samples = sample_losses(self._batches, self._by_sample)
         by_group = self.groups.sums(self.samples).to(self.device)
         parts = [
             self._losses,

@@ -19,6 +19,7 @@ from croc_cli.data.subset import Subset
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import UsageError
 from croc_cli.model.attention_kernel import KERNEL_NAMES, AttentionChoice, choose_attention
+from croc_cli.model.attention_mask import check_takes_packing
 from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.reconstruction import build_head
@@ -34,7 +35,7 @@ from croc_cli.sources.mix.recipe_mix import mix_folder
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings
 from croc_cli.worker.device import solver_threads
-from croc_cli.worker.held_out import trained_part
+from croc_cli.worker.held_out import row_limit, trained_part
 
 GPU_LENGTH_MULTIPLE = 128
 """Tokens that lengths are rounded up to on a GPU: attention kernels plan anew for every length (0.3 s with cuDNN), and
@@ -225,7 +226,10 @@ def build_stage(
         kind=module.model.attention_kind,
         on_gpu=on_gpu,
         config=llava.config.text_config,
+        packed=section.batch.packing,
     )
+    if section.batch.packing:
+        check_takes_packing(llava.model.language_model, longest=section.max_length)
     if attention.kernel != named:
         llava.model.language_model.set_attn_implementation(attention.kernel)
     n = num_visual_tokens(llava.config)
@@ -249,6 +253,7 @@ def build_stage(
         shows_images=dataset.shows_images
         if isinstance(dataset, MixDataset | Subset) and is_grouped(recipe, stage)
         else None,
+        packed=section.batch.packing,
     )
     encoder = ConversationEncoder(
         processor.tokenizer,
@@ -272,6 +277,7 @@ def build_stage(
         pad_token_id=processor.tokenizer.pad_token_id,
         seed=section.seed,
         length_multiple=GPU_LENGTH_MULTIPLE if on_gpu else 1,
+        packing=row_limit(recipe, stage),
     )
     settings = TrainerSettings(
         num_steps=sampler.num_steps,
@@ -280,6 +286,7 @@ def build_stage(
         max_bad_images=recipe.data.max_bad_images,
         gradient_shares_every=pool_stage.log_gradient_shares_every if pool_stage is not None else None,
         seed=section.seed,
+        means_per_micro_batch=section.loss_mean == "micro_batch",
         sources=dataset.source_names,
     )
     return StageParts(module, processor, loader, settings, n, attention)

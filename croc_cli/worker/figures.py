@@ -136,7 +136,7 @@ def attention_of(recipe: Recipe, parts: StageParts, sample: Sample) -> dict[str,
         torch.ones_like(ids),
         kind=recipe.reconstruct.attention,
         is_visual=is_visual,
-        prefix_length=is_label.int().argmax(dim=1),
+        is_label=is_label,
     )
     length = ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()

@@ -8,6 +8,7 @@ import torch
 from croc_cli.data.collate import Collator
 from croc_cli.data.dataset import Dataset, LlavaJsonDataset, MixDataset
 from croc_cli.data.held_out import HeldOutLoader
+from croc_cli.data.packing import RowLimit
 from croc_cli.data.subset import Subset
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.names import StageName
@@ -64,6 +65,12 @@ def held_out_dataset(recipe: Recipe, stage: StageName, *, num_visual_tokens: int
     return Subset(scenes, np.arange(own, own + count))
 
 
+def row_limit(recipe: Recipe, stage: StageName) -> RowLimit | None:
+    """Return how long rows of a stage are into which samples are packed; None without packing."""
+    tokens = recipe.stage(stage).row_tokens
+    return None if tokens is None else RowLimit(tokens, f"{stage}.batch.row_tokens")
+
+
 def held_out_measure(
     recipe: Recipe, stage: StageName, module: StageModule, collator: Collator, *, device: torch.device
 ) -> HeldOutMeasure | None:
@@ -88,6 +95,7 @@ def held_out_measure(
         rank=rank(),
         num_ranks=num_ranks(),
         num_workers=recipe.data.num_workers,
+        packing=row_limit(recipe, stage),
     )
     every = steps_between_measurements(recipe.stage(stage), len(dataset))
     return HeldOutMeasure(module, loader, every=every, device=device)

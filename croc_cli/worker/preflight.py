@@ -15,7 +15,9 @@ from torch import nn
 from transformers import GenerationConfig
 
 from croc_cli.checkpoint.load import load_for_inference
+from croc_cli.data.collate import StepLoader
 from croc_cli.data.dataset import Dataset
+from croc_cli.data.packing import first_fit
 from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import CrocError, RunError, first_line
 from croc_cli.eval.prompts import evaluation_encoder
@@ -60,6 +62,8 @@ class Preflight:
         self.parts = parts
         with POSITION.working("finding the longest samples", "found the longest samples", opaque=True):
             self.longest = longest_samples(parts.loader.dataset, self.section.batch.global_size)
+            if self.section.row_tokens is not None:
+                self.longest = filling(self.longest, parts.loader, row_tokens=self.section.row_tokens)
         self.device = device
 
     def begin(self) -> None:
@@ -88,7 +92,7 @@ class Preflight:
             if not any(words in str(error).lower() for words in _NO_MEMORY) and not isinstance(error, MemoryError):
                 raise
             raise RunError(
-                f"memory runs out on the longest samples: {self.section.batch.micro_size} of up to "
+                f"memory runs out on the longest samples: {self._micro_batch()} of up to "
                 f"{self._describe(self.longest[0])} ({first_line(error)[:120]})",
                 hint=f"croc plan says what {self.stage} takes and what to change; max_length cuts samples",
             ) from error
@@ -135,6 +139,11 @@ class Preflight:
                 f"no token of the longest samples is trained, such as of {self._describe(self.longest[0])}",
                 hint=f"raise {self.stage}.max_length, or see croc data show for what is trained of a row",
             )
+
+    def _micro_batch(self) -> str:
+        micro_size, row_tokens = self.section.batch.micro_size, self.section.row_tokens
+        rows = "" if row_tokens is None else f" × {counted(row_tokens, 'token')} of packed samples"
+        return f"{micro_size}{rows}"
 
     def _describe(self, index: int) -> str:
         dataset = self.parts.loader.dataset
@@ -229,6 +238,17 @@ def longest_samples(dataset: Dataset, count: int) -> list[int]:
         own[-1] = next(with_images, own[-1])
     chosen = gather_from_ranks(own)[0]
     return [chosen[number % len(chosen)] for number in range(count)]
+
+
+def filling(samples: list[int], loader: StepLoader, *, row_tokens: int) -> list[int]:
+    """Return the first samples of a list, as many as one micro-batch of rows on each rank holds."""
+    lengths = []
+    for index in samples:
+        sample = loader.dataset[index]
+        lengths.append(len(loader.collator.encode(sample).input_ids))
+        if len(first_fit(lengths, row_tokens)) > loader.sampler.micro_size * loader.sampler.num_ranks:
+            return samples[: len(lengths) - 1]
+    return samples
 
 
 def end_tokens_saved(config: GenerationConfig) -> list[int]:

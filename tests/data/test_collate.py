@@ -61,6 +61,7 @@ def loader(
         rank=settings["rank"],
         num_ranks=settings["num_ranks"],
         seed=0,
+        packed=settings.get("packed", False),
     )
     return StepLoader(
         Samples(samples),

@@ -26,6 +26,13 @@ def test_a_batch_that_does_not_divide_is_refused_before_deepspeed_sees_it() -> N
         deepspeed_config(recipe("croc-7b"), "reconstruct", num_ranks=6, stage_folder="x", on_gpu=True)
 
 
+def test_packed_rows_need_not_divide_and_deepspeed_is_told_of_one_pass() -> None:
+    made = recipe("croc-7b", reconstruct__batch__packing=True)
+    config = deepspeed_config(made, "reconstruct", num_ranks=6, stage_folder="x", on_gpu=True)
+    assert (config["train_batch_size"], config["train_micro_batch_size_per_gpu"]) == (24, 4)
+    assert config["gradient_accumulation_steps"] == 1
+
+
 def test_offload_goes_where_the_recipe_says_and_only_with_a_zero_stage_that_can() -> None:
     sections = recipe("croc-7b", reconstruct__offload="all")
     zero = deepspeed_config(sections, "reconstruct", num_ranks=8, stage_folder="x", on_gpu=True)["zero_optimization"]

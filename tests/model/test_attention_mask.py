@@ -16,6 +16,7 @@ from croc_cli.model.attention_mask import block_mask, build_attention_mask, dens
 IS_VISUAL = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]]).bool()
 IS_PADDING = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]).bool()
 PREFIX_LENGTH = torch.tensor([4, 2])
+IS_LABEL = torch.tensor([[0, 0, 0, 0, 1], [0, 0, 1, 1, 0]]).bool()
 
 
 def mixed_attention(is_visual: Tensor, is_padding: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def build(kernel: str, kind: str, config: Any = None) -> Any:
         ~IS_PADDING,
         kind=kind,
         is_visual=IS_VISUAL,
-        prefix_length=PREFIX_LENGTH,
+        is_label=IS_LABEL,
     )
 
 

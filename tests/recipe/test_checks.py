@@ -44,6 +44,34 @@ from tests.recipe.recipes import child, errors_of
             ],
         ),
         (
+            "finetune: {batch: {row_tokens: 4096}}",
+            [
+                "finetune.batch.row_tokens: has no effect without packing; set finetune.batch.packing: true, or leave"
+                " it out"
+            ],
+        ),
+        (
+            "finetune: {batch: {packing: true, row_tokens: 196}}",
+            [
+                "finetune.batch.row_tokens: 196 leaves no room for text beside the 196 visual tokens of an image; it"
+                " must be at least the tokens of the longest sample: 2048 (max_length) always is"
+            ],
+        ),
+        (
+            "finetune: {batch: {packing: true}, deepspeed: {train_batch_size: 8}}",
+            [
+                "finetune.deepspeed.train_batch_size: finetune.batch.global_size is where this recipe says it;"
+                " leave it out here"
+            ],
+        ),
+        (
+            "launch: {kernels: liger, compile: true}",
+            [
+                "launch.kernels: liger fuses what torch.compile would; set launch.compile: auto or false, or leave"
+                " kernels out"
+            ],
+        ),
+        (
             "model: {vision_feature_layer: -14}",
             ["model.vision_feature_layer: -14 is none of the tower's 13 hidden states; it must be from -13 to 12"],
         ),
@@ -143,6 +171,31 @@ def test_an_image_must_be_whole_patches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "mistral", "sliding_window": 64}, 64),
+        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": True}, 64),
+        ({"model_type": "gemma2", "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": False}, None),
+        ({"model_type": "mistral", "sliding_window": None}, None),
+        ({"model_type": "qwen3", "sliding_window": 64, "layer_types": ["full_attention"]}, None),
+    ],
+)
+def test_packing_with_an_llm_that_looks_back_less_far_than_a_sample_is_refused(
+    tmp_path: Path, config: dict[str, object], window: int | None
+) -> None:
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    path = child(tmp_path, f"model: {{llm: {tmp_path / 'llm'}}}\nfinetune: {{batch: {{packing: true}}}}")
+    if window is None:
+        load_recipe(str(path), environ={})
+        return
+    [error] = errors_of(path)
+    assert "finetune.batch.packing: packing needs an LLM whose layers attend to a whole sample" in error
+    assert f"looks back {window} tokens, and finetune.max_length is" in error
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "reconstruct: {learning_rate: {token_pool: 0}}",  # a frozen pool
@@ -151,6 +204,8 @@ def test_an_image_must_be_whole_patches(tmp_path: Path) -> None:
         "reconstruct: {objectives: {caption_weight: 0}}",
         "reconstruct: {enabled: false, batch: {global_size: 7}, max_length: 1}\ndata: {reconstruct: null}",
         "align: {offload: all, zero_stage: 3}",
+        "align: {batch: {packing: true, global_size: 7, micro_size: 2}}\nlaunch: {num_ranks: 3}\n"
+        "reconstruct: {batch: {global_size: 12}}\nfinetune: {batch: {global_size: 12}}",  # rows fill up to ranks
         "launch: {num_ranks: 3, hostfile: hosts}",  # the hosts, and so the ranks, are not known yet
         "model: {vision_tower: some/tower, llm: some/llm}\nalign: {max_length: 100000}",
     ],

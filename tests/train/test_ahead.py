@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from croc_cli.data.micro_batch import MicroBatch
+from croc_cli.data.places import find_places
 from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.token_pool import TokenPool, initialise_pool
 from croc_cli.objectives.settings import ObjectiveSettings
@@ -48,7 +49,12 @@ def make_step() -> list[MicroBatch]:
         ids = [f"{len(micro_batches)}-{number}" for number in range(len(rows))]
         more = {"sources": ["x"] * len(rows), "num_images": [row.count(IMAGE) for row in rows]}
         counts = {"num_samples": len(rows), "num_truncated": 0, "num_dropped": 0, "bad_images": []}
-        micro_batches.append(MicroBatch(**batch, sample_ids=ids, **more, **counts))
+        places = find_places(
+            *(batch[name] for name in ("input_ids", "labels", "image_rows")),
+            image_token_id=make_tiny_model().config.image_token_id,
+            num_visual_tokens=NUM_VISUAL_TOKENS,
+        )
+        micro_batches.append(MicroBatch(**batch, sample_ids=ids, places=places, **more, **counts))
     return micro_batches
 
 
