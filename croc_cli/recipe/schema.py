@@ -281,7 +281,7 @@ class LaunchRecipe(Section):
     )
     kernels: Literal["auto", "liger", "none"] = Field(
         "auto",
-        description="Fused kernels of the LLM's layers; auto = Liger's on GPUs, if installed and layers are not compiled",
+        description="Fused kernels of the LLM's layers; auto = Liger's on GPUs, if installed and nothing is compiled",
     )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
     threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")
