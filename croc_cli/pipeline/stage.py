@@ -25,6 +25,7 @@ from croc_cli.launch.requirements import check_data, check_machine, features_not
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import State, find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import STAGES, StageName, stage_name
+from croc_cli.pipeline.during import check_on_the_way
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
@@ -205,7 +206,7 @@ def prepare_stage(
     if plan.start is None and not (run_dir.init / "config.json").is_file():
         check_models(recipe.model)
     check_data(recipe, stage)
-    for note in (check_pictures(recipe, stage), features_note(recipe, stage)):
+    for note in (check_pictures(recipe, stage), features_note(recipe, stage), check_on_the_way(recipe)):
         if note:
             say(f"note: {note}")
     return plan
@@ -325,8 +326,9 @@ def hardware_of(plan: LaunchPlan, machine: Machine) -> Hardware:
 
 def _check_data_and_pictures(recipe: Recipe, stage: StageName) -> None:
     check_data(recipe, stage)
-    if note := check_pictures(recipe, stage):
-        say(f"note: {note}")
+    for note in (check_pictures(recipe, stage), check_on_the_way(recipe)):
+        if note:
+            say(f"note: {note}")
 
 
 def check_enabled(recipe: Recipe, stage: StageName) -> None:

@@ -216,6 +216,19 @@ class ReconstructStage(StageRecipe):
     )
 
 
+class DuringRecipe(Section):
+    """Benchmarks that a stage answers while it trains."""
+
+    benchmarks: tuple[str, ...] = Field((), description="Names of `croc eval list` that no judge and no server scores")
+    every: PositiveInt = Field(500, description="Steps between two evaluations; the last step always has one")
+    limit: PositiveInt | None = Field(200, description="Questions of each benchmark, spread over all; null = all")
+    keep_best: str | None = Field(
+        None, description="Benchmark by which the best checkpoint is kept beside the newest ones"
+    )
+    data: PathText | None = Field(None, description="Root of the benchmark files; left out: data/eval")
+    batch_size: PositiveInt = Field(16, description="Questions answered at once")
+
+
 class EvalRecipe(Section):
     """The evaluation that ends the pipeline."""
 
@@ -228,6 +241,7 @@ class EvalRecipe(Section):
     variants: dict[str, str] = Field(
         {}, description="Variants of `croc eval`'s benchmarks, such as {textvqa: no-ocr}; see croc eval list"
     )
+    during: DuringRecipe = DuringRecipe()
 
 
 class JudgeRecipe(Section):

@@ -27,10 +27,10 @@ from croc_cli.names import IGNORE_INDEX, StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
+from croc_cli.train.handed import Saver
 from croc_cli.train.metrics import peak_memory_bytes
 from croc_cli.train.position import POSITION
 from croc_cli.train.state import TrainerState
-from croc_cli.train.trainer import Saver
 from croc_cli.words import counted
 from croc_cli.worker.build import StageParts
 
