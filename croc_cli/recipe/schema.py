@@ -57,7 +57,7 @@ class BatchRecipe(Section):
         description="Pack the samples of a step into rows, which micro_size then counts; hardly anything is padding",
     )
     row_tokens: PositiveInt | None = Field(
-        None, description="Tokens of a packed row at most, at least those of the longest sample; left out: max_length"
+        None, description="Tokens of a packed row at most, at least those of the longest sample; default: max_length"
     )
 
 
@@ -225,7 +225,7 @@ class DuringRecipe(Section):
     keep_best: str | None = Field(
         None, description="Benchmark by which the best checkpoint is kept beside the newest ones"
     )
-    data: PathText | None = Field(None, description="Root of the benchmark files; left out: data/eval")
+    data: PathText | None = Field(None, description="Root of the benchmark files; default: data/eval")
     batch_size: PositiveInt = Field(16, description="Questions answered at once")
 
 
