@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.names import StageName
@@ -15,43 +14,11 @@ from tests.worker import harness
 from tests.worker.faults import Fault
 from tests.worker.ranks import run_ranks
 from tests.worker.test_tower import tower_of
+from tests.worker.victor import victor_like
 
 NUM_STEPS = 20
 KILLED_BEFORE = 12
 BEHIND = ("encoder.layers.2.", "post_layernorm.", "head.")
-
-
-def make_siglip(folder: Path) -> Path:
-    """Write a SigLIP tower of three layers and 4 × 4 patches, with its pooling head."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-    SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=56, patch_size=14)).save_pretrained(folder)
-    SiglipImageProcessorPil(
-        size={"height": 56, "width": 56}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(folder)
-    return folder
-
-
-def victor_like(home: Path) -> Recipe:
-    """Return ViCToR's choices for a tiny model, with larger rates: it has 20 steps to move."""
-    rates = {"vision_tower": 2e-4, "projector": 1e-3, "llm": 1e-3}
-    optimizer = {"betas": (0.9, 0.999), "schedule": "linear", "warmup_ratio": 0.0, "weight_decay": 0.1}
-    stage = {"max_steps": NUM_STEPS, "save_every": 5, "zero_stage": 3, "precision": "bf16", "optimizer": optimizer}
-    stage["gradient_checkpointing"] = True
-    measured = {"target": "l2", "loss": "smooth_l1", "scope": "all", "head": "linear"}
-    return harness.make_recipe(
-        home,
-        model={"vision_tower": str(make_siglip(home / "siglip")), "visual_norm": "l2"},
-        align=stage,
-        reconstruct={
-            **stage,
-            "learning_rate": rates | {"token_pool": 1e-2, "head": 1e-3},
-            "pool": {"size": 24, "initialisation": "normal"},
-            "attention": "causal",
-            "reconstruction": measured,
-        },
-        finetune={**stage, "learning_rate": rates},
-    )
 
 
 def run_stage(recipe: Recipe, stage: StageName, root: Path, *, start: Path | None, killed: bool) -> StageDir:
@@ -69,8 +36,10 @@ def run_stage(recipe: Recipe, stage: StageName, root: Path, *, start: Path | Non
 
 
 @pytest.mark.slow
-def test_the_tower_trains_through_the_stages_killed_and_resumed(home: Path, tmp_path: Path) -> None:
-    recipe = victor_like(home)
+def test_the_tower_trains_through_the_stages_killed_and_resumed(tmp_path: Path) -> None:
+    optimizer = {"betas": (0.9, 0.999), "schedule": "linear", "warmup_ratio": 0.0, "weight_decay": 0.1}
+    recipe = victor_like(tmp_path, stage={"max_steps": NUM_STEPS, "save_every": 5, "optimizer": optimizer})
+    assert {recipe.stage(stage).zero_stage for stage in ("reconstruct", "finetune")} == {3}
     align = run_stage(recipe, "align", tmp_path, start=None, killed=False).latest_checkpoint()
     reconstruct = run_stage(recipe, "reconstruct", tmp_path, start=align, killed=True)
     finetune = run_stage(recipe, "finetune", tmp_path, start=reconstruct.latest_checkpoint(), killed=True)
