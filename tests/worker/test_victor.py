@@ -12,18 +12,20 @@ from croc_cli.checkpoint.formats.original_load import OriginalOptions
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.sample import Turn
 from croc_cli.eval.prompts import evaluation_encoder
-from croc_cli.names import IGNORE_INDEX
+from croc_cli.names import IGNORE_INDEX, STAGES
 from croc_cli.recipe.schema import Recipe
 from croc_cli.worker.build import build_stage
 from tests.worker import harness
-from tests.worker.victor import SIDE, victor_like
+from tests.worker.test_tower_stages import tiny
 
+SIDE = 56
 FP32 = {"precision": "fp32", "zero_stage": 0, "gradient_checkpointing": False, "max_steps": 1}
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return victor_like(tmp_path_factory.mktemp("victor"), stage=FP32)
+def recipe(home: Path) -> Recipe:
+    values = tiny("victor-code-7b", home).model_dump(mode="json")
+    return Recipe.model_validate(values | {stage: values[stage] | FP32 for stage in STAGES})
 
 
 @pytest.fixture(scope="module")
