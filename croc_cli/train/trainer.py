@@ -122,7 +122,7 @@ class Trainer:
         if self.state.step and (fields := self._benchmark_fields(self.state.step)):  # one that was cut
             self.metrics.amend(self.state.step, **fields)
         if self.was_cut:
-            raise self._stopped("its checkpoint is there already")
+            raise self._stopped("its checkpoint already exists")
         for step in range(self.state.step, self.settings.num_steps):
             started = time.perf_counter()
             POSITION.at("loading samples", step=step + 1)
