@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from croc_cli.benchmarks.base import Benchmark, Record
@@ -27,6 +28,9 @@ from croc_cli.names import EVAL_KEY_VARIABLE, EVALUATION_PROMPT
 from croc_cli.redact import read_key, redact
 from croc_cli.words import counted
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_HOST = "api.openai.com"
 """The one host that OPENAI_API_KEY is sent to: a key of that name is nobody else's business."""
@@ -35,6 +39,8 @@ _NUM_RETRIES = 5
 _MOST_FAILED = 8
 """Questions without an answer, one after another, after which a server is given up."""
 _NUM_NOTED = 3
+_ID_LENGTH = 60
+_BLANK_SIZE = (64, 64)
 _KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif"}
 _RESUME = "the answers so far are kept, and the same command resumes"
 
@@ -47,11 +53,13 @@ class Server:
         url: Base URL without credentials, for files and messages.
         name: The model's name on the server.
         is_croc: It is `croc serve`, which takes pictures of every kind and evaluation's prompts.
+        mean_colour: Of the model's pictures, as `croc serve` says it; shown where a question has no picture.
     """
 
     url: str
     name: str
     is_croc: bool = False
+    mean_colour: tuple[int, int, int] | None = None
 
     @property
     def identity(self) -> str:
@@ -87,7 +95,7 @@ async def find_server(url: str, served_name: str | None, *, on_wait: Callable[[f
     """Ask a server which models it has, and return the one that is meant.
 
     Raises:
-        UsageError: The key, the URL or the name is not right.
+        UsageError: The key, the URL or the name is not right, or the server's list is not.
         RunError: The server cannot be reached.
     """
     shown = redact(url)
@@ -110,24 +118,54 @@ async def find_server(url: str, served_name: str | None, *, on_wait: Callable[[f
             f"{shown}/models is not a list of models, but {kind!r}",
             hint="--url ends in /v1 for most servers; one without a list needs --served-model NAME",
         )
-    names = list(models or {})
-    if served_name is None and len(names) != 1:
+    if served_name is None:
+        served_name = _only_name(shown, [model["id"] for model in models or ()])
+    own = next((model for model in models or () if model["id"] == served_name), {})
+    is_croc = own.get("owned_by") == "croc"
+    return Server(shown, served_name, is_croc, _colour(own.get("mean_colour")) if is_croc else None)
+
+
+def _models(response: Any) -> list[dict[str, Any]] | None:
+    """Return the models of a list, each with an `id` of whatever kind, or None where it is no such list."""
+    try:
+        models = [dict(model) for model in response.json()["data"]]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return models if all("id" in model for model in models) else None
+
+
+def _only_name(server: str, ids: Sequence[Any]) -> str:
+    """Return the name of a server's only model.
+
+    Raises:
+        UsageError: It has several or none, or one whose id is no name.
+    """
+    for one in ids:
+        if not isinstance(one, str) or not one.strip() or not one.isprintable():
+            raise UsageError(
+                f"the server at {server} has a model whose id is {json.dumps(one)[:_ID_LENGTH]}, which is no name",
+                hint="--served-model NAME asks for a model whatever the list says",
+            )
+    names = list(dict.fromkeys(ids))
+    if len(names) != 1:
         listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         raise UsageError(
-            f"the server at {shown} has {counted(len(names), 'model')}: {listed or 'none'}",
+            f"the server at {server} has {counted(len(names), 'model')}: {listed or 'none'}",
             hint=f"--served-model {names[0] if names else 'NAME'} chooses one",
         )
-    name = served_name or names[0]
-    return Server(shown, name, is_croc=(models or {}).get(name) == "croc")
+    return str(names[0])
 
 
-def _models(response: Any) -> dict[str, Any] | None:
-    """Return the owners of the models in a list by the models' names, or None where it is no such list."""
-    try:
-        rows = response.json()["data"]
-        return {str(row["id"]): row.get("owned_by") for row in rows}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+def _colour(value: Any) -> tuple[int, int, int] | None:
+    """Return a colour that a server names, or None where it is none."""
+    if (
+        not isinstance(value, list)
+        or [type(part) for part in value] != [int] * 3
+        or not all(0 <= v < 256 for v in value)
+    ):
         return None
+    red, green, blue = value
+    return red, green, blue
 
 
 def refused_key(url: str, status: int, detail: str) -> UsageError:
@@ -215,7 +253,8 @@ class Asker:
                 if isinstance(part, str):
                     content.append({"type": "text", "text": part})
                     continue
-                url = await asyncio.to_thread(picture_url, part, as_it_is=self.server.is_croc)
+                picture = with_mean_colour(part, self.server.mean_colour)
+                url = await asyncio.to_thread(picture_url, picture, as_it_is=self.server.is_croc)
                 content.append({"type": "image_url", "image_url": {"url": url}})
         body = {"model": self.server.name, "messages": [{"role": "user", "content": content}], "temperature": 0}
         limit = benchmark.max_new_tokens
@@ -246,6 +285,19 @@ class Asker:
                 hint="look at --url (it ends in /v1 for most servers) and --served-model",
             )
         return RunError(f"the server at {self.server.url} has no quota left{said}", hint=_RESUME)
+
+
+def with_mean_colour(picture: Picture, colour: tuple[int, int, int] | None) -> Picture:
+    """Return a picture, or in place of a blank one, one in a model's mean colour where that is known."""
+    if not picture.is_blank or colour is None:
+        return picture
+
+    def draw() -> Image.Image:
+        from PIL import Image
+
+        return Image.new("RGB", _BLANK_SIZE, colour)
+
+    return replace(picture, draw=draw)
 
 
 class _PictureFailed(Exception):

@@ -164,6 +164,8 @@ def _connect(deadline: _Deadline, *, checked: bool) -> Callable[..., socket.sock
             host = literal_address(host) or host
         failure: OSError | None = None
         for *_, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            if deadline.over:
+                raise TimeoutError
             if checked:
                 try:
                     check_address(str(found[0]))

@@ -236,5 +236,10 @@ def prepare_pictures(processor: LlavaProcessor, pictures: Sequence[ImageRef | No
 def blank_image(processor: LlavaProcessor) -> Image.Image:
     """Return a picture of nothing: the mean colour that padding uses."""
     size = processor.image_processor.crop_size
-    colour = tuple(int(mean * 255) for mean in processor.image_processor.image_mean)
-    return Image.new("RGB", (size["width"], size["height"]), colour)
+    return Image.new("RGB", (size["width"], size["height"]), mean_colour(processor))
+
+
+def mean_colour(processor: LlavaProcessor) -> tuple[int, int, int]:
+    """Return the colour that padding uses, 0 to 255 each."""
+    red, green, blue = (int(mean * 255) for mean in processor.image_processor.image_mean)
+    return red, green, blue

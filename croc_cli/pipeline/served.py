@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from croc_cli.benchmarks.endpoint import is_loopback
 from croc_cli.console import result, say
+from croc_cli.errors import UsageError
 from croc_cli.launch.job import TASK_FILE
 from croc_cli.launch.run_lock import BEAT_SECONDS, RunLock
 from croc_cli.names import RUNS_FOLDER
@@ -81,6 +82,8 @@ def evaluate_served(
     from croc_cli.redact import read_key, redact
 
     url = clean_url(served.url)
+    if served.name is not None and not served.name.strip():
+        raise UsageError("--served-model is empty", hint="leave it out for a server with one model")
     key_variable = key_variable_of(url)
     key = read_key(key_variable)
     root = data_root(request.data, needed=needs_files(chosen))
@@ -110,6 +113,10 @@ def evaluate_served(
         "variants": {benchmark.name: benchmark.variant for benchmark in chosen if benchmark.variant},
         "limit": request.limit,
     }
+
+    blanks = [name for name, of_one in records.items() if any(one.picture and one.picture.is_blank for one in of_one)]
+    if blanks and server.mean_colour is None:
+        say(f"note: {', '.join(blanks)}: questions without a picture show grey, as the server names no mean colour")
 
     def answer(waiting: list[str], lock: RunLock) -> None:
         write_whole(stage_dir.recipe_file, dump_recipe(recipe))

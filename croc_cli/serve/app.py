@@ -21,7 +21,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from croc_cli.names import EVALUATION_PROMPT
-from croc_cli.serve.engine import Engine, Job, QueueFullError
+from croc_cli.serve.engine import Engine, QueueFullError
+from croc_cli.serve.job import Job
 from croc_cli.serve.look import look
 from croc_cli.serve.prompt import Prompt, PromptMaker
 from croc_cli.serve.protocol import ApiError, ChatCompletionRequest, Completion, parse_request
@@ -40,12 +41,14 @@ class ServedModel:
         name: What clients call it.
         engine: Answers.
         prompts: Makes prompts.
+        mean_colour: Of its pictures, which stands for none; `croc eval --url` shows it where a question has no picture.
     """
 
-    def __init__(self, name: str, engine: Engine, prompts: PromptMaker) -> None:
+    def __init__(self, name: str, engine: Engine, prompts: PromptMaker, *, mean_colour: tuple[int, int, int]) -> None:
         self.name = name
         self.engine = engine
         self.prompts = prompts
+        self.mean_colour = mean_colour
         self.created = int(time.time())
 
 
@@ -134,7 +137,13 @@ class Service:
     async def list_models(self, _request: Request) -> Response:
         """List the models."""
         data = [
-            {"id": model.name, "object": "model", "created": model.created, "owned_by": "croc"}
+            {
+                "id": model.name,
+                "object": "model",
+                "created": model.created,
+                "owned_by": "croc",
+                "mean_colour": model.mean_colour,
+            }
             for model in self.models.values()
         ]
         return JSONResponse(
@@ -233,6 +242,7 @@ class _Answer:
             top_p=request.top_p,
             seed=request.seed,
             stops=request.stops,
+            in_pieces=request.stream,
             on_text=send,
             on_end=lambda: send(None),
         )

@@ -17,6 +17,7 @@ from croc_cli.checkpoint.load import load_for_inference, quiet_transformers
 from croc_cli.console import say
 from croc_cli.errors import UsageError
 from croc_cli.eval.prompts import evaluation_encoder
+from croc_cli.eval.runner import mean_colour
 from croc_cli.serve.app import ServedModel, Service
 from croc_cli.serve.connection import guarded
 from croc_cli.serve.engine import Engine
@@ -83,7 +84,8 @@ def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -
         allow_private=settings.allow_private,
         reading=model.metadata.image_reading,
     )
-    return ServedModel(label, Engine(model, max_batch=limits.batch, max_queue=limits.queue), prompts)
+    engine = Engine(model, max_batch=limits.batch, max_queue=limits.queue)
+    return ServedModel(label, engine, prompts, mean_colour=mean_colour(model.processor))
 
 
 def model_labels(folders: Sequence[Path], given: Sequence[str]) -> list[str]:

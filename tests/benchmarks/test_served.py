@@ -204,6 +204,10 @@ def test_a_model_that_wants_the_other_name_of_the_limit_gets_it(data: Path) -> N
 REFUSED: list[tuple[Any, Any, int, str]] = [
     (("a", "b"), "A", 2, "has 2 models: a, b"),
     ((), "A", 2, "has 0 models: none"),
+    ((None,), "A", 2, "has a model whose id is null, which is no name"),
+    (("a", ""), "A", 2, 'has a model whose id is "", which is no name'),
+    (({"name": "a"},), "A", 2, 'has a model whose id is {"name": "a"}, which is no name'),
+    (("a\ud83d\x1b[31m",), "A", 2, r'has a model whose id is "a\ud83d\u001b[31m", which is no name'),
     (401, "A", 2, "wants a key, and there is none in CROC_EVAL_API_KEY"),
     (404, "A", 2, "is not a list of models, but '404'"),
     (503, "A", 1, "answers with status 503"),
@@ -241,6 +245,15 @@ def test_a_server_without_a_list_is_asked_for_the_model_that_is_named(data: Path
     with served(stub := Stub("A", models=404)) as url:
         assert ask(url, data, "--served-model", "mine").code == 0
     assert {request["model"] for request in stub.requests} == {"mine"}
+
+
+def test_a_name_is_taken_from_the_command_line_whatever_the_list_says_and_not_when_it_is_empty(data: Path) -> None:
+    with served(stub := Stub("A", models=(None, {}, "mine"))) as url:
+        assert ask(url, data, "--served-model", "mine").code == 0
+        assert {request["model"] for request in stub.requests} == {"mine"}
+        empty = ask(url, data, "--served-model", " ")
+    assert empty.code == 2
+    assert "error: --served-model is empty" in empty.err
 
 
 def test_the_dry_run_sends_nothing_and_says_what_would_be_sent(data: Path) -> None:

@@ -133,6 +133,22 @@ def test_a_name_that_leads_to_a_private_address_is_refused_when_it_is_connected_
         fetch(f"http://pictures.example:{port}/a.png")
 
 
+def test_a_name_of_many_addresses_that_do_not_answer_is_given_up_in_time(monkeypatch):
+    tried = []
+
+    def hang(address, *_):
+        tried.append(address)
+        time.sleep(0.1)
+        raise OSError("no answer")
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))] * 100
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(socket, "create_connection", hang)
+    with pytest.raises(FetchError, match=r"not whole after 0.3 seconds"):
+        fetch("http://many.example/a.png", total_seconds=0.3, allow_private=True)
+    assert len(tried) < 20
+
+
 def test_private_addresses_are_fetched_from_where_the_user_says_so(server, monkeypatch):
     monkeypatch.setenv("http_proxy", server)
     assert get("http://169.254.169.254/a.png") == png()

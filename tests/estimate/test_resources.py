@@ -4,6 +4,7 @@ from croc_cli.errors import UsageError
 from croc_cli.estimate.memory import with_changes
 from croc_cli.estimate.resources import Hardware, parse_memory, recipe_resources
 from croc_cli.recipe.load import load_recipe
+from croc_cli.recipe.parameters import trained_counts
 from croc_cli.recipe.schema import Recipe
 
 A100S = Hardware(num_ranks=8, on_gpu=True, memory_bytes=80 * 10**9, threads=1, utilisation=0.4)
@@ -77,6 +78,20 @@ def test_amounts_of_memory(text: str, number: int) -> None:
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(UsageError, match="no amount of memory"):
         parse_memory(text)
+
+
+def test_a_trained_tower_takes_a_backward_pass_and_room_in_checkpoints() -> None:
+    """Three passes, and a fourth for what is computed again, over 576 patches and the class token."""
+    rate = {"reconstruct__learning_rate__vision_tower": 2e-6, "reconstruct__max_steps": 1}
+    frozen, trained = (
+        next(one for one in recipe_resources(made, A100S) if one.stage == "reconstruct")
+        for made in (recipe("croc-7b", reconstruct__max_steps=1), recipe("croc-7b", **rate))
+    )
+    tower = 303_507_456
+    samples = recipe("croc-7b").reconstruct.batch.global_size
+    assert trained.flops - frozen.flops == pytest.approx(samples * 3 * 2 * tower * 577, rel=1e-6)
+    used = trained_counts(recipe("croc-7b", **rate), "reconstruct", {"vision_tower": tower})["vision_tower"]
+    assert trained.checkpoint_bytes - frozen.checkpoint_bytes == 16 * used
 
 
 def test_packed_rows_are_counted_with_all_the_samples_that_they_hold() -> None:

@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +20,8 @@ from PIL import Image
 from croc_cli.chat.images import ChatImage
 from croc_cli.chat.session import ChatSession
 from croc_cli.checkpoint.load import load_for_inference
+from croc_cli.serve.engine import Engine
+from croc_cli.serve.rows import Rows
 from croc_cli.serve.settings import Limits, ServeSettings
 from tests.serve.conftest import Running
 
@@ -201,6 +205,24 @@ def test_a_key_is_asked_for_and_never_needed_for_the_page(serve: Callable[..., A
         assert "s3cret" not in httpx.get(server.url).text
 
 
+@contextmanager
+def busy_with_something_else(engine: Engine) -> Iterator[None]:
+    done, begun = threading.Event(), threading.Event()
+
+    def work(_model: object) -> None:
+        begun.set()
+        done.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(engine.exclusively, work)
+        begun.wait()
+        try:
+            yield
+        finally:
+            done.set()
+        asked.result()
+
+
 def test_limits_of_body_queue_and_time_have_their_status(serve: Callable[..., Any]) -> None:
     settings = ServeSettings(port=0, limits=Limits(body_bytes=2**20, queue=1, batch=1))
     with serve(settings) as server:
@@ -212,19 +234,17 @@ def test_limits_of_body_queue_and_time_have_their_status(serve: Callable[..., An
             headers={"Content-Type": "application/json"},
         )
         assert large.status_code == 413
-        with ThreadPoolExecutor(2) as pool:
-            with engine._alone:  # the model is busy with something else
-                asked = []
-                for load in ((1, 0), (1, 1)):
-                    asked.append(pool.submit(ask, client, about("?")))
-                    while engine.load() != load:
-                        time.sleep(0.01)
+        with ThreadPoolExecutor(1) as pool:
+            with busy_with_something_else(engine):
+                asked = pool.submit(ask, client, about("?"))
+                while engine.load() != (0, 1):
+                    time.sleep(0.01)
                 with pytest.raises(openai.RateLimitError) as busy:
                     ask(client, about("?"))
-            assert all(one.result().choices for one in asked)
+            assert asked.result().choices
         assert busy.value.response.headers["retry-after"] == "1"
         quick = replace(settings, limits=replace(settings.limits, seconds=0.1))
-        with engine._alone:
+        with busy_with_something_else(engine):
             server.service.settings = quick
             with pytest.raises(openai.InternalServerError) as late:
                 ask(client, about("?"))
@@ -250,9 +270,8 @@ def test_clients_that_go_away_leave_nothing_behind(server: Running, client: open
 def test_a_model_that_fails_answers_503_and_serves_the_next(
     server: Running, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine = server.service.models["tiny"].engine
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_visual_inputs", lambda _jobs: 1 / 0)
+        patch.setattr(Rows, "read", lambda *_: 1 / 0)
         with pytest.raises(openai.InternalServerError) as caught:
             ask(client, about("a secret question"))
     assert caught.value.status_code == 503

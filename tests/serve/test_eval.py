@@ -41,7 +41,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def local_rows(
-    folder: Path, data: Path, out: Path, names: tuple[str, ...], variants: dict[str, str] | None = None
+    folder: Path,
+    data: Path,
+    out: Path,
+    names: tuple[str, ...],
+    variants: dict[str, str] | None = None,
+    scenes: Any = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the answers of a rank of `croc eval --model`."""
     model = load_for_inference(folder)
@@ -50,7 +55,7 @@ def local_rows(
     stage_dir = StageDir(out)
     stage_dir.predictions.mkdir(parents=True)
     events = SimpleNamespace(write=lambda **_: None)
-    for benchmark in choose(",".join(names), variants):
+    for benchmark in choose(",".join(names), variants, scenes=scenes):
         records = limit_records(benchmark, benchmark.read(data), LIMIT)
         answer_benchmark(answerer, benchmark, records, stage_dir, rank=0, num_ranks=1, events=events)
     return {name: rows_of(stage_dir.predictions / f"{name}.rank-0.jsonl") for name in names}
@@ -88,6 +93,17 @@ def test_a_server_is_scored_with_the_answers_of_its_checkpoint(
     results = json.loads((tmp_path / "served" / "benchmarks" / "results.json").read_text())
     assert results["model"] == {"model": "tiny", "model_sha256": f"server:{server.url}/v1 tiny"}
     assert set(results["benchmarks"]) == set(NAMES)
+
+
+def test_questions_without_a_picture_show_the_mean_colour_that_the_server_names(
+    server: Running, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    scenes = SimpleNamespace(num_scenes=1, max_new_tokens=8)
+    settings = ("--set", "eval.num_scenes=1", "--set", "eval.max_new_tokens=8")
+    served = served_rows(server.url, data, tmp_path / "served", ("scenes",), *settings)["scenes"]
+    local = local_rows(folder, data, tmp_path / "local", ("scenes",), scenes=scenes)["scenes"]
+    assert served == local
+    assert sum(row["question_id"].endswith("/no_picture") for row in local) == 10
 
 
 @pytest.mark.parametrize("variants", [{}, {"mmmu": "vlmevalkit"}], ids=["in-front", "within"])

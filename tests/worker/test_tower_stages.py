@@ -1,5 +1,6 @@
 """All stages as ViCToR has them, at tiny size: SigLIP trained too, two ranks under ZeRO-3, killed and resumed."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_the_tower_trains_through_the_stages_killed_and_resumed(home: Path, tmp_
     finetune = run_stage(recipe, "finetune", tmp_path, start=reconstruct.latest_checkpoint(), killed=True)
 
     towers = [tower_of(folder) for folder in (align, reconstruct.latest_checkpoint(), finetune.latest_checkpoint())]
-    for before, after in zip(towers, towers[1:], strict=False):
+    for before, after in itertools.pairwise(towers):
         still = {name for name in before if torch.equal(before[name], after[name])}
         assert {name for name in before if name.startswith(BEHIND)} <= still
         # what a norm's weights, which are about 1, move in so few steps is lost in bf16
