@@ -158,7 +158,7 @@ def check_by_norm_alone(optimizer: Any) -> None:
     either and which it looks at as well. Where it takes no norm, or the state is offloaded, it is left as it is.
     """
     if getattr(optimizer, "compute_grad_norm", False) and not getattr(optimizer, "cpu_offload", False):
-        optimizer.check_overflow = lambda partition_gradients=True: None
+        optimizer.check_overflow = lambda **_: None
 
 
 class LearningRateSchedule:
