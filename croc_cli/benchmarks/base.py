@@ -158,9 +158,9 @@ class Benchmark(ABC):
         del records, answers
         return None
 
-    def keep_example(self, records: Sequence[Record], answers: Sequence[str], folder: Path) -> dict[str, Any] | None:
-        """Save a picture with a question and its answer to be shown, and return them; None where there is none."""
-        del records, answers, folder
+    def example(self, records: Sequence[Record], answers: Sequence[str]) -> tuple[Picture, dict[str, Any]] | None:
+        """Return a picture with a question and its answer to be shown; None where there is none."""
+        del records, answers
         return None
 
     def find(self, root: Path, *names: str) -> Path:

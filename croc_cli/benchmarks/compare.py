@@ -183,7 +183,8 @@ def warnings(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
         variants = {_variant(entry) for entry in entries.values()}
         if len(variants) > 1:
             found.append(f"{name}: the runs were scored in different variants: {', '.join(sorted(variants))}")
-        asked = {_questions(entry) for entry in entries.values()}
+        # Folders of earlier versions kept no hash of their questions, and counted those of scenes in another way.
+        asked = {asked for entry in entries.values() if (asked := _questions(entry))[0]}
         judges = {str(entry.get("judge", {}).get("model")) for entry in entries.values()}
         if len(asked) > 1:
             found.append(f"{name}: the runs answered different questions")
@@ -193,9 +194,9 @@ def warnings(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _questions(entry: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return what tells which questions a score is of."""
+    """Return what tells which questions a score is of: their hash, empty where it is unknown, and how many."""
     made_by = entry.get("made_by", {})
-    return str(made_by.get("questions_sha256_now") or made_by.get("questions_sha256")), entry.get("num_answered")
+    return str(made_by.get("questions_sha256_now") or made_by.get("questions_sha256") or ""), entry.get("num_answered")
 
 
 def format_rows(rows: Sequence[Sequence[str]], form: TableFormat) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
+from croc_cli.checkpoint.formats.victor import GENERATIONS, saved_names
 from croc_cli.checkpoint.headers import SavedTensor, read_header
 from croc_cli.checkpoint.metadata import DAMAGED, read_metadata, read_object
 from croc_cli.errors import UsageError
@@ -124,7 +125,8 @@ def read_config(folder: Path) -> dict[str, object]:
 def check_stock_config(config: Mapping[str, object], folder: Path) -> None:
     """Raise UsageError unless config.json is that of a stock LLaVA."""
     if (model_type := config.get("model_type")) != "llava":
-        raise UsageError(f"{folder} holds a {model_type} model, expected a LLaVA: {SUPPORTED}", hint=_HINT)
+        named = f" ({known})" if (known := GENERATIONS.get(str(model_type))) else ""
+        raise UsageError(f"{folder} holds a {model_type} model{named}, expected a LLaVA: {SUPPORTED}", hint=_HINT)
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -138,7 +140,7 @@ def check_checkpoint(folder: Path) -> None:
     hint = _HINT
     config = read_config(folder)
     if is_original(config):
-        read_original_config(config, str(folder / "config.json"))
+        read_original_config(config, str(folder / "config.json"), names=saved_names(folder))
         return
     check_stock_config(config, folder)
     if not (folder / "preprocessor_config.json").is_file() and not (folder / "processor_config.json").is_file():

@@ -282,6 +282,9 @@ def _launch_fits(recipe: Recipe) -> Iterator[Issue]:
     if recipe.launch.hostfile is not None and recipe.launch.slurm is not None:
         message = "a run is started through a hostfile or through slurm, not both; leave one out"
         yield Issue(("launch", "hostfile"), message, related=(("launch", "slurm"),))
+    if recipe.launch.kernels == "liger" and recipe.launch.compile is True:
+        message = "liger fuses what torch.compile would; set launch.compile: auto or false, or leave kernels out"
+        yield Issue(("launch", "kernels"), message, related=(("launch", "compile"),))
 
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (

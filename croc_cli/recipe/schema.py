@@ -100,6 +100,11 @@ class StageRecipe(Section):
     batch: BatchRecipe
     learning_rate: LearningRates
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss_mean: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="Losses are means over the step's samples; micro_batch = over each micro-batch, whose means are"
+        " averaged, as in LLaVA's, Croc's and ViCToR's code",
+    )
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
@@ -259,6 +264,10 @@ class LaunchRecipe(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     compile: Literal["auto"] | bool = Field(
         "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
+    )
+    kernels: Literal["auto", "liger", "none"] = Field(
+        "auto",
+        description="Fused kernels of the LLM's layers; auto = Liger's on GPUs, if installed and nothing is compiled",
     )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
     threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")

@@ -24,6 +24,7 @@ class TrainerSettings:
             `5%`.
         gradient_shares_every: Steps between measurements of the objectives' gradients; None for never.
         seed: Seed of the run; step seeds derive from it.
+        means_per_micro_batch: See `croc_cli.train.loss_weights`.
         sources: Names of the sources whose losses are told apart.
         assigns_ahead: Whether a step's assignments are begun before its first micro-batch runs.
     """
@@ -34,6 +35,7 @@ class TrainerSettings:
     max_bad_images: int | str
     gradient_shares_every: int | None
     seed: int
+    means_per_micro_batch: bool = False
     sources: tuple[str, ...] = ()
     assigns_ahead: bool = True
 

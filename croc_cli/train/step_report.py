@@ -26,6 +26,7 @@ class StepCounts:
         images_shown: Images that the samples have, real or not.
         tokens: Tokens, visual ones included, without padding.
         padded_tokens: Places of the padded batches.
+        micro_batches: Those that hold a sample.
         samples, truncated, dropped, bad_images: Samples, and what happened to some of them.
         loading_microseconds: Time that ranks took to load the step's samples, added up.
         stop: Ranks that were asked to stop.
@@ -37,6 +38,7 @@ class StepCounts:
     images_shown: int
     tokens: int
     padded_tokens: int
+    micro_batches: int
     samples: int
     truncated: int
     dropped: int
@@ -62,6 +64,7 @@ class StepCounts:
             sum(int((batch.image_rows >= 0).sum()) for batch in micro_batches),
             sum(int(batch.attention_mask.sum()) for batch in micro_batches),
             sum(batch.attention_mask.numel() for batch in micro_batches),
+            sum(batch.num_samples > 0 for batch in micro_batches),
             sum(batch.num_samples for batch in micro_batches),
             sum(batch.num_truncated for batch in micro_batches),
             sum(batch.num_dropped for batch in micro_batches),

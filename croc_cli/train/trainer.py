@@ -9,7 +9,6 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
@@ -20,6 +19,7 @@ from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups
+from croc_cli.train.loss_weights import LossWeights
 from croc_cli.train.metrics import JsonLines
 from croc_cli.train.monitors import Monitors
 from croc_cli.train.optimizer import LearningRateSchedule
@@ -165,15 +165,11 @@ class Trainer:
         """Run one optimizer step, and write its figures or leave that to the next one."""
         objectives = self.module.objectives
         rates = self.schedule.set(self.engine.optimizer, self.settings.learning_rates, step=step)
-        # The engine divides by its number of micro-batches and averages over ranks; the means are over the whole step.
+        # The engine divides by its number of micro-batches and averages over ranks.
         scale = num_ranks() * self.engine.gradient_accumulation_steps()
-        token_weight = objectives.caption_weight * scale / max(counts.trained_tokens, 1)
-        image_weight = objectives.reconstruction_weight * scale / max(counts.images, 1)
-        weights = {
-            "token_weight": torch.full((), token_weight, device=self.device),
-            "image_weight": torch.full((), image_weight, device=self.device),
-        }
-        shares = self._gradient_shares(step, micro_batches, weights, scale=scale)
+        weights = LossWeights(objectives, counts, self.settings.means_per_micro_batch, self.device)
+        scaled = [weights.of(batch, scale=scale) for batch in micro_batches]
+        shares = self._gradient_shares(step, micro_batches, weights)
         model, pool = self.module.model, self.module.model.pool
         sums = StepSums(
             pool.num_tokens if pool is not None else 0,
@@ -196,7 +192,7 @@ class Trainer:
             self._seed_dropout(step, batch)
             # Packed steps differ in their number of micro-batches, so this loop knows the last one, not the engine.
             self.engine.set_gradient_accumulation_boundary(number + 1 == len(micro_batches))
-            loss, parts = self.engine(there, **weights, assignment=assignment)
+            loss, parts = self.engine(there, **scaled[number], assignment=assignment)
             POSITION.at("backward", micro_batch=number)
             self.engine.backward(loss)
             POSITION.at("optimizer", micro_batch=number)
@@ -245,17 +241,16 @@ class Trainer:
         return EndedStep(step, counts, sums, clock, norm, group_norms, fields)
 
     def _gradient_shares(
-        self, step: int, micro_batches: list[MicroBatch], weights: dict[str, Tensor], *, scale: int
+        self, step: int, micro_batches: list[MicroBatch], weights: LossWeights
     ) -> dict[str, float] | None:
         """Return the objectives' gradient norms where it is this step's turn, else None."""
         every = self.settings.gradient_shares_every
         if not every or step % every or self.module.objectives.reconstruction_weight == 0:
             return None
-        of_step = {name: weight / scale for name, weight in weights.items()}
         return measure_gradient_shares(
             self.module,
             micro_batches,
-            **of_step,
+            weights=weights.of,
             device=self.device,
             before_each=lambda batch: self._seed_dropout(step, batch),
         )

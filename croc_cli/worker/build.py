@@ -286,6 +286,7 @@ def build_stage(
         max_bad_images=recipe.data.max_bad_images,
         gradient_shares_every=pool_stage.log_gradient_shares_every if pool_stage is not None else None,
         seed=section.seed,
+        means_per_micro_batch=section.loss_mean == "micro_batch",
         sources=dataset.source_names,
     )
     return StageParts(module, processor, loader, settings, n, attention)

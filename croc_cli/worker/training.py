@@ -63,6 +63,7 @@ from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.held_out import held_out_measure
+from croc_cli.worker.layers import fuse_layers
 from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.preflight import FirstSaveOnly, Preflight
 from croc_cli.worker.sound import check_sound
@@ -171,12 +172,7 @@ def run_training(
     reason = why_not_ahead(parts.module.model, torch.device(engine.device))
     if reason is not None and parts.module.model.pool is not None:
         say(f"each micro-batch waits for its own assignment: {reason}")
-    if compiles(recipe, stage, device=device):
-        # imported here: torch's compiler takes a second to import, and most CPU runs need none of it
-        from croc_cli.model.compile_layers import compile_layers
-
-        compile_layers(parts.module.model.llava.model.language_model.layers, say=say)
-        say("the LLM's layers are compiled as they first run, so the first steps take longer")
+    fuse_layers(recipe, stage, parts.module.model.llava.model.language_model, device=device, say=say)
     with POSITION.working("loading the optimizer's state", "loaded the optimizer's state", opaque=True):
         state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     if 0 < state.step < parts.settings.num_steps and preflight is None:
@@ -253,17 +249,6 @@ def make_trackio(
         resumes=resumes,
         warn=lambda message: events.write(time=time.time(), level="warning", message=message),
     )
-
-
-def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:
-    """Tell whether a stage compiles the LLM's layers.
-
-    Under ZeRO-3, whose hooks run around the layers, compiled layers train to the same losses on a CPU. What they take
-    on a GPU has not been measured, so `auto` leaves them alone there.
-    """
-    if isinstance(recipe.launch.compile, bool):
-        return recipe.launch.compile
-    return device == "cuda" and recipe.stage(stage).zero_stage < 3
 
 
 def last_metrics(stage_dir: StageDir) -> dict[str, Any]:

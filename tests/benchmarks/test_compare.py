@@ -49,6 +49,8 @@ def test_other_questions_and_other_judges_are_pointed_out() -> None:
     other = POPE | {"made_by": {"questions_sha256": "b"}}
     assert warnings({"one": {"pope": POPE}, "two": {"pope": other}}) == ["pope: the runs answered different questions"]
     assert not warnings({"one": {"pope": POPE}, "two": {"pope": POPE}})
+    earlier = {key: value for key, value in POPE.items() if key != "made_by"} | {"num_answered": 3}
+    assert not warnings({"one": {"pope": POPE}, "two": {"pope": earlier}})
     judged = {"mmvet": {"judge": {"model": "x"}}}
     assert "x, y" in warnings({"one": judged, "two": {"mmvet": {"judge": {"model": "y"}}}})[0]
 
@@ -89,7 +91,7 @@ def test_unreadable_answers_stand_beside_the_score() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "results.json: not JSON"),
+        ("{", "results.json, line 1, column 2: not JSON"),
         ("[]", "where an object is expected"),
         ('{"benchmarks": 3}', "benchmarks: 3"),
         ('{"benchmarks": {"pope": [1]}}', "pope: [1]"),
