@@ -152,7 +152,6 @@ class StepRows:
             fields |= sums.assignment_times(seconds)
             self.state.health["pool_usage"] = self.pool_usage.state_dict()
         self.state.health["explained"] = self.explained.state_dict()
-        passed = self.state.seconds + self.state.save_seconds + self.state.held_out_seconds
         return (
             fields
             | sums.by_group
@@ -166,7 +165,7 @@ class StepRows:
                 "step_seconds": seconds,
                 "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
                 "peak_memory_bytes": peak_memory_bytes(),
-                "seconds_left": passed / (step + 1) * (self.settings.num_steps - step - 1),
+                "seconds_left": self.state.all_seconds / (step + 1) * (self.settings.num_steps - step - 1),
             }
             | ended.fields
         )

@@ -1,12 +1,12 @@
 """One loop for all stages: whole optimizer steps through the DeepSpeed engine, watched, counted and saved."""
 
-import hashlib
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,7 @@ from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
+from croc_cli.train.handed import Evaluation, Saver
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups
 from croc_cli.train.loss_weights import LossWeights
@@ -26,7 +27,7 @@ from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
 from croc_cli.train.stage_module import StageModule
-from croc_cli.train.state import TrainerSettings, TrainerState, health_of
+from croc_cli.train.state import TrainerSettings, TrainerState, hash_of, health_of
 from croc_cli.train.step_report import StepCounts, StepSums
 from croc_cli.train.step_rows import EndedStep, StepClock, StepRows, wait_shares
 from croc_cli.train.zero3 import outside_forward
@@ -35,23 +36,6 @@ T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
 NAMED_SAMPLES = 12
 """Sample ids that an event names; the rest is counted."""
-
-
-class Saver(Protocol):
-    """Saves checkpoints, see `croc_cli.train.saving.CheckpointSaver`."""
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether this rank knows that the last save failed."""
-
-    def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
-        """Write a checkpoint and return its folder."""
-
-    def finish(self) -> None:
-        """Wait until the last one is complete, on all ranks."""
-
-    def wait(self) -> None:
-        """Wait for this rank's part alone."""
 
 
 class Trainer:
@@ -66,6 +50,7 @@ class Trainer:
         metrics, events: Files that rank 0 writes.
         samples: This rank's file of its samples' losses.
         held_out: Measures the loss of samples that are not trained on; None where none are held out.
+        during: Answers benchmarks on the way; None where none are asked for.
         monitors: What else the figures go to; None on all ranks but the first.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
@@ -83,6 +68,7 @@ class Trainer:
         events: JsonLines,
         samples: JsonLines,
         held_out: HeldOutMeasure | None = None,
+        during: Evaluation | None = None,
         monitors: Monitors | None = None,
         stop_file: Path,
         alone: Callable[[], bool] = lambda: False,
@@ -93,8 +79,12 @@ class Trainer:
         self.schedule = schedule
         self.state = state
         self.saver = saver
+        self.metrics = metrics
         self.events = events
         self.held_out = held_out
+        self.during = during
+        self.was_cut = False  # the last evaluation was stopped; equal on all ranks
+        self.was_evaluated = False  # the last step has figures of benchmarks
         self.groups = LossGroups(settings.sources)
         self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
@@ -123,6 +113,10 @@ class Trainer:
 
     def _run_steps(self, steps: Iterator[list[MicroBatch]]) -> dict[str, Any]:
         checkpoint: Path | None = None
+        if self.state.step and (fields := self._benchmark_fields(self.state.step)):  # one that was cut
+            self.metrics.amend(self.state.step, **fields)
+        if self.was_cut:
+            raise self._stopped("its checkpoint already exists")
         for step in range(self.state.step, self.settings.num_steps):
             clock = StepClock(self.device)
             POSITION.at("loading samples", step=step + 1)
@@ -140,11 +134,7 @@ class Trainer:
             if counts.save_failed:
                 self.saver.finish()
             if counts.stop:
-                saved = self._save_at_end(checkpoint)
-                raise Interrupted(
-                    f"stopped after step {step} of {self.settings.num_steps}; {saved}",
-                    hint=f"the same command {'resumes there' if self.state.has_trained else 'starts it again'}",
-                )
+                raise self._stopped(self._save_at_end(checkpoint))
             self._note_samples(micro_batches, counts)
             if self.failure is None:
                 self._step(step, micro_batches, counts, clock=clock)
@@ -155,6 +145,9 @@ class Trainer:
             every = self.settings.save_every
             checkpoint = None
             is_due = step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0)
+            is_due = is_due or (self.was_evaluated and self.during is not None and self.during.is_best(step + 1))
+            if self.was_cut:
+                raise self._stopped(self._save_at_end(None))
             if is_due and self.state.has_trained:
                 checkpoint = self._save_now()
         self.rows.finish()
@@ -178,6 +171,7 @@ class Trainer:
             groups=self.groups,
             solver_threads=pool.solver_threads if pool is not None else 1,
         )
+        self.was_evaluated = False
         POSITION.at("beginning the step's assignments")
         ready = make_ready(
             model,
@@ -205,9 +199,9 @@ class Trainer:
         self.state.step = step + 1
         self.state.trained += counts.trained_tokens + counts.images
         self.rows.keep(self._ended(step, counts, sums, clock, rates=rates, skipped=skipped, shares=shares))
-        measures = self._measures_held_out(step)
+        measures = self._measures(step)
         if skipped or measures or not self.reads_late:
-            self.rows.finish(self._held_out_fields if measures else dict)
+            self.rows.finish(functools.partial(self._measured, step) if measures else dict)
         self._note_skip(step, skipped, sums, micro_batches)
         self.failure = self.failure or nothing_trained_failure(self.state, num_steps=self.settings.num_steps)
 
@@ -255,18 +249,42 @@ class Trainer:
             before_each=lambda batch: self._seed_dropout(step, batch),
         )
 
+    def _measures(self, step: int) -> bool:
+        """Tell whether something is measured after this step, with its weights."""
+        return self._measures_held_out(step) or (self.during is not None and self.during.is_open(step + 1))
+
     def _measures_held_out(self, step: int) -> bool:
-        """Tell whether it is this step's turn to measure the loss of held-out samples."""
         is_last = step + 1 == self.settings.num_steps
         return self.held_out is not None and (is_last or (step + 1) % self.held_out.every == 0)
 
-    def _held_out_fields(self) -> dict[str, Any]:
-        """Return the losses of held-out samples, with the share of time that they take."""
-        assert self.held_out is not None
+    def _measured(self, step: int) -> dict[str, Any]:
+        """Return what is measured after this step, as its row says it."""
+        return self._held_out_fields(step) | self._benchmark_fields(step + 1)
+
+    def _held_out_fields(self, step: int) -> dict[str, Any]:
+        """Return the losses of held-out samples where it is this step's turn, with the share of time that they take."""
+        if self.held_out is None or not self._measures_held_out(step):
+            return {}
         fields = self.held_out.measure()
         self.state.held_out_seconds += fields["seconds"]
         share = self.state.held_out_seconds / (self.state.held_out_seconds + self.state.seconds)
         return {"held_out": fields | {"time_share": share}}
+
+    def _benchmark_fields(self, step: int) -> dict[str, Any]:
+        """Return the scores of benchmarks where it is this step's turn, with the share of time that they take."""
+        if self.during is None or not self.during.is_open(step):
+            return {}
+        started = time.perf_counter()
+        fields = self.during.evaluate(step, stop=self._asked_to_stop)
+        self.state.benchmark_seconds += time.perf_counter() - started
+        self.was_cut, self.was_evaluated = fields is None, fields is not None
+        share = self.state.benchmark_seconds / (self.state.benchmark_seconds + self.state.seconds)
+        return {} if fields is None else {"benchmark": fields | {"time_share": share}}
+
+    def _stopped(self, saved: str) -> Interrupted:
+        step, total = self.state.step, self.settings.num_steps
+        hint = f"the same command {'resumes there' if self.state.has_trained else 'starts it again'}"
+        return Interrupted(f"stopped after step {step} of {total}; {saved}", hint=hint)
 
     def _seed_dropout(self, step: int, batch: MicroBatch) -> None:
         """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
@@ -348,9 +366,3 @@ class Trainer:
     def warn(self, message: str) -> None:
         """Tell whoever watches the run."""
         self.events.write(time=time.time(), level="warning", message=message)
-
-
-def hash_of(seed: int, step: int, sample_id: str) -> int:
-    """Return a 63-bit seed that depends on its three arguments and nothing else."""
-    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
