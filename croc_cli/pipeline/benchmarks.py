@@ -389,7 +389,7 @@ def fetched(model: str) -> Path:
     Raises:
         UsageError: Nothing of that name is here or on the hub, or it is no whole checkpoint.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     from croc_cli.checkpoint.locate import locate_checkpoint
 
