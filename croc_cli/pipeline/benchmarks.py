@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ from croc_cli.launch.plan import (
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import BENCHMARKS, RUNS_FOLDER
+from croc_cli.pipeline.hub_model import fetched
 from croc_cli.place import claim_benchmarks
-from croc_cli.progress import watched
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json
@@ -381,25 +380,6 @@ def describe_costs(
             cells = [f"{costs[name]:,}" for name in ("requests", "prompt_tokens", "reply_tokens_at_most")]
         rows.append([benchmark.name, f"{len(asked):,}", f"{len(answered):,}", *cells])
     return format_rows(rows, "text")
-
-
-def fetched(model: str) -> Path:
-    """Return the local folder of a model, fetched from the hub with a bar if need be.
-
-    Raises:
-        UsageError: Nothing of that name is here or on the hub, or it is no whole checkpoint.
-    """
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    from croc_cli.checkpoint.locate import locate_checkpoint
-
-    had_bars = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        return locate_checkpoint(model, fetching=partial(watched, f"fetching {model}"))
-    finally:
-        if had_bars:
-            enable_progress_bars()
 
 
 def weights_identity(model: str) -> str:
