@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from croc_cli.model.matching import assign, check_matching, pairwise_cost
+from croc_cli.model.transfers import arrival, to_device, to_host
 
 
 class Solved(NamedTuple):
@@ -106,18 +107,17 @@ def begin_assignment(
         ValueError: `method` is neither.
     """
     check_matching(method)
-    positions = [row.nonzero().squeeze(1) for row in masked.cpu()]
-    real = [index for index, is_real in enumerate(image_is_real.tolist()) if is_real]
+    positions, real = _look_up(masked, image_is_real)
     num_visual = visual_tokens.shape[1]
     flat = torch.cat([index * num_visual + positions[index] for index in real] or [torch.zeros(0, dtype=torch.int64)])
     tokens = visual_tokens.flatten(0, 1)[to_device(flat, visual_tokens.device)]
     costs = pairwise_cost(tokens, pool)  # [R · m, N]
     if method == "nearest":
         chosen = costs.argmin(dim=1)
-        results = [_to_host(costs.gather(1, chosen[:, None]).squeeze(1)), _to_host(chosen)]
+        results = [to_host(costs.gather(1, chosen[:, None]).squeeze(1)), to_host(chosen)]
     else:
-        results = [_to_host(costs)]
-    arrived = _arrival(visual_tokens.device)
+        results = [to_host(costs)]
+    arrived = arrival(visual_tokens.device)
     solve = _take if method == "nearest" else _solve
     counts = [len(row) for row in positions]
     images = zip(*(torch.split(part, [counts[index] for index in real]) for part in results), strict=True)
@@ -125,23 +125,10 @@ def begin_assignment(
     return PendingAssignment(solved, real=real, num_masked=counts, num_pool=len(pool))
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a host tensor on `device`; the copy to a GPU goes through pinned memory, so the host need not wait."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    """Return a tensor in host memory, pinned where it comes from a GPU; there by the event that is recorded next."""
-    return tensor.to("cpu", non_blocking=True)
-
-
-def _arrival(device: torch.device) -> torch.cuda.Event | None:
-    """Return an event that comes when all that was queued on `device` is done; None on a CPU, which has no queue."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no type
-    event.record(torch.cuda.current_stream(device))
-    return event
+def _look_up(masked: Tensor, image_is_real: Tensor) -> tuple[list[Tensor], list[int]]:
+    """Return the masked positions of each image, and which images are real; on the host, where both should be."""
+    positions = [row.nonzero().squeeze(1) for row in masked.cpu()]
+    return positions, [index for index, is_real in enumerate(image_is_real.tolist()) if is_real]
 
 
 def _solve(arrived: torch.cuda.Event | None, cost: Tensor) -> Solved:

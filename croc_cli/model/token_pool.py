@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from croc_cli.model.assignment import PendingAssignment, begin_assignment, to_device
+from croc_cli.model.assignment import PendingAssignment, begin_assignment
+from croc_cli.model.transfers import to_device
 
 
 class Replacement(NamedTuple):
