@@ -3,4 +3,5 @@
 Files without a test file of their own are tested in:
 - tests/model/test_build.py: stock_names, vision_tower, vocabulary
 - tests/checkpoint/test_validate.py: values
+- tests/worker/test_checkpointing.py: recompute
 """

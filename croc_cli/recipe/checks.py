@@ -287,6 +287,13 @@ def _launch_fits(recipe: Recipe) -> Iterator[Issue]:
         yield Issue(("launch", "kernels"), message, related=(("launch", "compile"),))
 
 
+def _best_is_measured(recipe: Recipe) -> Iterator[Issue]:
+    during = recipe.eval.during
+    if during.keep_best is not None and during.keep_best not in during.benchmarks:
+        message = f"{during.keep_best!r} is not among eval.during.benchmarks: {', '.join(during.benchmarks) or 'none'}"
+        yield Issue(("eval", "during", "keep_best"), message, related=(("eval", "during", "benchmarks"),))
+
+
 _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _stages_enabled,
     _batches,
@@ -297,6 +304,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _deepspeed_fits,
     _templates_fit,
     _launch_fits,
+    _best_is_measured,
 )
 _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (
     _tower_fits,

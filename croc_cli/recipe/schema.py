@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
+from croc_cli.recipe.recomputation import RecomputationSetting
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.template_options import TemplateOptions, TrainedTokensName
 from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
@@ -56,7 +57,7 @@ class BatchRecipe(Section):
         description="Pack the samples of a step into rows, which micro_size then counts; hardly anything is padding",
     )
     row_tokens: PositiveInt | None = Field(
-        None, description="Tokens of a packed row at most, at least those of the longest sample; left out: max_length"
+        None, description="Tokens of a packed row at most, at least those of the longest sample; default: max_length"
     )
 
 
@@ -135,7 +136,11 @@ class StageRecipe(Section):
     deepspeed: dict[str, Any] = Field(
         {}, description="Keys of DeepSpeed's config, laid over what croc makes; none that this recipe's own keys decide"
     )
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: RecomputationSetting = Field(
+        "auto",
+        description="Layers computed again in the backward pass: none, alternate, full; auto = the first of these that"
+        " fits the device's memory",
+    )
     seed: Seed = 0
     save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; default: the last step only")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints that stay on disk")
@@ -211,6 +216,19 @@ class ReconstructStage(StageRecipe):
     )
 
 
+class DuringRecipe(Section):
+    """Benchmarks that a stage answers while it trains."""
+
+    benchmarks: tuple[str, ...] = Field((), description="Names of `croc eval list` that no judge and no server scores")
+    every: PositiveInt = Field(500, description="Steps between two evaluations; the last step always has one")
+    limit: PositiveInt | None = Field(200, description="Questions of each benchmark, spread over all; null = all")
+    keep_best: str | None = Field(
+        None, description="Benchmark by which the best checkpoint is kept beside the newest ones"
+    )
+    data: PathText | None = Field(None, description="Root of the benchmark files; default: data/eval")
+    batch_size: PositiveInt = Field(16, description="Questions answered at once")
+
+
 class EvalRecipe(Section):
     """The evaluation that ends the pipeline."""
 
@@ -223,6 +241,7 @@ class EvalRecipe(Section):
     variants: dict[str, str] = Field(
         {}, description="Variants of `croc eval`'s benchmarks, such as {textvqa: no-ocr}; see croc eval list"
     )
+    during: DuringRecipe = DuringRecipe()
 
 
 class JudgeRecipe(Section):

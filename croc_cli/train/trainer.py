@@ -1,12 +1,11 @@
 """One loop for all stages: whole optimizer steps through the DeepSpeed engine, watched, counted and saved."""
 
-import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +15,7 @@ from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
+from croc_cli.train.handed import Evaluation, Saver
 from croc_cli.train.held_out import HeldOutMeasure
 from croc_cli.train.loss_groups import LossGroups, SampleLoss
 from croc_cli.train.loss_weights import LossWeights
@@ -25,7 +25,7 @@ from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
 from croc_cli.train.stage_module import StageModule
-from croc_cli.train.state import TrainerSettings, TrainerState, health_of
+from croc_cli.train.state import TrainerSettings, TrainerState, hash_of, health_of
 from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
 from croc_cli.train.zero3 import outside_forward
 
@@ -35,23 +35,6 @@ LOSS_DIGITS = 4
 """After the point, of a sample's loss in its file."""
 NAMED_SAMPLES = 12
 """Sample ids that an event names; the rest is counted."""
-
-
-class Saver(Protocol):
-    """Saves checkpoints, see `croc_cli.train.saving.CheckpointSaver`."""
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether this rank knows that the last save failed."""
-
-    def save(self, state: TrainerState, health: dict[str, Any]) -> Path:
-        """Write a checkpoint and return its folder."""
-
-    def finish(self) -> None:
-        """Wait until the last one is complete, on all ranks."""
-
-    def wait(self) -> None:
-        """Wait for this rank's part alone."""
 
 
 class Trainer:
@@ -66,6 +49,7 @@ class Trainer:
         metrics, events: Files that rank 0 writes.
         samples: This rank's file of its samples' losses.
         held_out: Measures the loss of samples that are not trained on; None where none are held out.
+        during: Answers benchmarks on the way; None where none are asked for.
         monitors: What else the figures go to; None on all ranks but the first.
         stop_file: Its appearance asks the run to save and stop.
         alone: Tells whether the process that launched the ranks is gone; the run then saves and stops, too.
@@ -83,6 +67,7 @@ class Trainer:
         events: JsonLines,
         samples: JsonLines,
         held_out: HeldOutMeasure | None = None,
+        during: Evaluation | None = None,
         monitors: Monitors | None = None,
         stop_file: Path,
         alone: Callable[[], bool] = lambda: False,
@@ -97,7 +82,9 @@ class Trainer:
         self.events = events
         self.samples = samples
         self.held_out = held_out
+        self.during = during
         self.monitors = monitors
+        self.was_cut = False  # the last evaluation was stopped; equal on all ranks
         self.groups = LossGroups(settings.sources)
         self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
@@ -132,6 +119,10 @@ class Trainer:
     def _run_steps(self, steps: Iterator[list[MicroBatch]]) -> dict[str, Any]:
         last: dict[str, Any] = {}
         checkpoint: Path | None = None
+        if self.state.step and (fields := self._benchmark_fields(self.state.step)):  # one that was cut
+            self.metrics.amend(self.state.step, **fields)
+        if self.was_cut:
+            raise self._stopped("its checkpoint already exists")
         for step in range(self.state.step, self.settings.num_steps):
             started = time.perf_counter()
             POSITION.at("loading samples", step=step + 1)
@@ -149,11 +140,7 @@ class Trainer:
             if counts.save_failed:
                 self.saver.finish()
             if counts.stop:
-                saved = self._save_at_end(checkpoint, last)
-                raise Interrupted(
-                    f"stopped after step {step} of {self.settings.num_steps}; {saved}",
-                    hint=f"the same command {'resumes there' if self.state.has_trained else 'starts it again'}",
-                )
+                raise self._stopped(self._save_at_end(checkpoint, last))
             self._note_samples(micro_batches, counts)
             if self.failure is None:
                 last = self._step(step, micro_batches, counts, started=started)
@@ -164,6 +151,9 @@ class Trainer:
             every = self.settings.save_every
             checkpoint = None
             is_due = step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0)
+            is_due = is_due or ("benchmark" in last and self.during is not None and self.during.is_best(step + 1))
+            if self.was_cut:
+                raise self._stopped(self._save_at_end(None, last))
             if is_due and self.state.has_trained:
                 checkpoint = self._save_now(last)
         self._timed(self.saver.finish)
@@ -218,6 +208,7 @@ class Trainer:
         fields = self._fields(step, counts, sums, rates=rates, skipped=skipped)
         fields["gradient_shares"] = shares
         fields |= self._held_out_fields(step)
+        fields |= self._benchmark_fields(step + 1)
         self.metrics.write(**fields)
         self._note_losses(step, sums.samples)
         if self.monitors is not None:
@@ -249,6 +240,22 @@ class Trainer:
         self.state.held_out_seconds += fields["seconds"]
         share = self.state.held_out_seconds / (self.state.held_out_seconds + self.state.seconds)
         return {"held_out": fields | {"time_share": share}}
+
+    def _benchmark_fields(self, step: int) -> dict[str, Any]:
+        """Return the scores of benchmarks where it is this step's turn, with the share of time that they take."""
+        if self.during is None or not self.during.is_open(step):
+            return {}
+        started = time.perf_counter()
+        fields = self.during.evaluate(step, stop=self._asked_to_stop)
+        self.state.benchmark_seconds += time.perf_counter() - started
+        self.was_cut = fields is None
+        share = self.state.benchmark_seconds / (self.state.benchmark_seconds + self.state.seconds)
+        return {} if fields is None else {"benchmark": fields | {"time_share": share}}
+
+    def _stopped(self, saved: str) -> Interrupted:
+        step, total = self.state.step, self.settings.num_steps
+        hint = f"the same command {'resumes there' if self.state.has_trained else 'starts it again'}"
+        return Interrupted(f"stopped after step {step} of {total}; {saved}", hint=hint)
 
     def _seed_dropout(self, step: int, batch: MicroBatch) -> None:
         """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
@@ -300,9 +307,7 @@ class Trainer:
                 "truncated_samples": self.state.truncated,
                 "dropped_samples": self.state.dropped,
                 "bad_images": self.state.bad_images,
-                "seconds_left": (self.state.seconds + self.state.save_seconds + self.state.held_out_seconds)
-                / (step + 1)
-                * (self.settings.num_steps - step - 1),
+                "seconds_left": self.state.all_seconds / (step + 1) * (self.settings.num_steps - step - 1),
             }
         )
 
@@ -387,9 +392,3 @@ class Trainer:
     def warn(self, message: str) -> None:
         """Tell whoever watches the run."""
         self.events.write(time=time.time(), level="warning", message=message)
-
-
-def hash_of(seed: int, step: int, sample_id: str) -> int:
-    """Return a 63-bit seed that depends on its three arguments and nothing else."""
-    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

@@ -22,6 +22,7 @@ from croc_cli.model.attention_kernel import KERNEL_NAMES, AttentionChoice, choos
 from croc_cli.model.attention_mask import check_takes_packing
 from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
+from croc_cli.model.recompute import enable_recomputation
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
@@ -218,8 +219,7 @@ def build_stage(
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=named, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
     llava.model.vision_tower.train("vision_tower" in section.learning_rate.trained())
-    if section.gradient_checkpointing:
-        llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    enable_recomputation(llava, section.gradient_checkpointing)
     module = StageModule(build_model(recipe, stage, llava, on_gpu=on_gpu), build_objectives(recipe, stage))
     attention = choose_attention(
         recipe.model.attention,

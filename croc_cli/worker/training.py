@@ -60,6 +60,7 @@ from croc_cli.train.zero3 import keep_whole, set_leaves
 from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
+from croc_cli.worker.during import during_evaluation
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.held_out import held_out_measure
 from croc_cli.worker.layers import fuse_layers
@@ -182,6 +183,7 @@ def run_training(
         for file in stage_dir.samples_files():
             JsonLines(file).drop_after(state.step)
     barrier()
+    metadata = checkpoint_metadata(recipe, stage, start_folder)
     saver = CheckpointSaver(
         engine,
         parts.processor,
@@ -190,10 +192,14 @@ def run_training(
         keep=section.keep_checkpoints,
         mark=stage_dir.recipe_file,
         patience=min(AWAY_SECONDS, recipe.launch.stall_timeout / 2),  # the others wait, and must not seem to hang
-        metadata=checkpoint_metadata(recipe, stage, start_folder),
+        metadata=metadata,
+        best=stage_dir.best_checkpoint,
     )
-    held_out = None
+    held_out = during = None
     if preflight is None:
+        during = during_evaluation(recipe, parts, stage_dir, metadata, device=torch.device(engine.device))
+        if during is not None and on_main:
+            during.drop_after(state.step)
         held_out = held_out_measure(
             recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
         )
@@ -215,6 +221,7 @@ def run_training(
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         held_out=held_out,
+        during=during,
         monitors=monitors,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
@@ -337,6 +344,8 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "save_seconds": state.save_seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
         "held_out": last.get("held_out"),
+        "benchmark": last.get("benchmark"),
+        "best": read_json(stage_dir.best_file) or None,
         "health": health_of(last),
         "counts": {
             "truncated_samples": state.truncated,
