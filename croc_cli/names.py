@@ -31,6 +31,9 @@ MASKING_KERNELS: Final = ("sdpa", "flex_attention", "eager")
 FLASH_PACKAGES: Final = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 """Attention kernels for causal stages on a GPU, and the module that each needs."""
 
+LIGER_PACKAGE: Final = "liger_kernel"
+"""Module of the extra `liger`: fused kernels for an LLM's layers on a GPU."""
+
 DEFAULT_RECIPE: Final = "croc-7b"
 RUNS_FOLDER: Final = "runs"
 METADATA_FILE: Final = "croc.json"

@@ -24,7 +24,7 @@ from croc_cli import __version__
 from croc_cli.errors import UsageError
 from croc_cli.names import BENCHMARKS, METADATA_FILE, RESUME_FOLDER, STAGES
 from croc_cli.redact import redact
-from croc_cli.run_dir import RunDir, read_json, write_json
+from croc_cli.run_dir import RunDir, StageDir, read_json, write_json
 
 LIST_NAME = ".croc.json"
 _GROWING = "growing"
@@ -143,6 +143,23 @@ def claim_run(run_dir: RunDir) -> None:
     )
 
 
+def claim_benchmarks(stage_dir: StageDir) -> None:
+    """Make a folder one of answers and scores, or raise UsageError where a user's files lie in the places of its own.
+
+    Answers may lie in its `predictions/` before: they are scored, and never changed.
+    """
+    files = (stage_dir.results_file, stage_dir.recipe_file, stage_dir.launch_file, stage_dir.events_file)
+    more = (stage_dir.summary_file, stage_dir.stop_file, stage_dir.logs, stage_dir.failures, stage_dir.ranks)
+    others = ("items", "submissions", "example.png", "task.json", "judge_replies")
+    is_proven = (
+        isinstance(read_json(stage_dir.results_file).get("benchmarks"), dict)
+        or "benchmarks" in read_json(stage_dir.root / "task.json")
+        or any(stage_dir.predictions.glob("*.made_by.json"))
+    )
+    names = [*(path.name for path in (*files, *more)), *others]
+    claim_folder(stage_dir.root, "benchmarks", names, is_proven=is_proven)
+
+
 def claim_folder(folder: Path, kind: str, names: Collection[str], *, is_proven: bool = False) -> None:
     """Make a folder that croc works in for a long time, such as a run's, croc's; a user's other files may lie in it.
 
@@ -155,6 +172,8 @@ def claim_folder(folder: Path, kind: str, names: Collection[str], *, is_proven: 
     Raises:
         UsageError: One of the names is there, and croc did not make the folder.
     """
+    if is_there(folder) and not folder.is_dir():
+        check_place(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = read_json(folder / LIST_NAME)
     if listed.get("kind") == kind:
@@ -178,15 +197,20 @@ def remove_made(folder: Path, kind: str) -> None:
 
 
 @contextmanager
-def growing_file(destination: Path) -> Iterator[Path]:
+def growing_file(destination: Path, *, is_proven: bool = False) -> Iterator[Path]:
     """Yield a hidden file beside a destination; it takes the destination's name when the block ends well.
 
     A file that croc made there, and that nobody changed since, is replaced.
 
+    Args:
+        destination: The file's name in the end.
+        is_proven: Something else than the folder's list shows that the file is croc's, and unchanged.
+
     Raises:
         UsageError: Something lies there that croc did not make.
     """
-    check_place(destination)
+    if not is_proven:
+        check_place(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=_start(destination), suffix=".unfinished", dir=destination.parent)
     os.fchmod(handle, 0o666 & ~_umask())
@@ -194,18 +218,19 @@ def growing_file(destination: Path) -> Iterator[Path]:
     growing = Path(name)
     try:
         yield growing
-        put_file(growing, destination)
+        put_file(growing, destination, is_proven=is_proven)
     finally:
         growing.unlink(missing_ok=True)
 
 
-def put_file(growing: Path, destination: Path) -> None:
-    """Give a finished file its name, and note it as croc's.
+def put_file(growing: Path, destination: Path, *, is_proven: bool = False) -> None:
+    """Give a finished file its name, and note it as croc's; see `growing_file`.
 
     Raises:
         UsageError: Something lies there that croc did not make.
     """
-    check_place(destination)
+    if not is_proven:
+        check_place(destination)
     growing.replace(destination)
     noted = _noted_files(destination.parent)
     # What is gone or was changed since is no longer croc's: the list stays short, and says so.

@@ -94,6 +94,30 @@ class StageDir:
         """Answers of the model, one JSONL file a benchmark; of the benchmarks folder only."""
         return self.root / "predictions"
 
+    def during(self, step: int) -> "StageDir":
+        """Return the folder of what the benchmarks said after `step`, with answers, items and results as in `eval`."""
+        return StageDir(self.root / "during" / f"step-{step:0{STEP_DIGITS}d}")
+
+    def evaluated_steps(self) -> list[int]:
+        """Return the steps that have a folder of `during`, in order."""
+        found = [step_of(path) for path in (self.root / "during").glob("step-*") if path.is_dir()]
+        return sorted(step for step in found if step is not None)
+
+    @property
+    def best_file(self) -> Path:
+        """Which step has the best figure of `eval.during.keep_best`, and what it is."""
+        return self.root / "best.json"
+
+    def best_step(self) -> int | None:
+        """Return the step with the best figure, whose checkpoint is kept; None without any."""
+        step = read_json(self.best_file).get("step")
+        return step if isinstance(step, int) and not isinstance(step, bool) else None
+
+    def best_checkpoint(self) -> Path | None:
+        """Return the folder of the best step's checkpoint; None where no step is the best."""
+        step = self.best_step()
+        return None if step is None else self.checkpoint(step)
+
     @property
     def logs(self) -> Path:
         """What the launcher and the ranks printed."""

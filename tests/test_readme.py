@@ -19,6 +19,8 @@ from croc_cli.run_dir import RunDir
 from croc_cli.sources.mix.mix import build_mix
 from croc_cli.sources.mix.recipe_mix import mix_folder, mix_spec
 from tests.benchmarks.golden_files import load, write_files
+from tests.benchmarks.mmmu_files import write_merged
+from tests.benchmarks.ocrbench_files import write_ocrbench
 from tests.checkpoint.originals import make_original
 from tests.commands.croc import Answer, croc
 from tests.report.runs import make_run
@@ -93,6 +95,7 @@ def write_benchmarks() -> None:
     """Write small copies of all benchmarks, and two runs that have answered one of them."""
     for name in NAMES:
         write_files(name, Path("data/eval"))
+    write_ocrbench(write_merged(Path("data/eval")))
     lines = "".join(json.dumps(row) + "\n" for row in load("gqa")["predictions"])
     for run_name in ("croc-7b", "llava-1.5-7b"):
         stage_dir = RunDir(Path("runs") / run_name).stage("benchmarks")

@@ -1,5 +1,6 @@
 """A table's result in the paper's layout: on a terminal, as Markdown, CSV or JSON, and on a page."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from croc_cli.ablation.statistics import Mean
 from croc_cli.ablation.tables import DATA_ONLY
 from croc_cli.benchmarks.registry import benchmarks
 from croc_cli.names import STAGES
+from croc_cli.place import check_place, put_text
 from croc_cli.report.charts import Bars, Line, bar_chart, line_chart
 from croc_cli.report.metrics_reader import Curve
 from croc_cli.report.page import Page, PageSection, PageTable, write_page
 from croc_cli.report.svg import Figure
-from croc_cli.run_dir import write_json, write_whole
 
 Table = list[list[str]]
 NONE, PAPER = "–", "paper, 7B"
@@ -143,10 +144,13 @@ def write_ablation(results: Sequence[TableResult], folder: Path) -> Path:
         sections=sections,
         made_from=[str(folder.parent)],
     )
+    texts = {f"{result.table.name}.json": json.dumps(as_json(result), indent=2) for result in results}
+    texts |= {f"{result.table.name}.md": markdown(result) for result in results}
+    for name in texts:
+        check_place(folder / name)
     written = write_page(page, folder)
-    for result in results:
-        write_json(folder / f"{result.table.name}.json", as_json(result))
-        write_whole(folder / f"{result.table.name}.md", markdown(result))
+    for name, content in texts.items():
+        put_text(folder / name, content + "\n" * name.endswith(".json"))
     return written
 
 

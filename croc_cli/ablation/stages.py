@@ -132,9 +132,13 @@ class StageStore:
         """Return the folder in which the stages of a row lie side by side, as links."""
         return self.root / "rows" / row / f"seed-{seed}"
 
+    def claim(self) -> None:
+        """Make the folder an ablation's, or raise UsageError where a user's files lie in the places of its own."""
+        claim_folder(self.root, "ablation", ("rows", "stages"), is_proven=any(self.root.glob("stages/*/*/launch.json")))
+
     def link_row(self, run: RowRun) -> Path:
         """Make the row's folder look like a run: a link to the folder of each finished stage."""
-        claim_folder(self.root, "ablation", ("rows", "stages"), is_proven=any(self.root.glob("stages/*/*/launch.json")))
+        self.claim()
         folder = self.row_folder(run.row, run.seed)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (*STAGES, EARLIER_BENCHMARKS, BENCHMARKS):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_number, take_text, take_texts
 from croc_cli.benchmarks.files import read_parquet
-from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import LETTERS, ai2d_answer, equals_loosely
+from croc_cli.benchmarks.vlmevalkit import ABOUT, VARIANT, choice_prompt, read_by_kit, read_choices
+
+_TABLE = "AI2D_TEST.tsv"
 
 
 class Ai2d(Benchmark):
@@ -24,22 +27,24 @@ class Ai2d(Benchmark):
     size = 3_088
     metric = "accuracy"
     max_new_tokens = 16
+    variants: ClassVar[Mapping[str, str]] = {VARIANT: ABOUT}
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; a question's id is its row."""
         folder = root / self.folder
+        if self.variant == VARIANT and self.holds(root, _TABLE):
+            return read_choices(folder / _TABLE)
         rows = read_parquet(folder, *self.hub_splits)
         if rows is None:
             raise self.missing(folder, "*.parquet")
         records = []
         for number, row in enumerate(rows):
             where = f"{folder}, row {number}"
-            options = take_texts(row, "options", where)
-            lines = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+            options = dict(zip(LETTERS, take_texts(row, "options", where), strict=False))
             picture = take(row, "image", where)
             answer = _letter(take_number(row, "answer", where), len(options), where)
-            prompt = take_text(row, "question", where) + lines + LETTER_ANSWER
-            records.append(Record(str(number), number, prompt, picture, answer))
+            prompt = choice_prompt(take_text(row, "question", where), options)
+            records.append(Record(str(number), number, prompt, picture, answer, {"options": options}))
         return records
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
@@ -47,11 +52,14 @@ class Ai2d(Benchmark):
         read = [ai2d_answer(answer) for answer in answers]
         hits = [float(equals_loosely(text, record.answer)) for record, text in zip(records, read, strict=True)]
         unparsable = sum(not any(equals_loosely(text, letter) for letter in LETTERS) for text in read)
+        kit = read_by_kit(records, answers)
+        is_kit = self.variant == VARIANT
         return Score(
             self.metric,
             Headline.mean(hits),
-            hits,
-            num_unparsable=unparsable,
+            kit.hits if is_kit else hits,
+            num_unparsable=kit.num_unresolved if is_kit else unparsable,
+            variants={VARIANT: Headline.mean(kit.hits)},
         )
 
 

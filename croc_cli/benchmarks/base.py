@@ -6,7 +6,7 @@ import copy
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,6 +78,7 @@ class Benchmark(ABC):
             The parquet files of the hub's data set serve instead.
         hub_splits: The split in that data set, under all names that it goes by; empty where its files are not named so.
         table: VLMEvalKit's file of its questions, which serves instead of all others; empty where there is none.
+        own_metrics: Headlines of variants, where they are something else than `metric`.
         asks_otherwise: Variants that ask the same questions in other words, so that they need answers of their own.
         is_drawn: Whether croc draws its pictures and asks its questions itself, so that it needs no files.
         variants: What else can be asked for by name: other scorers' rules, other prompts, other splits.
@@ -96,6 +97,7 @@ class Benchmark(ABC):
     layout: ClassVar[tuple[str, ...]] = ()
     hub_splits: ClassVar[tuple[str, ...]] = ()
     table: ClassVar[str] = ""
+    own_metrics: ClassVar[Mapping[str, str]] = {}
     asks_otherwise: ClassVar[frozenset[str]] = frozenset()
     is_drawn: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, str]] = {}
@@ -123,7 +125,13 @@ class Benchmark(ABC):
 
     def headline_of(self, score: Score) -> Score:
         """Return a score with the asked-for variant as its headline, where the variant is one of scoring."""
-        return score if self.variant not in score.variants else score.in_variant(str(self.variant))
+        if self.variant is None or self.variant not in score.variants:
+            return score
+        return replace(score.in_variant(self.variant), metric=self.metric_of(self.variant))
+
+    def metric_of(self, variant: str) -> str:
+        """Return what the headline of a variant is called."""
+        return self.metric if variant == "primary" else f"{self.own_metrics.get(variant, self.metric)} ({variant})"
 
     @abstractmethod
     def read(self, root: Path) -> list[Record]:
@@ -158,9 +166,9 @@ class Benchmark(ABC):
         del records, answers
         return None
 
-    def keep_example(self, records: Sequence[Record], answers: Sequence[str], folder: Path) -> dict[str, Any] | None:
-        """Save a picture with a question and its answer to be shown, and return them; None where there is none."""
-        del records, answers, folder
+    def example(self, records: Sequence[Record], answers: Sequence[str]) -> tuple[Picture, dict[str, Any]] | None:
+        """Return a picture with a question and its answer to be shown; None where there is none."""
+        del records, answers
         return None
 
     def find(self, root: Path, *names: str) -> Path:

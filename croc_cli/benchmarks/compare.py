@@ -13,7 +13,7 @@ from typing import Any, Literal
 from croc_cli.benchmarks import paired
 from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take_object
 from croc_cli.benchmarks.earlier import earlier_entry, scenes_entry
-from croc_cli.benchmarks.registry import EVERY, NAMES, SCENES, benchmarks
+from croc_cli.benchmarks.registry import EVERY, SCENES, benchmarks
 from croc_cli.errors import UsageError
 from croc_cli.run_dir import RunDir
 from croc_cli.words import counted, table_cell
@@ -23,9 +23,17 @@ TableFormat = Literal["text", "md", "csv", "json"]
 
 @cache
 def published() -> dict[str, Any]:
-    """Return the published numbers: `tables` and, by model, the table and one number for each benchmark."""
+    """Return the published numbers: `tables`, and by model the table and one number for each benchmark.
+
+    `variants` names by table the benchmarks' variants that its numbers are comparable with, where that is not primary.
+    """
     content: dict[str, Any] = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
     return content
+
+
+def published_notes() -> list[str]:
+    """Return what is to be known of tables whose numbers stand beside another variant than the primary one."""
+    return [f"{table}: {published()['tables'][table]}" for table in published()["variants"]]
 
 
 def read_scores(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -116,8 +124,8 @@ def comparison_rows(
     """Return a table: one row for each benchmark and variant, one column for each run, then the published numbers.
 
     A score has its 95 % interval behind it, and what it is of where that is not every question. Scores of different
-    variants stand in different rows; published numbers stand beside primary scores alone, which say how many questions
-    they are of.
+    variants stand in different rows; published numbers stand beside scores of the variant that they are comparable
+    with, which say how many questions they are of.
 
     Args:
         runs: The entries of each run, by its label.
@@ -130,19 +138,27 @@ def comparison_rows(
     rows = [["benchmark", "metric", *runs, *tests, *(f"{model} (published)" for model in columns)]]
     for name in EVERY:
         benchmark = benchmarks()[name]
-        variants = list(dict.fromkeys(_variant(entries[name]) for entries in runs.values() if name in entries))
-        for variant in sorted(
-            variants or (["primary"] if paper and name in NAMES else []), key=lambda one: one != "primary"
-        ):
+        own = list(dict.fromkeys(_variant(entries[name]) for entries in runs.values() if name in entries))
+        known = {_published_variant(model, name) for model in columns if name in published()["models"][model]}
+        for variant in sorted({*own, *known}, key=lambda one: (one != "primary", one)):
             chosen = [entries.get(name) for entries in runs.values()]
             chosen = [entry if entry is not None and _variant(entry) == variant else None for entry in chosen]
-            metric = benchmark.metric if variant == "primary" else f"{benchmark.metric} ({variant})"
-            cells = [format_score(entry, of=benchmark.size if paper and name in NAMES else None) for entry in chosen]
-            numbers = [published()["models"][model].get(name) if variant == "primary" else None for model in columns]
-            both = pairs.get(name) if pairs and variant == variants[0] else None
+            metric = benchmark.metric_of(variant)
+            cells = [format_score(entry, of=benchmark.size if variant in known else None) for entry in chosen]
+            numbers = [
+                published()["models"][model].get(name) if _published_variant(model, name) == variant else None
+                for model in columns
+            ]
+            both = pairs.get(name) if pairs and own and variant == own[0] else None
             tested = both.cells() if both is not None else ["–"] * len(tests)
             rows.append([benchmark.title, metric, *cells, *tested, *map(_number, numbers)])
     return rows
+
+
+def _published_variant(model: str, name: str) -> str:
+    """Return the variant of a benchmark that a published number is comparable with."""
+    of_table: dict[str, str] = published()["variants"].get(published()["models"][model]["table"], {})
+    return of_table.get(name, "primary")
 
 
 def _variant(entry: Mapping[str, Any]) -> str:
@@ -183,7 +199,8 @@ def warnings(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
         variants = {_variant(entry) for entry in entries.values()}
         if len(variants) > 1:
             found.append(f"{name}: the runs were scored in different variants: {', '.join(sorted(variants))}")
-        asked = {_questions(entry) for entry in entries.values()}
+        # Folders of earlier versions kept no hash of their questions, and counted those of scenes in another way.
+        asked = {asked for entry in entries.values() if (asked := _questions(entry))[0]}
         judges = {str(entry.get("judge", {}).get("model")) for entry in entries.values()}
         if len(asked) > 1:
             found.append(f"{name}: the runs answered different questions")
@@ -193,9 +210,9 @@ def warnings(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _questions(entry: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return what tells which questions a score is of."""
+    """Return what tells which questions a score is of: their hash, empty where it is unknown, and how many."""
     made_by = entry.get("made_by", {})
-    return str(made_by.get("questions_sha256_now") or made_by.get("questions_sha256")), entry.get("num_answered")
+    return str(made_by.get("questions_sha256_now") or made_by.get("questions_sha256") or ""), entry.get("num_answered")
 
 
 def format_rows(rows: Sequence[Sequence[str]], form: TableFormat) -> str:

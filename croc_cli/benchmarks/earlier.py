@@ -9,10 +9,19 @@ from croc_cli.benchmarks.registry import SCENES
 from croc_cli.names import BENCHMARKS
 from croc_cli.run_dir import EARLIER_BENCHMARKS, RunDir, read_json
 
+OTHER_MODELS = "other_models"
+"""Key of results.json under which the scores of other models stay, the last first."""
+
 
 def scenes_entry(run: RunDir) -> dict[str, Any]:
-    """Return the entry of the benchmark `scenes` in a run's results.json; empty where there is none."""
-    entry = _entry(read_json(run.stage(BENCHMARKS).results_file))
+    """Return the entry of the benchmark `scenes` in a run's results.json; empty where there is none.
+
+    Where another checkpoint was scored since, on other benchmarks, it is the entry of the last one that has it.
+    """
+    results = read_json(run.stage(BENCHMARKS).results_file)
+    others = results.get(OTHER_MODELS)
+    models = [results, *(others if isinstance(others, list) else [])]
+    entry = next((entry for one in models if isinstance(one, dict) and (entry := _entry(one))), {})
     return entry or earlier_entry(read_json(run.stage(EARLIER_BENCHMARKS).results_file))
 
 

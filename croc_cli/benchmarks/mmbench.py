@@ -14,8 +14,9 @@ from croc_cli.benchmarks.decode import BenchmarkDataError, take, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import CHINESE_LETTER_ANSWER, LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
-from croc_cli.benchmarks.scorers.choices import circular_hits, mmbench_letter
+from croc_cli.benchmarks.scorers.choices import circular_hits, mmbench_letter, vlmevalkit_letter
 from croc_cli.benchmarks.tables import is_missing, read_tsv
+from croc_cli.benchmarks.vlmevalkit import VARIANT
 
 _PASS = 1_000_000
 """Index distance between a question and its next rotation."""
@@ -43,17 +44,19 @@ class MmBench(Benchmark):
     max_new_tokens = 1024
     files: ClassVar[tuple[str, ...]] = ("mmbench_dev_20230712.tsv",)
     layout = ("mmbench_dev_20230712.tsv",)
+    kit_files: ClassVar[tuple[str, ...]] = ("MMBench_DEV_EN.tsv",)
     hub_folder: ClassVar[str] = "en"
     test_files: ClassVar[tuple[str, ...]] = ("mmbench_test_20230712.tsv",)
     suffix: ClassVar[str] = LETTER_ANSWER
     variants: ClassVar[Mapping[str, str]] = {
         "first-rotation": "each question counts once, in its first order of options",
         "test": "the test split, whose labels are at the server",
+        VARIANT: "VLMEvalKit's dev split of 4,329 rows and its exact rule of August 2025; unresolved answers are wrong",
     }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
-        files = self.test_files if self.variant == "test" else self.files
+        files = {"test": self.test_files, VARIANT: self.kit_files}.get(self.variant or "", self.files)
         if not self.holds(root, *files):
             folder = root / self.folder / self.hub_folder
             rows = read_parquet(folder, "test" if self.variant == "test" else "dev")
@@ -90,18 +93,24 @@ class MmBench(Benchmark):
         return str(int(record.question_id) % _PASS)
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
-        """Read letters by VLMEvalKit's exact rule; an unresolved answer is wrong; see `Benchmark.score`."""
-        letters = [
-            mmbench_letter(answer, record.extra["options"]) for record, answer in zip(records, answers, strict=True)
-        ]
-        hits = [letter == record.answer for record, letter in zip(records, letters, strict=True)]
+        """Read letters by VLMEvalKit's exact rule of 2024; an unresolved answer is wrong; see `Benchmark.score`."""
+        read = {
+            rule: [rule(answer, record.extra["options"]) for record, answer in zip(records, answers, strict=True)]
+            for rule in (mmbench_letter, vlmevalkit_letter)
+        }
         questions = [int(record.question_id) % _PASS for record in records]
-        circular = circular_hits(questions, hits)
+        of_rule = {
+            rule: circular_hits(questions, [one.answer == said for one, said in zip(records, letters, strict=True)])
+            for rule, letters in read.items()
+        }
+        rule = vlmevalkit_letter if self.variant == VARIANT else mmbench_letter
+        letters, circular = read[rule], of_rule[rule]
+        hits = [letter == record.answer for record, letter in zip(records, letters, strict=True)]
         first = dict(zip(reversed(questions), reversed(records), strict=True))
         plain = [hit for record, hit in zip(records, hits, strict=True) if int(record.question_id) < _PASS]
         return Score(
             self.metric,
-            Headline.mean([float(hit) for hit in circular.values()]),
+            Headline.mean([float(hit) for hit in of_rule[mmbench_letter].values()]),
             [float(hit) for hit in hits],
             {
                 "per_category": _by(first, circular, "category"),
@@ -109,7 +118,10 @@ class MmBench(Benchmark):
                 "num_questions": len(circular),
             },
             num_unparsable=letters.count(None),
-            variants={"first-rotation": Headline.mean([float(hit) for hit in plain])},
+            variants={
+                "first-rotation": Headline.mean([float(hit) for hit in plain]),
+                VARIANT: Headline.mean([float(hit) for hit in of_rule[vlmevalkit_letter].values()]),
+            },
         )
 
     def submission(self, records: Sequence[Record], answers: Sequence[str]) -> list[dict[str, Any]]:
@@ -132,6 +144,7 @@ class MmBenchCn(MmBench):
     title = "MMBench-CN"
     split = "dev 20231003"
     size = 4_329
+    kit_files = ("MMBench_DEV_CN.tsv",)
     hub_folder = "cn"
     files = ("mmbench_dev_cn_20231003.tsv",)
     layout = ("mmbench_dev_cn_20231003.tsv",)

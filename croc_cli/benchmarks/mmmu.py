@@ -17,7 +17,7 @@ from croc_cli.benchmarks.score import Headline, Score
 from croc_cli.benchmarks.scorers.choices import LETTERS
 from croc_cli.benchmarks.scorers.mmmu import mmmu_letter, mmmu_open_is_right
 from croc_cli.benchmarks.tables import is_missing, read_tsv, texts_of, tsv_pictures
-from croc_cli.benchmarks.vlmevalkit import ABOUT, VARIANT, choice_prompt, kit_letters, options_of_row
+from croc_cli.benchmarks.vlmevalkit import ABOUT, VARIANT, choice_prompt, options_of_row, read_by_kit
 from croc_cli.hub_clone import clone_files
 from croc_cli.names import IMAGE_TOKEN
 
@@ -99,10 +99,8 @@ class Mmmu(Benchmark):
             letter = mmmu_letter(answer, record.extra["options"])
             num_guessed += letter is None
             official.append(float((letter or guessed_letter(record)) == record.answer))
-        read = kit_letters(records, answers)
-        kit = [float(letter == truth) for letter, truth in read]
-        hits = kit if self.variant == VARIANT else official
-        unread = sum(letter is None for letter, _ in read) if self.variant == VARIANT else num_guessed
+        kit = read_by_kit(records, answers)
+        hits = kit.hits if self.variant == VARIANT else official
         return Score(
             self.metric,
             Headline.mean(official),
@@ -115,8 +113,8 @@ class Mmmu(Benchmark):
                 ),
                 "num_guessed": num_guessed,
             },
-            num_unparsable=unread,
-            variants={VARIANT: Headline.mean(kit)},
+            num_unparsable=kit.num_unresolved if self.variant == VARIANT else num_guessed,
+            variants={VARIANT: Headline.mean(kit.hits)},
         )
 
     def _rows(self, root: Path) -> Iterator[_Row]:

@@ -169,6 +169,8 @@ def flip_words(pair: tuple[Item, Item]) -> dict[str, str]:
     first, second = pair
     keys = {"question id": "question_id", "picture": "picture", "question": "prompt", "expected": "expected"}
     found = {label: _shown(first.get(key)) for label, key in keys.items()}
+    if "pictures" in first:
+        found["picture"] = _shown(first["pictures"])
     return found | {"first": _shown(first.get("text")), "second": _shown(second.get("text"))}
 
 

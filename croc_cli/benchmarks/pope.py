@@ -12,7 +12,8 @@ from croc_cli.benchmarks.decode import BenchmarkDataError, read_json_lines, take
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
-from croc_cli.benchmarks.scorers.yes_no import binary_metrics, lmms_answer, pope_answer
+from croc_cli.benchmarks.scorers.yes_no import binary_metrics, lmms_answer, pope_answer, vlmevalkit_answer
+from croc_cli.benchmarks.vlmevalkit import VARIANT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,10 @@ class Pope(Benchmark):
     variants: ClassVar[Mapping[str, str]] = {
         "by-id": "answers pair with labels by question id; the reference pairs them by order",
         "pooled": "lmms-eval's F1: all three subsets together, answers that are not exactly yes or no left out",
+        VARIANT: "VLMEvalKit's F1 of all rows together; one of the two words anywhere counts; the question alone",
     }
+    own_metrics: ClassVar[Mapping[str, str]] = {VARIANT: "F1"}
+    asks_otherwise = frozenset({VARIANT})
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`."""
@@ -51,11 +55,15 @@ class Pope(Benchmark):
                 picture = Picture(image, path=root / self.folder / "val2014" / image)
                 number = take_number(row, "question_id", where) if self.variant == "by-id" else position
                 question_id = _FIRST_ID[subset] + number
-                prompt = take_text(row, "text", where) + SHORT_ANSWER
+                prompt = take_text(row, "text", where) + self._suffix
                 label = take_text(row, "label", where)
                 extra = {"subset": subset, "aliases": [f"{subset}/{row.get('question_id')}"]}
                 records.append(Record(str(question_id), question_id, prompt, picture, label, extra))
         return records
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.variant == VARIANT else SHORT_ANSWER
 
     def document_id(self, document: Mapping[str, Any]) -> str:
         """See `Benchmark.document_id`; POPE's ids count within a subset."""
@@ -73,7 +81,7 @@ class Pope(Benchmark):
             its_number = take_number(row, "question_id", where) if self.variant == "by-id" else positions[subset]
             question_id = _FIRST_ID[subset] + its_number
             prompt, label = (
-                take_text(row, "question", where) + SHORT_ANSWER,
+                take_text(row, "question", where) + self._suffix,
                 take_text(row, "answer", where).strip().lower(),
             )
             picture = take(row, "image", where)
@@ -84,7 +92,6 @@ class Pope(Benchmark):
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """See `Benchmark.score`."""
         read = [pope_answer(answer) for answer in answers]
-        hits = [float(answer == record.answer) for record, answer in zip(records, read, strict=True)]
         per_subset = {}
         for subset in SUBSETS:
             chosen = [index for index, record in enumerate(records) if record.extra["subset"] == subset]
@@ -98,14 +105,27 @@ class Pope(Benchmark):
         exact = [lmms_answer(answer) for answer in answers]
         kept = [index for index, answer in enumerate(exact) if answer != "other"]
         pooled = binary_metrics([exact[index] for index in kept], [records[index].answer for index in kept])
+        kit = [vlmevalkit_answer(answer) for answer in answers]
+        together = binary_metrics(
+            ["yes" if answer == "yes" else "no" for answer in kit], [record.answer for record in records]
+        )
+        is_kit = self.variant == VARIANT
         return Score(
             self.metric,
             Headline(100 * mean["f1"], len(records), _mean_f1(records, read)),
-            hits,
+            [float(answer == record.answer) for record, answer in zip(records, kit if is_kit else read, strict=True)],
             {"per_subset": per_subset, "mean": mean},
-            num_unparsable=exact.count("other"),
-            variants={"pooled": Headline(100 * pooled["f1"], len(records), _mean_f1(records, exact, pooled=True))},
+            num_unparsable=(kit if is_kit else exact).count("other"),
+            variants={
+                "pooled": Headline(100 * pooled["f1"], len(records), _mean_f1(records, exact, pooled=True)),
+                VARIANT: Headline(100 * together["f1"], len(records), _f1_of_all(records, kit)),
+            },
         )
+
+
+def _f1_of_all(records: Sequence[Record], read: Sequence[str]) -> Callable[[np.ndarray], float]:
+    """Return VLMEvalKit's F1 by weights: an answer that says neither is not yes."""
+    return _mean_f1(records, ["yes" if answer == "yes" else "no" for answer in read], pooled=True)
 
 
 def _mean_f1(records: Sequence[Record], read: Sequence[str], *, pooled: bool = False) -> Callable[[np.ndarray], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,14 @@ from typing import Any
 from croc_cli import __version__
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import BenchmarkDataError
+from croc_cli.benchmarks.earlier import OTHER_MODELS
 from croc_cli.benchmarks.judged import JudgedBenchmark
 from croc_cli.benchmarks.matching import match_answers
 from croc_cli.benchmarks.predictions import Row, answers_file, answers_sha256, questions_sha256, saved_rows
 from croc_cli.benchmarks.score import Score
+from croc_cli.benchmarks.written import check_file, hashes_of, known_hashes, put_file
 from croc_cli.errors import UsageError
-from croc_cli.run_dir import StageDir, read_json, write_json, write_whole
+from croc_cli.run_dir import StageDir, read_json, write_json
 
 Answered = tuple[Record, str]
 """A question and what the model said."""
@@ -92,6 +95,7 @@ def score_rows(
 
     Raises:
         BenchmarkDataError: Answers do not fit the questions.
+        UsageError: A file would replace one that the user changed or put there.
     """
     now = questions_sha256(records)
     differ = made_by.get("questions_sha256") not in (None, now)
@@ -100,6 +104,10 @@ def score_rows(
             f"{benchmark.name}: the answers were made to other questions than these, by the hash kept beside them",
             hint="score answers with the data and the variant that they were made with",
         )
+    if stage_dir is not None:  # before a judge is paid for its replies
+        for file in (stage_dir.results_file, items_file(benchmark, stage_dir), submission_file(benchmark, stage_dir)):
+            if file != stage_dir.results_file or file.is_symlink():
+                check_file(file, stage_dir)
     answered, texts = match_answers(benchmark, records, rows, partial=partial, limit=limit)
     if not answered:
         raise UsageError(f"{benchmark.name}: none of the answers belongs to a question of this data")
@@ -125,8 +133,10 @@ def score_rows(
         interval = score.interval()
         if stage_dir is not None:
             entry["items"] = str(write_items(benchmark, scored, score.per_item, stage_dir))
-            if (example := benchmark.keep_example(answered, texts, stage_dir.root)) is not None:
-                entry["example"] = example
+            if (example := benchmark.example(answered, texts)) is not None:
+                picture, said = example
+                file = put_file(stage_dir.root / "example.png", picture.read(), stage_dir)
+                entry["example"] = {"image": str(file), **said}
         entry |= {
             "metric": score.metric,
             "value": score.value,
@@ -154,6 +164,17 @@ def _score(
     return benchmark.score(records, texts), answered
 
 
+def items_file(benchmark: Benchmark, stage_dir: StageDir) -> Path:
+    """Return where each answer stands with its own score."""
+    return stage_dir.root / "items" / f"{benchmark.name}.jsonl"
+
+
+def submission_file(benchmark: Benchmark, stage_dir: StageDir) -> Path:
+    """Return the place of the file that a benchmark's server takes."""
+    ending = "xlsx" if benchmark.name.startswith("mmbench") else "json"
+    return stage_dir.root / "submissions" / f"{benchmark.name}.{ending}"
+
+
 def write_items(
     benchmark: Benchmark, scored: Sequence[Answered], per_item: Sequence[float | None], stage_dir: StageDir
 ) -> Path:
@@ -161,7 +182,7 @@ def write_items(
 
     Questions that belong together name their `unit`; see `Benchmark.unit`.
     """
-    file = stage_dir.root / "items" / f"{benchmark.name}.jsonl"
+    file = items_file(benchmark, stage_dir)
     rows = (
         {
             "question_id": record.question_id,
@@ -176,15 +197,13 @@ def write_items(
         for (record, text), score in zip(scored, per_item, strict=True)
         if score is not None
     )
-    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return file
+    return put_file(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), stage_dir)
 
 
 def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir: StageDir) -> Path:
     """Write the file that a benchmark's server takes: a table for MMBench, JSON otherwise."""
-    folder = stage_dir.root / "submissions"
-    folder.mkdir(parents=True, exist_ok=True)
-    if benchmark.name.startswith("mmbench"):
+    file = submission_file(benchmark, stage_dir)
+    if file.suffix == ".xlsx":
         from openpyxl import Workbook
         from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
@@ -199,23 +218,40 @@ def write_submission(benchmark: Benchmark, rows: list[dict[str, Any]], stage_dir
             for cell in sheet[sheet.max_row]:
                 if cell.data_type == "f":  # an answer that begins with "=" is no formula
                     cell.data_type = "s"
-        file = folder / f"{benchmark.name}.xlsx"
-        book.save(file)
-        return file
-    file = folder / f"{benchmark.name}.json"
+        table = io.BytesIO()
+        book.save(table)
+        return put_file(file, table.getvalue(), stage_dir)
     content: Any = rows[0] if benchmark.name == "mmvet" else rows
-    write_whole(file, json.dumps(content, ensure_ascii=False))
-    return file
+    return put_file(file, json.dumps(content, ensure_ascii=False), stage_dir)
 
 
 def write_results(stage_dir: StageDir, entries: dict[str, dict[str, Any]], *, model: dict[str, Any]) -> Path:
-    """Write results.json; benchmarks scored before keep their entries where the model is the same."""
+    """Write results.json: the scores of one model, those of others that were scored in this folder, hashes of files.
+
+    Args:
+        stage_dir: Where it lies.
+        entries: By benchmark; the model's others stay.
+        model: What was scored.
+    """
     before = read_json(stage_dir.results_file)
-    kept = before.get("benchmarks") if before.get("model") == model else None
+    others = [one for one in _scored_models(before) if one["model"] != model]
+    kept: dict[str, Any] = next((one["benchmarks"] for one in _scored_models(before) if one["model"] == model), {})
     packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     versions = {"croc": __version__, "python": platform.python_version(), **packages}
-    write_json(
-        stage_dir.results_file,
-        {"model": model, "versions": versions, "benchmarks": {**(kept if isinstance(kept, dict) else {}), **entries}},
-    )
+    content: dict[str, Any] = {"model": model, "versions": versions, "benchmarks": {**kept, **entries}}
+    if others:
+        content[OTHER_MODELS] = others
+    files = {**known_hashes(before), **hashes_of(entries.values(), stage_dir)}
+    write_json(stage_dir.results_file, {**content, "files": files})
     return stage_dir.results_file
+
+
+def _scored_models(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return model and entries of each model in a results.json, the one that was scored last first."""
+    others = results.get(OTHER_MODELS)
+    found = [results, *(others if isinstance(others, list) else [])]
+    return [
+        {"model": one.get("model"), "benchmarks": one["benchmarks"]}
+        for one in found
+        if isinstance(one, dict) and isinstance(one.get("benchmarks"), dict) and one["benchmarks"]
+    ]

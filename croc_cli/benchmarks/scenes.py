@@ -219,14 +219,12 @@ class Scenes(Benchmark):
         statistic = partial(_weighted_mean, kinds=kinds, right=[right[row["question_id"]] for row in asked])
         return Score(self.metric, Headline(100 * parts["mean_accuracy"], len(asked), statistic), items, parts)
 
-    def keep_example(self, records: Sequence[Record], answers: Sequence[str], folder: Path) -> dict[str, Any] | None:
-        """Save the picture of the first question about a colour, whether the model was right or not."""
+    def example(self, records: Sequence[Record], answers: Sequence[str]) -> tuple[Picture, dict[str, Any]] | None:
+        """Return the first question about a colour, whether the model was right or not."""
         for record, answer in zip(records, answers, strict=True):
             if record.extra["row"].get("type") == "colour" and record.extra["variant"] == VARIANTS[0]:
                 assert record.picture is not None
-                file = folder / "example.png"
-                file.write_bytes(record.picture.read())
-                return {"image": str(file), "question": record.prompt, "answer": answer, "expected": record.answer}
+                return record.picture, {"question": record.prompt, "answer": answer, "expected": record.answer}
         return None
 
 

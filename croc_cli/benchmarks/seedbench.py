@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
 from croc_cli.benchmarks.decode import read_json, take, take_list, take_object, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
-from croc_cli.benchmarks.prompts import LETTER_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
+from croc_cli.benchmarks.vlmevalkit import ABOUT, VARIANT, choice_prompt, read_by_kit, read_choices
 
 _CHOICES = (("A", "choice_a"), ("B", "choice_b"), ("C", "choice_c"), ("D", "choice_d"))
-
-
 _RECORDS = "SEED-Bench.json"
+_TABLE = "SEEDBench_IMG.tsv"
 
 
 class SeedBench(Benchmark):
@@ -33,10 +33,16 @@ class SeedBench(Benchmark):
     variants: ClassVar[Mapping[str, str]] = {
         "image-only": "the questions about pictures",
         "video-only": "the questions about videos",
+        VARIANT: f"SEED-I: the questions about pictures; {ABOUT}",
     }
 
     def read(self, root: Path) -> list[Record]:
         """See `Benchmark.read`; of a video its middle frame is shown."""
+        if self.variant == VARIANT and self.holds(root, _TABLE):
+            return [
+                replace(record, extra={"data_type": "image", "type": str(record.extra.get("category")), **record.extra})
+                for record in read_choices(root / self.folder / _TABLE)
+            ]
         if not self.holds(root, _RECORDS) and (rows := read_parquet(root / self.folder, *self.hub_splits)) is not None:
             where = f"{root / self.folder}, row "
             return [_record(row, f"{where}{n}", take(row, "image", f"{where}{n}"), {}) for n, row in enumerate(rows)]
@@ -62,19 +68,30 @@ class SeedBench(Benchmark):
 
     def score(self, records: Sequence[Record], answers: Sequence[str]) -> Score:
         """Compare the text with the letter, exactly; see `Benchmark.score`."""
-        hits = [float(answer == record.answer) for record, answer in zip(records, answers, strict=True)]
-        groups: dict[str, list[float]] = defaultdict(list)
+        official = [float(answer == record.answer) for record, answer in zip(records, answers, strict=True)]
+        kinds = [record.extra["data_type"] for record in records]
+        shares = {
+            f"{kind}-only": Headline.mean([hit for hit, other in zip(official, kinds, strict=True) if other == kind])
+            for kind in dict.fromkeys(kinds)
+        }
+        pictured = [index for index, kind in enumerate(kinds) if kind == "image"]
+        kit = read_by_kit([records[index] for index in pictured], [answers[index] for index in pictured])
+        if pictured:
+            shares[VARIANT] = Headline.mean(kit.hits)
+        hits: list[float | None] = [*official]
+        unparsable = sum(answer not in tuple("ABCD") for answer in answers)
+        if self.variant == VARIANT:
+            of_picture = dict(zip(pictured, kit.hits, strict=True))
+            hits, unparsable = [of_picture.get(index) for index in range(len(records))], kit.num_unresolved
         types: dict[str, list[float]] = defaultdict(list)
         for record, hit in zip(records, hits, strict=True):
-            groups[record.extra["data_type"]].append(hit)
-            types[record.extra["type"]].append(hit)
-        shares = {f"{name}-only": Headline.mean(values) for name, values in groups.items()}
+            types[record.extra["type"]] += [] if hit is None else [hit]
         return Score(
             self.metric,
-            Headline.mean(hits),
+            Headline.mean(official),
             hits,
-            {"per_type": {name: 100 * sum(values) / len(values) for name, values in types.items()}},
-            num_unparsable=sum(answer not in tuple("ABCD") for answer in answers),
+            {"per_type": {name: 100 * sum(values) / len(values) for name, values in types.items() if values}},
+            num_unparsable=unparsable,
             variants=shares,
         )
 
@@ -87,9 +104,9 @@ class SeedBench(Benchmark):
 
 def _record(row: Mapping[str, Any], where: str, picture: Picture, types: Mapping[Any, str]) -> Record:
     kind, question_id = take_text(row, "data_type", where), str(take(row, "question_id", where))
-    options = "".join(f"\n{letter}. {take_text(row, name, where)}" for letter, name in _CHOICES)
+    options = {letter: take_text(row, name, where) for letter, name in _CHOICES}
     type_id = row.get("question_type_id")
-    extra = {"data_type": kind, "type": types.get(str(type_id), f"type {type_id}")}
+    extra = {"options": options, "data_type": kind, "type": types.get(str(type_id), f"type {type_id}")}
     written_id: int | str = int(question_id) if kind == "image" and question_id.isdigit() else question_id
-    prompt = take_text(row, "question", where) + options + LETTER_ANSWER
+    prompt = choice_prompt(take_text(row, "question", where), options)
     return Record(question_id, written_id, prompt, picture, take_text(row, "answer", where), extra)

@@ -138,12 +138,12 @@ def _only_name(server: str, ids: Sequence[Any]) -> str:
     """Return the name of a server's only model.
 
     Raises:
-        UsageError: It has several or none, or one whose id is no name.
+        UsageError: It has several or none, or one whose id is not a name.
     """
     for one in ids:
         if not isinstance(one, str) or not one.strip() or not one.isprintable():
             raise UsageError(
-                f"the server at {server} has a model whose id is {json.dumps(one)[:_ID_LENGTH]}, which is no name",
+                f"the server at {server} has a model whose id is {json.dumps(one)[:_ID_LENGTH]}, which is not a name",
                 hint="--served-model NAME asks for a model whatever the list says",
             )
     names = list(dict.fromkeys(ids))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,31 @@ def _inline_options(text: str) -> dict[str, str]:
     return {letter: text[match.end() : end].strip() for letter, match, end in zip(LETTERS, starts, ends, strict=False)}
 
 
-def kit_letters(records: Sequence[Record], answers: Sequence[str]) -> list[tuple[str | None, str]]:
-    """Return of each answer the option that it means, None where that is unresolved, and the right one."""
-    read = []
+@dataclass(frozen=True)
+class KitReading:
+    """Answers as VLMEvalKit reads them.
+
+    Attributes:
+        hits: 1 for each right answer, 0 for each other one.
+        num_unresolved: Answers that its exact rule cannot resolve.
+    """
+
+    hits: list[float]
+    num_unresolved: int
+
+
+def read_by_kit(records: Sequence[Record], answers: Sequence[str]) -> KitReading:
+    """Read answers to questions with options by VLMEvalKit's exact rule.
+
+    Args:
+        records: Their `extra` has `options` by letter; without any, `gold` or the answer's text is the first of two.
+        answers: One for each record.
+    """
+    letters, hits = [], []
     for record, answer in zip(records, answers, strict=True):
         options, truth = record.extra["options"], record.answer
         if not options:
             options, truth = {"A": record.extra.get("gold", str(truth)), "B": OTHER_ANSWERS}, "A"
-        read.append((vlmevalkit_letter(answer, options), truth))
-    return read
+        letters.append(vlmevalkit_letter(answer, options))
+        hits.append(float(letters[-1] == truth))
+    return KitReading(hits, letters.count(None))

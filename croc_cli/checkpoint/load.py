@@ -53,17 +53,22 @@ def load_for_inference(
     parts = validate_checkpoint(folder)
     with naming(folder):
         llava = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
-    return _ready(LoadedModel(llava, parts.processor, parts.metadata, folder), device)
+    return ready(LoadedModel(llava, parts.processor, parts.metadata, folder), device)
 
 
 def _load_original(folder: Path, *, dtype: torch.dtype | None, device: str | torch.device) -> LoadedModel:
     """Open a checkpoint of the original code in memory, as `croc convert` would write it."""
     opened = open_original(folder, say=say)
-    return _ready(LoadedModel(opened.build(dtype=dtype), opened.processor, opened.metadata, folder), device)
+    return ready(LoadedModel(opened.build(dtype=dtype), opened.processor, opened.metadata, folder), device)
 
 
-def _ready(model: LoadedModel, device: str | torch.device) -> LoadedModel:
-    """Put a model into eval mode on its device, and give it the norm and the end tokens that it was trained with."""
+def ready(model: LoadedModel, device: str | torch.device) -> LoadedModel:
+    """Put a model into eval mode on its device, and give it the norm and the end tokens that it was trained with.
+
+    Args:
+        model: Its weights no longer train.
+        device: Where it goes.
+    """
     model.llava.eval().requires_grad_(False).to(device)
     own = model.llava.generation_config
     trained = trained_end_ids(model.processor, model.metadata)

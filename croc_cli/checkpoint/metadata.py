@@ -102,7 +102,8 @@ def read_metadata(folder: Path) -> CheckpointMetadata:
         if values.get(name) is not None and not is_right(values[name]):
             shown = json.dumps(values[name], ensure_ascii=True)
             raise UsageError(f"{file}: {name} is {shown[:80]}, expected {expected}", hint=DAMAGED)
-    known = {one.name: values.pop(one.name) for one in fields(CheckpointMetadata) if values.get(one.name) is not None}
+    said = {one.name: values.pop(one.name, None) for one in fields(CheckpointMetadata)}
+    known = {name: value for name, value in said.items() if value is not None}
     start = known.pop("start", None)
     known.pop("extra", None)
     return CheckpointMetadata(**known, start=StartPoint(**start) if start else None, extra=values)

@@ -174,20 +174,22 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Keep the newest `keep` checkpoints in `folder`, and DeepSpeed's resume state in the newest alone.
+def prune_checkpoints(folder: Path, keep: int, *, best: Path | None = None) -> None:
+    """Keep the newest `keep` checkpoints in `folder` and the best, and DeepSpeed's resume state in the newest alone.
 
     An older one that holds something of the user's stays too.
     """
     assert keep >= 1, "the newest checkpoint always stays"
     checkpoints = [checkpoint for checkpoint in complete_checkpoints(folder) if is_made(checkpoint)]
     for old in checkpoints[:-keep]:
-        if not holds_only(old, CHECKPOINT_NAMES):
+        if old == best or not holds_only(old, CHECKPOINT_NAMES):
             continue
         hidden = unfinished_folder(old)  # hidden first: half a checkpoint must never look like one
         old.rename(hidden)
         shutil.rmtree(hidden)
-    for older in checkpoints[-keep:-1]:
+    for older in checkpoints[:-1]:
+        if older not in (*checkpoints[-keep:], best):
+            continue
         if resume := resume_folder(older):
             hidden = older / f".{RESUME_FOLDER}"
             resume.rename(hidden)
@@ -207,6 +209,7 @@ def write_checkpoint(
     resume_bytes: int = 0,
     wait_for_folder: Callable[[], None] = lambda: None,
     keep: int = 1,
+    best: Path | None = None,
     is_main: bool = True,
     gather: Gather = lambda failure: [failure],
 ) -> Callable[[], None]:
@@ -224,6 +227,7 @@ def write_checkpoint(
         resume_bytes: About how much `write_resume` writes, so that a disk too small is found before it starts.
         wait_for_folder: Called on every rank first; returns once the run folder can be written into, or raises OSError.
         keep: Newest checkpoints that stay.
+        best: A checkpoint that stays beside them.
         is_main: True on rank 0.
         gather: Returns every rank's value in rank order, as `train.collectives.gather_from_ranks` does.
 
@@ -263,7 +267,7 @@ def write_checkpoint(
         if missing := [name for name in needs if not (unfinished / name).exists()]:
             raise FolderAwayError(f"{', '.join(missing)} went missing; the file system went away for a moment")
         commit(unfinished, destination)
-        prune_checkpoints(destination.parent, keep)
+        prune_checkpoints(destination.parent, keep, best=best)
 
     return complete
 

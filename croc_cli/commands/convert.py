@@ -10,7 +10,7 @@ EPILOG = "Example: croc convert llava-v1.5-7b llava-v1.5-7b-stock"
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="Folder or hub id: stock LLaVA, original LLaVA-1.5, or Croc")
+        str, typer.Argument(metavar="SRC", help="Folder or hub id: stock LLaVA, LLaVA-1.5, Croc or ViCToR")
     ],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not exist yet")],
     to: Annotated[

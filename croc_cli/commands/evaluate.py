@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 eval_app = typer.Typer(
     cls=DefaultGroup,
-    help="Score a checkpoint on the paper's sixteen benchmarks: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
+    help="Score a checkpoint on the paper's benchmarks and more: croc eval [RECIPE] --model DIR --benchmark pope,gqa.",
     epilog="Example: croc eval --model runs/croc-7b/finetune/checkpoints/step-00005198 --benchmark all",
 )
 
@@ -253,7 +253,7 @@ def compare(
     run_dirs: Annotated[
         list[Path], typer.Argument(metavar="RUN_DIR", autocompletion=complete.runs, help="Run folders with scores")
     ],
-    paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers of Croc and LLaVA-1.5")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Add published numbers: Croc's, ViCToR's, others'")] = False,
     flips: Annotated[
         int | None,
         typer.Option(
@@ -267,7 +267,7 @@ def compare(
     form: FormatOption = "text",
 ) -> None:
     """Show the scores of runs side by side, with 95 % intervals; of two runs, with paired tests."""
-    from croc_cli.benchmarks.compare import comparison_rows, format_rows, read_scores, warnings
+    from croc_cli.benchmarks.compare import comparison_rows, format_rows, published_notes, read_scores, warnings
     from croc_cli.benchmarks.paired import flip_rows, format_flips, pair_runs, paired_rows
     from croc_cli.console import result, say
     from croc_cli.errors import UsageError
@@ -282,6 +282,8 @@ def compare(
     pairs, notes = pair_runs(runs, [Path(name) for name in runs]) if len(runs) == 2 else ({}, [])
     for warning in (*warnings(runs), *notes):
         say(f"warning: {warning}" if warning not in notes else f"note: {warning}")
+    for note in published_notes() if paper else ():
+        say(f"note: {note}")
     in_text = table in ("text", "md")
     scores = format_rows(comparison_rows(runs, paper=paper, pairs=None if in_text else pairs), table)
     if flips is None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EPILOG = "Example: croc plan croc-7b --gpus 8 --gpu-memory 80GB"
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
 _PLANNED_GPUS = 8
+_RECOMPUTED = {"none": "", "alternate": ", every second layer computed again", "full": ", layers computed again"}
 
 
 def plan(
@@ -52,6 +53,7 @@ def plan(
     from croc_cli.console import result, say_next, with_warnings
     from croc_cli.errors import UsageError
     from croc_cli.estimate.resources import UTILISATION, recipe_resources
+    from croc_cli.estimate.settle import settled
     from croc_cli.recipe.load import load_recipe, with_overrides
 
     if form not in ("text", "json"):
@@ -59,8 +61,8 @@ def plan(
     loaded = with_warnings(load_recipe(recipe, overrides=with_overrides({}, assignments or ()))).recipe
     hardware = planned_hardware(loaded, gpus=gpus, gpu_memory=gpu_memory, utilisation=utilisation or UTILISATION)
     if utilisation is None and gpus is None and gpu_memory is None:
-        hardware = with_speeds(loaded, hardware, again=measure_again)
-    stages = recipe_resources(loaded, hardware)
+        hardware = with_speeds(settled(loaded, hardware), hardware, again=measure_again)
+    stages = recipe_resources(settled(loaded, hardware), hardware)
     if form == "json":
         result(dumps(as_json(stages, hardware), indent=2))
         return
@@ -147,9 +149,10 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
     known = "" if stage.samples_are_known else " (as listed; the data is not here)"
     lines = [
         f"{stage.stage}: {own.micro_size} {what} of up to {counted(stage.length, 'token')} at a time"
-        f"{', layers computed again' if own.checkpointing else ''}"
+        f"{_RECOMPUTED[own.checkpointing]}"
         f"{f', offload {own.offload}' if own.offload != 'none' else ''}",
         *(line.rstrip() for line in table),
+        f"recomputation  {_recomputation(stage)}",
         f"steps {stage.steps:,} · samples {stage.samples:,}{known} · tokens about {stage.tokens:.3g}"
         f" · {stage.flops:.2e} FLOPs · {_hours(stage.hours)}",
         f"disk  {_size(stage.disk_bytes)} for checkpoints of {_size(stage.checkpoint_bytes)}"
@@ -161,6 +164,15 @@ def describe_stage(stage: "StageResources", hardware: "Hardware") -> str:
         else:
             lines.append("does not fit; this does: " + " ".join(f"--set {change}" for change in stage.changes))
     return "\n".join(lines)
+
+
+def _recomputation(stage: "StageResources") -> str:
+    """Return what each way of `gradient_checkpointing` takes and costs; * is the one that is planned."""
+    parts = []
+    for name, (size, cost) in stage.recomputation.items():
+        more = f", {cost - 1:+.0%} operations" if name != "none" else ""
+        parts.append(f"{name}{' *' if name == stage.choices.checkpointing else ''} {_size(size)}{more}")
+    return " · ".join(parts)
 
 
 def describe_all(recipe: "Recipe", stages: "list[StageResources]") -> str:

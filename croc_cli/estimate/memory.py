@@ -14,6 +14,7 @@ from croc_cli.names import StageName
 from croc_cli.recipe.deepspeed_block import gradient_dtype, layer_bucket
 from croc_cli.recipe.facts import LlmFacts, ModelFacts, TowerFacts, num_used_layers
 from croc_cli.recipe.parameters import trained_counts
+from croc_cli.recipe.recomputation import Recomputation, num_recomputed
 from croc_cli.recipe.schema import Recipe, StageRecipe
 
 REDUCE_BUCKET = 500_000_000
@@ -36,7 +37,7 @@ class Choices:
         zero_stage: 0 to 3.
         num_ranks: R, of the whole run.
         micro_size: B.
-        checkpointing: Whether layers are computed again in the backward pass.
+        checkpointing: Which layers are computed again in the backward pass.
         offload: `none`, `optimizer` or `all`.
         on_gpu: Whether ranks compute on GPUs: there DeepSpeed's buckets take their whole size at once.
         gradient_bytes: Of a number in which gradients are added up.
@@ -45,7 +46,7 @@ class Choices:
     zero_stage: int
     num_ranks: int
     micro_size: int
-    checkpointing: bool
+    checkpointing: Recomputation
     offload: str
     on_gpu: bool
     gradient_bytes: int
@@ -78,12 +79,13 @@ class MemoryParts:
 
 
 def choices_of(section: StageRecipe, *, num_ranks: int, on_gpu: bool) -> Choices:
-    """Return what a recipe's stage chooses."""
+    """Return what a recipe's stage chooses; recomputation that is `auto` counts as full."""
+    setting = section.gradient_checkpointing
     return Choices(
         zero_stage=section.zero_stage,
         num_ranks=num_ranks,
         micro_size=section.batch.micro_size,
-        checkpointing=section.gradient_checkpointing,
+        checkpointing="full" if setting == "auto" else setting,
         offload=section.offload,
         on_gpu=on_gpu,
         gradient_bytes=_NUMBER[gradient_dtype(section)],
@@ -203,7 +205,7 @@ def _llm_activations(
     length: int,
     number: int,
     trained: bool,
-    checkpointing: bool,
+    checkpointing: Recomputation,
     dense_mask: bool,
     eager: bool,
 ) -> tuple[int, int]:
@@ -219,10 +221,11 @@ def _llm_activations(
     attention = 3 * number * heads * length if eager else 4 * heads  # of a token: its row of the matrix, or one sum
     layer = tokens * (kept + attention)
     working = tokens * number * (2 * inner + 2 * hidden)  # of the layer whose backward pass runs
-    whole = tokens * number * hidden * layers if checkpointing else layers * layer
+    again = num_recomputed(checkpointing, layers)
+    whole = tokens * number * hidden * again + (layers - again) * layer
     mask = rows * length * length * (1 + number) if dense_mask else 0
     ends = tokens * number * hidden * 3 + tokens * 4 * hidden * 2  # embeddings with visual tokens put in; the last norm
-    return whole + mask + ends, working + (layer if checkpointing else 0)
+    return whole + mask + ends, working + (layer if again else 0)
 
 
 def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number: int) -> int:
@@ -237,7 +240,9 @@ def _visual_activations(tower: TowerFacts, llm: LlmFacts, *, images: int, number
     return pixels + max(working, 0) + states + kept
 
 
-def _tower_activations(tower: TowerFacts, layers: int, *, images: int, number: int, checkpointing: bool) -> int:
+def _tower_activations(
+    tower: TowerFacts, layers: int, *, images: int, number: int, checkpointing: Recomputation
+) -> int:
     """Return what a trained tower keeps for its backward pass beside its hidden states, which count already.
 
     Of each layer: the outputs of two norms, queries, keys, values, the output of attention and the state after it; and
@@ -245,7 +250,8 @@ def _tower_activations(tower: TowerFacts, layers: int, *, images: int, number: i
     """
     tokens = images * (tower.num_visual_tokens + (1 if tower.has_class_token else 0))
     layer = tokens * number * (7 * tower.hidden_size + (3 if tower.has_class_token else 2) * tower.intermediate_size)
-    return layer * (min(layers, 1) if checkpointing else layers)
+    again = num_recomputed(checkpointing, layers)
+    return layer * (layers - again + (1 if again else 0))
 
 
 def with_changes(choices: Choices, **changes: Any) -> Choices:

@@ -17,6 +17,7 @@ from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.parameters import parameter_counts, trained_counts
 from croc_cli.recipe.paths import data_path
+from croc_cli.recipe.recomputation import RECOMPUTATIONS, Recomputation, num_recomputed
 from croc_cli.recipe.schema import LlavaJsonData, Recipe, ScenesData, StageRecipe
 from croc_cli.sources.mix.recipe_mix import listed_rows
 
@@ -30,6 +31,8 @@ UTILISATION = 0.4
 """Share of a GPU's peak that training reaches where nothing was measured."""
 GPU_RESERVE = 2 * 2**30
 """Bytes of a GPU for its context, its libraries and what fragments."""
+AUTO_SHARE = 0.9
+"""Share of a rank's usable memory that `gradient_checkpointing: auto` fills at most."""
 TEXT_TOKENS = 200
 """Text tokens of a sample where the data is not here: a detailed caption with its request."""
 SCENE_TEXT_TOKENS = {"brief_captions": 18, "detailed_captions": 105, "questions": 127}
@@ -97,6 +100,7 @@ class StageResources:
         checkpoint_bytes: Disk of one checkpoint.
         disk_bytes: Disk of all that are kept, and of the one being written.
         feature_bytes: Disk of `data.cache_features` at most; 0 where it is off.
+        recomputation: Way of computing layers again → a rank's memory with it, and a sample's operations against none.
         fits: Whether the recipe's own choices fit.
         changes: `key=value` of what to set so that it fits; empty where it does, None where nothing helps.
     """
@@ -115,6 +119,7 @@ class StageResources:
     checkpoint_bytes: int
     disk_bytes: int
     feature_bytes: int
+    recomputation: dict[Recomputation, tuple[int, float]]
     fits: bool
     changes: tuple[str, ...] | None
 
@@ -150,11 +155,20 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
     def memory(chosen: Choices) -> MemoryParts:
         return stage_memory(recipe, stage, facts, counts, chosen, length=length, images_per_row=images)
 
+    sizes = {name: memory(with_changes(choices, checkpointing=name)).total for name in RECOMPUTATIONS}
+    if section.gradient_checkpointing == "auto":
+        choices = with_changes(choices, checkpointing=first_that_fits(sizes, hardware))
+        section = section.model_copy(update={"gradient_checkpointing": choices.checkpointing})
     known = count_samples(recipe, stage)
     steps = count_steps(section, known or listed_rows(recipe, stage) or PAPER_SAMPLES[stage])
     assert steps is not None
     samples = steps * section.batch.global_size
-    flops = samples * sample_flops(section, facts, counts, tokens=sample_tokens)
+
+    def cost_of(name: Recomputation) -> float:
+        chosen = section.model_copy(update={"gradient_checkpointing": name})
+        return sample_flops(chosen, facts, counts, tokens=sample_tokens)
+
+    flops = samples * cost_of(choices.checkpointing)
     trained = sum(trained_counts(recipe, stage, counts).values())
     number = 2 if section.precision == "bf16" else 4
     checkpoint = sum(counts.values()) * number + trained * _RESUME_BYTES
@@ -175,9 +189,21 @@ def stage_resources(recipe: Recipe, stage: StageName, facts: ModelFacts, hardwar
         checkpoint_bytes=checkpoint,
         disk_bytes=checkpoint * (section.keep_checkpoints + 1),
         feature_bytes=picture * min(samples, known or samples) if recipe.data.cache_features else 0,
+        recomputation={name: (size, cost_of(name) / cost_of("none")) for name, size in sizes.items()},
         fits=fits,
         changes=() if fits else changes_that_fit(stage, section, choices, hardware, lambda one: memory(one).total),
     )
+
+
+def first_that_fits(sizes: Mapping[Recomputation, int], hardware: Hardware) -> Recomputation:
+    """Return the fastest way of recomputation whose memory leaves a tenth free, as an estimate may be off by that.
+
+    Args:
+        sizes: Way → bytes of a rank.
+        hardware: What a rank has.
+    """
+    room = AUTO_SHARE * hardware.usable_bytes
+    return next((name for name in RECOMPUTATIONS if sizes[name] <= room), "full")
 
 
 def tokens_of_sample(recipe: Recipe, stage: StageName, facts: ModelFacts) -> int:
@@ -240,7 +266,8 @@ def sample_flops(section: StageRecipe, facts: ModelFacts, counts: dict[str, int]
     assert facts.tower is not None
     assert facts.llm is not None
     trained = section.learning_rate.trained()
-    again = 1 if section.gradient_checkpointing else 0
+    layers = facts.llm.num_layers or 1
+    again = num_recomputed(section.gradient_checkpointing, layers) / layers
     passes = (3 if "llm" in trained else 2) + again
     embeddings = (facts.llm.vocab_size or 0) * (facts.llm.hidden_size or 0)  # looked up, not multiplied
     matrices = 2 * (counts["llm"] - embeddings) * tokens
@@ -273,8 +300,10 @@ def _divides(section: StageRecipe, choices: Choices) -> bool:
 
 def _tries(choices: Choices) -> Iterator[Choices]:
     """Yield choices that need less and less memory: what costs time only, then communication, then machines."""
-    chosen = with_changes(choices, checkpointing=True)
-    yield chosen
+    chosen = choices
+    for recomputation in RECOMPUTATIONS[RECOMPUTATIONS.index(choices.checkpointing) :]:
+        chosen = with_changes(chosen, checkpointing=recomputation)
+        yield chosen
     while chosen.micro_size > 1:
         chosen = with_changes(chosen, micro_size=chosen.micro_size // 2)
         yield chosen
@@ -312,7 +341,7 @@ def _as_settings(stage: StageName, before: Choices, after: Choices) -> Iterator[
     for name, key in keys.items():
         value = getattr(after, name)
         if value != getattr(before, name):
-            yield f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+            yield f"{key}={value}"
 
 
 MOST_MEMORY = 10**15

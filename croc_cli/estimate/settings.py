@@ -21,6 +21,7 @@ _ATTENTION = {
 }
 _TARGETS = {"raw": "raw", "layer_norm": "layer-normalised", "l2": "of length 1"}
 _LOSSES = {"l2": "L2", "smooth_l1": "smooth L1"}
+_RECOMPUTED = {"none": "no layer", "alternate": "every second layer", "full": "every layer"}
 _WIDTH = 12
 
 
@@ -91,6 +92,7 @@ def _costs(recipe: Recipe, stage: StageName, hardware: Hardware) -> Iterator[tup
         yield "memory", error.message
         return
     yield "memory", _memory(found, hardware)
+    yield "recomputed", _RECOMPUTED[found.choices.checkpointing]
     source = "as measured on this machine" if hardware.speeds else f"at {hardware.utilisation:.0%} of the peak"
     hours = f"{found.hours:,.1f} hours" if found.hours >= 1 else counted(max(1, round(found.hours * 60)), "minute")
     yield "time", f"{hours}, {source}; `croc plan {argument_of(recipe)}` says more"

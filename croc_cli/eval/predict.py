@@ -45,8 +45,8 @@ def answer_share(
     num_ranks: int,
     answered: Collection[str],
     on_bad_image: Callable[[Record, BadImageError], None],
-) -> Iterator[dict[str, Any]]:
-    """Yield answer rows in LLaVA's format for the batches that fall to one rank.
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield answer rows in LLaVA's format for each batch that falls to one rank; as many lists on every rank.
 
     Args:
         answerer: The model.
@@ -60,11 +60,11 @@ def answer_share(
     by_key = {record.key: record for record in records}
     reading = answerer.model.metadata.image_reading
     questions = [_question(answerer.encoder, record, reading) for record in records]
-    for index, batch in enumerate(make_batches(questions, answerer.batch_size)):
-        if index % num_ranks != rank:
-            continue
+    batches = make_batches(questions, answerer.batch_size)
+    for start in range(0, len(batches), num_ranks):
+        batch = batches[start + rank] if start + rank < len(batches) else []
         waiting = [question for question in batch if question.id not in answered]
-        yield from _answer(answerer, waiting, by_key, max_new_tokens, on_bad_image)
+        yield _answer(answerer, waiting, by_key, max_new_tokens, on_bad_image)
 
 
 def _answer(
@@ -73,7 +73,7 @@ def _answer(
     by_key: dict[str, Record],
     max_new_tokens: int,
     on_bad_image: Callable[[Record, BadImageError], None],
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     processor = answerer.model.processor
     while waiting:
         try:
@@ -85,10 +85,9 @@ def _answer(
             waiting = [q for q in waiting if all(image is None or image.name != error.name for image in q.images)]
             continue
         texts = answer_batch(answerer.model.llava, processor, waiting, pictures, max_new_tokens=max_new_tokens)
-        for question, text in zip(waiting, texts, strict=True):
-            record = by_key[question.id]
-            yield answer_row(record, text, model_sha256=answerer.model_sha256, model_id=answerer.model.folder.name)
-        return
+        about = {"model_sha256": answerer.model_sha256, "model_id": answerer.model.folder.name}
+        return [answer_row(by_key[question.id], text, **about) for question, text in zip(waiting, texts, strict=True)]
+    return []
 
 
 def _question(encoder: ConversationEncoder, record: Record, reading: ImageReading) -> Question:

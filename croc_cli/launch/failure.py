@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import EXIT_RUN_FAILED, EXIT_USAGE, CrocError, RunError, UsageError
+from croc_cli.launch.less_memory import memory_hint
 from croc_cli.launch.rank_watch import RankWatch, read_report
 from croc_cli.run_dir import StageDir, read_json
 
@@ -16,10 +17,6 @@ NO_SPACE_BYTES = 64 * 1024
 _TAIL_BYTES = 64 * 1024
 
 KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
-    (
-        r"CUDA out of memory|OutOfMemoryError",
-        "the GPU's memory was too small: lower STAGE.batch.micro_size, or raise STAGE.zero_stage",
-    ),
     (
         r"DefaultCPUAllocator: .*allocate memory|Cannot allocate memory|\bMemoryError\b",
         "this machine's memory was too small: lower STAGE.batch.micro_size or data.num_workers",
@@ -50,6 +47,7 @@ KNOWN_CAUSES: tuple[tuple[str, str], ...] = (
 """What logs say, as a regular expression, and what helps; STAGE stands for the stage's name."""
 
 
+_NO_GPU_MEMORY = r"CUDA out of memory|OutOfMemoryError"
 _TAKEN_PORT = re.compile(r"address already in use|EADDRINUSE", re.IGNORECASE)
 _LOST_PEER = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|NCCL", re.IGNORECASE)
 
@@ -88,9 +86,7 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
         kind = UsageError if code == EXIT_USAGE else RunError
         is_told = code == EXIT_USAGE or record.get("traceback", "") is None
         lines = () if is_told else last_lines(log)
-        hint = (
-            record.get("hint") or hint_from(text + "\n" + "\n".join(lines), stage_dir.name) or f"the whole log is {log}"
-        )
+        hint = record.get("hint") or hint_from(text + "\n" + "\n".join(lines), stage_dir) or f"the whole log is {log}"
         message = text if code == EXIT_USAGE else f"{stage_dir.name} failed on rank {rank}: {in_one_line(text)}"
         if ranks is not None and ranks.died_first not in (None, rank) and _LOST_PEER.search(text):
             gone = read_report(stage_dir, ranks.died_first)
@@ -104,7 +100,7 @@ def explain_failure(stage_dir: StageDir, *, exit_code: int, ranks: RankWatch | N
     cause = (
         f"was killed by signal {killed}" if killed else f"ended with exit code {exit_code} and without an error message"
     )
-    hint = hint_from("\n".join(lines), stage_dir.name)
+    hint = hint_from("\n".join(lines), stage_dir)
     trouble = folder_trouble(stage_dir.root)
     if trouble and not killed:
         cause, hint = (
@@ -190,11 +186,13 @@ def last_lines(file: Path, count: int = LOG_LINES) -> tuple[str, ...]:
     return tuple([line for line in lines if line][-count:])
 
 
-def hint_from(text: str, stage: str) -> str | None:
+def hint_from(text: str, stage_dir: StageDir) -> str | None:
     """Return what helps against a cause that is known by its words."""
+    if re.search(_NO_GPU_MEMORY, text, flags=re.IGNORECASE):
+        return memory_hint(stage_dir.name, stage_dir.recipe_file)
     for pattern, hint in KNOWN_CAUSES:
         if re.search(pattern, text, flags=re.IGNORECASE):
-            return hint.replace("STAGE", stage)
+            return hint.replace("STAGE", stage_dir.name)
     return None
 
 

@@ -162,9 +162,9 @@ class LiveLine:
             self.message(f"{self.stage}: {line}")
 
     def metrics(self, row: Mapping[str, Any]) -> None:
-        """Take a step's figures; the line is drawn at its own pace, with the last held-out loss that was measured."""
-        known = (self.row or {}).get("held_out")
-        self.row = row if known is None else {"held_out": known, **row}
+        """Take a step's figures; the line is drawn at its own pace, with the last held-out loss and scores."""
+        before = self.row or {}
+        self.row = {key: before[key] for key in ("held_out", "benchmark") if key in before} | dict(row)
 
     def message(self, text: str) -> None:
         """Print a line above the live one."""
@@ -249,6 +249,9 @@ def step_figures(row: Mapping[str, Any]) -> list[tuple[int, str]]:
     held_out = row.get("held_out") or {}
     if held_out.get("caption_loss") is not None:
         figures.append((SPEED, f"held-out {held_out['caption_loss']:.3f}"))
+    for name, answered in (row.get("benchmark") or {}).items():
+        if isinstance(answered, Mapping) and answered.get("score") is not None:
+            figures.append((SPEED, f"{name} {answered['score']:.1f}"))
     if row.get("skipped"):
         figures.append((LOSS, "skipped"))
     return figures

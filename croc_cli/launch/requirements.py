@@ -7,7 +7,7 @@ from croc_cli.errors import CrocError, UsageError
 from croc_cli.launch.devices import Machine
 from croc_cli.launch.plan import count_samples
 from croc_cli.launch.row_lengths import check_row_tokens
-from croc_cli.names import FLASH_PACKAGES, MASKING_KERNELS, StageName
+from croc_cli.names import FLASH_PACKAGES, LIGER_PACKAGE, MASKING_KERNELS, StageName
 from croc_cli.recipe.facts import model_facts
 from croc_cli.recipe.find import recipe_names
 from croc_cli.recipe.load import argument_of, load_recipe
@@ -74,6 +74,27 @@ def check_attention(recipe: Recipe, stage: StageName, *, here: bool) -> None:
         )
 
 
+def check_kernels(recipe: Recipe, *, on_gpu: bool, here: bool) -> None:
+    """Raise UsageError where the fused kernels that the recipe names are not installed, or the ranks have no GPU.
+
+    Args:
+        recipe: The recipe.
+        on_gpu: The ranks compute on GPUs.
+        here: The ranks run on this machine, so a package that is missing here is missing for them.
+    """
+    if recipe.launch.kernels != "liger":
+        return
+    if not on_gpu:
+        raise UsageError(
+            "launch.kernels: liger needs a CUDA GPU, and this run is on a CPU", hint="--set launch.kernels=auto"
+        )
+    if here and importlib.util.find_spec(LIGER_PACKAGE) is None:
+        raise UsageError(
+            f"launch.kernels: liger is not installed (no module {LIGER_PACKAGE})",
+            hint="`pip install 'croc-cli[liger]'`, or `--set launch.kernels=auto` goes without",
+        )
+
+
 def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command: str) -> None:
     """Raise UsageError where the recipe needs GPUs that this machine does not have, or more memory than it has.
 
@@ -85,7 +106,9 @@ def check_machine(recipe: Recipe, stage: StageName, machine: Machine, *, command
     """
     check_monitors(recipe)
     launch = recipe.launch
-    check_attention(recipe, stage, here=launch.slurm is None and launch.hostfile is None)
+    here = launch.slurm is None and launch.hostfile is None
+    check_attention(recipe, stage, here=here)
+    check_kernels(recipe, on_gpu=launch.device != "cpu" and (not here or bool(machine.cuda)), here=here)
     if launch.slurm is not None or launch.hostfile is not None or (machine.cuda and launch.device != "cpu"):
         return
     if recipe.model.attention in FLASH_PACKAGES:

@@ -15,6 +15,7 @@ from croc_cli.launch.data_record import data_changes
 from croc_cli.launch.plan import count_samples, count_steps
 from croc_cli.launch.weights import weights_sha256
 from croc_cli.names import METADATA_FILE, RESUME_FOLDER, STAGES, StageName, stage_name
+from croc_cli.recipe.renamed import renamed
 from croc_cli.recipe.schema import Recipe
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.run_dir import RunDir, StageDir, read_json, step_of
@@ -46,7 +47,8 @@ def stage_facts(recipe: Mapping[str, Any], stage: str) -> dict[str, Any]:
         stage: A training stage, or `eval`.
     """
     if stage == "eval":
-        return _flat(_section(recipe, "eval"), "eval")
+        asked = {key: value for key, value in _section(recipe, "eval").items() if key != "during"}
+        return _flat(asked, "eval")
     section = _flat(_section(recipe, stage), stage)
     own = {key: value for key, value in section.items() if key.removeprefix(f"{stage}.") not in BESIDE_THE_POINT}
     data = _section(_section(recipe, "data"), stage)
@@ -74,7 +76,7 @@ def differing_keys(recipe: Recipe, stage_dir: StageDir) -> list[str]:
     """
     old = read_yaml(stage_dir.recipe_file, label=str(stage_dir.recipe_file)).values
     with suppress(ValidationError):  # a key that is no more: then every key counts as it is written
-        old = Recipe.model_validate(old).model_dump(mode="json")
+        old = Recipe.model_validate(renamed(old)[0]).model_dump(mode="json")
     before = stage_facts(old, stage_dir.name)
     now = stage_facts(recipe.model_dump(mode="json"), stage_dir.name)
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

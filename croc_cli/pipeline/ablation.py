@@ -66,6 +66,7 @@ def ablate(tables: Sequence[AblationTable], request: AblateRequest, *, stage_req
     if request.dry_run:
         result(describe(todo, tables, runs, root))
         return
+    store.claim()
     say(describe(todo, tables, runs, root))
     failed = run_rows(runs, store, stage_request)
     show(tables, runs, store, base=request.base)

@@ -23,6 +23,8 @@ from croc_cli.launch.plan import (
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import BENCHMARKS, RUNS_FOLDER
+from croc_cli.pipeline.hub_model import fetched
+from croc_cli.place import claim_benchmarks
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json
@@ -139,7 +141,8 @@ def evaluate(
     settled = recipe.model_copy(update={"launch": launch_settings})
 
     def answer(waiting: list[str], lock: RunLock) -> None:
-        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), request, lock=lock)
+        # Fetched once and with a bar: ranks would each fetch for themselves, and wait for one another in silence.
+        _answer(settled, stage_dir, task | {"benchmarks": waiting}, fetched(model), request, lock=lock)
 
     answer_and_score(chosen, records, root, run_dir, task, request, judge=judge, answer=answer)
 
@@ -183,6 +186,7 @@ def answer_and_score(
     from croc_cli.benchmarks.predictions import merge_shards
 
     stage_dir = run_dir.stage(STAGE)
+    claim_benchmarks(stage_dir)
     # The lock is the benchmarks' own: a checkpoint of a run that still trains can be scored.
     with RunLock(RunDir(stage_dir.root), doing="croc eval", say=say, claims=False) as lock:
         if waiting := _claim(chosen, records, stage_dir, task):
@@ -342,7 +346,10 @@ def score_all(
             failed.append(benchmark.name)
             say(f"{benchmark.name}: {about['num_failed']} judgements failed and are not in the score")
     kept = {name: model[name] for name in ("model", "model_sha256") if name in model}
-    file = write_results(stage_dir, entries, model=kept)
+    scored_before = read_json(stage_dir.results_file).get("model")
+    file = write_results(stage_dir, entries, model=kept) if entries else stage_dir.results_file
+    if isinstance(scored_before, dict) and scored_before.get("model") not in (None, kept.get("model")):
+        say(f"the scores of {scored_before['model']} stay in {file}, under other_models")
     if entries and form is not None:
         result(format_rows(comparison_rows({stage_dir.root.parent.name: entries}, paper=False), form))
         say(f"scores with their parts are in {file}")

@@ -24,7 +24,7 @@ from croc_cli.launch.stage_state import fingerprint
 from croc_cli.names import STAGES, StageName, stage_name
 from croc_cli.place import claim_run, remove_made
 from croc_cli.recipe.load import dump_recipe
-from croc_cli.recipe.schema import Recipe
+from croc_cli.recipe.schema import DuringRecipe, Recipe
 from croc_cli.run_dir import RunDir, StageDir, read_json, read_jsonl, write_json
 
 FOLDER = "preflight"
@@ -91,6 +91,7 @@ def rehearsal_recipe(recipe: Recipe, stage: StageName, *, num_ranks: int) -> Rec
         update={
             stage: section.model_copy(update=changes),
             "monitor": (),
+            "eval": recipe.eval.model_copy(update={"during": DuringRecipe()}),
         }
     )
 

@@ -23,6 +23,7 @@ from croc_cli.pipeline.benchmarks import (
     plan_benchmarks,
     weights_identity,
 )
+from croc_cli.pipeline.during import check_on_the_way
 from croc_cli.pipeline.stage import (
     StageRequest,
     known_state,
@@ -107,6 +108,7 @@ def check_pipeline(
     """Check every stage before the first one starts, so that the last one does not fail after days."""
     run_dir = run_folder(recipe, request.run_dir)
     first = True
+    check_on_the_way(recipe)
     for step in steps:
         if step == "eval":
             continue

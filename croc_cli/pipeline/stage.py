@@ -10,6 +10,7 @@ from croc_cli.console import result, say, say_next, say_notes, show_error
 from croc_cli.errors import CrocError, UsageError
 from croc_cli.estimate.resources import PLANNED_MEMORY, UTILISATION, Hardware, speed_cases
 from croc_cli.estimate.settings import describe_settings
+from croc_cli.estimate.settle import settled
 from croc_cli.estimate.speed import measured_speeds
 from croc_cli.files import own_path
 from croc_cli.launch.devices import Machine, inspect_machine
@@ -24,6 +25,7 @@ from croc_cli.launch.requirements import check_data, check_machine, features_not
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import State, find_start, fingerprint, move_aside, stage_state
 from croc_cli.names import STAGES, StageName, stage_name
+from croc_cli.pipeline.during import check_on_the_way
 from croc_cli.recipe.load import dump_recipe, load_recipe
 from croc_cli.recipe.parameters import parameter_counts
 from croc_cli.recipe.schema import Recipe
@@ -86,6 +88,8 @@ def stage_command(
         print_plan(recipe, stage, request, machine, recipe_argument=recipe_argument)
         return
     plan = prepare_stage(recipe, stage, request, machine, recipe_argument=recipe_argument)
+    if plan is not None:
+        recipe = settled(recipe, hardware_of(plan, machine))
     if plan is None:
         stage_dir = run_folder(recipe, request.run_dir).stage(stage)
         say(f"{stage} is finished already: {stage_dir.latest_checkpoint() or stage_dir.root} (--fresh starts over)")
@@ -164,6 +168,7 @@ def launch_stage(recipe: Recipe, plan: LaunchPlan, *, fresh: bool, request: Stag
     from croc_cli.report.terminal import format_stage_end
 
     run_dir = RunDir(plan.stage_dir.root.parent)
+    recipe = settled(recipe, hardware_of(plan, inspect_machine()))
     with RunLock(run_dir, doing=plan.stage, say=say) as lock:
         if fresh and (aside := move_aside(plan.stage_dir)) is not None:
             say(f"the old {plan.stage} is now {aside}")
@@ -201,7 +206,7 @@ def prepare_stage(
     if plan.start is None and not (run_dir.init / "config.json").is_file():
         check_models(recipe.model)
     check_data(recipe, stage)
-    for note in (check_pictures(recipe, stage), features_note(recipe, stage)):
+    for note in (check_pictures(recipe, stage), features_note(recipe, stage), check_on_the_way(recipe)):
         if note:
             say(f"note: {note}")
     return plan
@@ -303,20 +308,27 @@ def print_plan(
 def planned_for(recipe: Recipe, plan: LaunchPlan, machine: Machine) -> Hardware:
     """Return what a plan's memory and time are estimated for; speeds that were measured before are used."""
     layout, on_gpu = plan.layout, plan.layout.device == "cuda"
-    memory = machine.cuda[0].memory_bytes if machine.cuda else 0
-    memory = memory or PLANNED_MEMORY if on_gpu else machine.memory_bytes // layout.ranks_per_node[0]
-    hardware = Hardware(layout.num_ranks, on_gpu, memory, layout.threads_per_rank, UTILISATION)
+    hardware = hardware_of(plan, machine)
     if layout.kind != "local" or (on_gpu and not machine.cuda):
         return hardware
-    cases = speed_cases(recipe, device=layout.device)
+    cases = speed_cases(settled(recipe, hardware), device=layout.device)
     kept = measured_speeds(cases, num_ranks=layout.num_ranks, threads=layout.threads_per_rank, only_kept=True)
     return replace(hardware, speeds=kept)
 
 
+def hardware_of(plan: LaunchPlan, machine: Machine) -> Hardware:
+    """Return what a plan's ranks run on; nothing is measured."""
+    layout, on_gpu = plan.layout, plan.layout.device == "cuda"
+    memory = machine.cuda[0].memory_bytes if machine.cuda else 0
+    memory = memory or PLANNED_MEMORY if on_gpu else machine.memory_bytes // layout.ranks_per_node[0]
+    return Hardware(layout.num_ranks, on_gpu, memory, layout.threads_per_rank, UTILISATION)
+
+
 def _check_data_and_pictures(recipe: Recipe, stage: StageName) -> None:
     check_data(recipe, stage)
-    if note := check_pictures(recipe, stage):
-        say(f"note: {note}")
+    for note in (check_pictures(recipe, stage), check_on_the_way(recipe)):
+        if note:
+            say(f"note: {note}")
 
 
 def check_enabled(recipe: Recipe, stage: StageName) -> None:

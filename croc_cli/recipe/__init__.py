@@ -4,4 +4,5 @@ Files without a test file of their own are tested in:
 - tests/recipe/test_load.py: data_schema, deepspeed_block, layers, schema, text_source, values
 - tests/recipe/test_explain.py: repair
 - tests/data/test_qwen_template.py: template_options
+- tests/estimate/test_resources.py: recomputation
 """

@@ -10,7 +10,7 @@ from croc_cli.recipe.facts import ModelFacts, local_folder, model_facts
 from croc_cli.recipe.issues import Issue, KeyPath, dotted
 from croc_cli.recipe.schema import Recipe, ScenesData
 from croc_cli.recipe.stages import STAGE_TABLE
-from croc_cli.recipe.template_checks import preparation_notes, template_issues
+from croc_cli.recipe.template_checks import matching_issues, preparation_notes, template_issues
 
 
 def cross_check(recipe: Recipe) -> list[Issue]:
@@ -276,12 +276,24 @@ def _templates_fit(recipe: Recipe) -> Iterator[Issue]:
     llm = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
     for stage in _enabled(recipe):
         yield from template_issues(stage, recipe.stage(stage), llm=llm)
+    if recipe.reconstruct.enabled:
+        yield from matching_issues(recipe.reconstruct)
 
 
 def _launch_fits(recipe: Recipe) -> Iterator[Issue]:
     if recipe.launch.hostfile is not None and recipe.launch.slurm is not None:
         message = "a run is started through a hostfile or through slurm, not both; leave one out"
         yield Issue(("launch", "hostfile"), message, related=(("launch", "slurm"),))
+    if recipe.launch.kernels == "liger" and recipe.launch.compile is True:
+        message = "liger fuses what torch.compile would; set launch.compile: auto or false, or leave kernels out"
+        yield Issue(("launch", "kernels"), message, related=(("launch", "compile"),))
+
+
+def _best_is_measured(recipe: Recipe) -> Iterator[Issue]:
+    during = recipe.eval.during
+    if during.keep_best is not None and during.keep_best not in during.benchmarks:
+        message = f"{during.keep_best!r} is not among eval.during.benchmarks: {', '.join(during.benchmarks) or 'none'}"
+        yield Issue(("eval", "during", "keep_best"), message, related=(("eval", "during", "benchmarks"),))
 
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
@@ -294,6 +306,7 @@ _CHECKS: tuple[Callable[[Recipe], Iterator[Issue]], ...] = (
     _deepspeed_fits,
     _templates_fit,
     _launch_fits,
+    _best_is_measured,
 )
 _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] = (
     _tower_fits,

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
+from croc_cli.recipe.recomputation import RecomputationSetting
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.template_options import TemplateOptions, TrainedTokensName
 from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
@@ -56,7 +57,7 @@ class BatchRecipe(Section):
         description="Pack the samples of a step into rows, which micro_size then counts; hardly anything is padding",
     )
     row_tokens: PositiveInt | None = Field(
-        None, description="Tokens of a packed row at most, at least those of the longest sample; left out: max_length"
+        None, description="Tokens of a packed row at most, at least those of the longest sample; default: max_length"
     )
 
 
@@ -100,6 +101,11 @@ class StageRecipe(Section):
     batch: BatchRecipe
     learning_rate: LearningRates
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss_mean: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="Losses are means over the step's samples; micro_batch = over each micro-batch, whose means are"
+        " averaged, as in LLaVA's, Croc's and ViCToR's code",
+    )
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = Field(None, description="Optimizer steps; default: as many as the epochs have")
     template: TemplateName
@@ -130,7 +136,11 @@ class StageRecipe(Section):
     deepspeed: dict[str, Any] = Field(
         {}, description="Keys of DeepSpeed's config, laid over what croc makes; none that this recipe's own keys decide"
     )
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: RecomputationSetting = Field(
+        "auto",
+        description="Layers computed again in the backward pass: none, alternate, full; auto = the first of these that"
+        " fits the device's memory",
+    )
     seed: Seed = 0
     save_every: PositiveInt | None = Field(None, description="Steps between checkpoints; default: the last step only")
     keep_checkpoints: PositiveInt = Field(2, description="Newest checkpoints that stay on disk")
@@ -196,6 +206,9 @@ class ReconstructStage(StageRecipe):
     pool: PoolRecipe = PoolRecipe()
     mask: MaskRecipe = MaskRecipe()
     matching: Literal["hungarian", "nearest"] = "hungarian"
+    matching_scope: Literal["image", "sample"] = Field(
+        "image", description="sample = a sample's images share one assignment, as in ViCToR's code"
+    )
     attention: Literal["mixed", "causal", "prefix"] = Field(
         "mixed", description="mixed = visual tokens visible to all; prefix = all before the first label, as released"
     )
@@ -204,6 +217,19 @@ class ReconstructStage(StageRecipe):
     log_gradient_shares_every: PositiveInt | None = Field(
         None, description="Steps between measurements of the gradient norm each objective alone gives the LLM"
     )
+
+
+class DuringRecipe(Section):
+    """Benchmarks that a stage answers while it trains."""
+
+    benchmarks: tuple[str, ...] = Field((), description="Names of `croc eval list` that no judge and no server scores")
+    every: PositiveInt = Field(500, description="Steps between two evaluations; the last step always has one")
+    limit: PositiveInt | None = Field(200, description="Questions of each benchmark, spread over all; null = all")
+    keep_best: str | None = Field(
+        None, description="Benchmark by which the best checkpoint is kept beside the newest ones"
+    )
+    data: PathText | None = Field(None, description="Root of the benchmark files; default: data/eval")
+    batch_size: PositiveInt = Field(16, description="Questions answered at once")
 
 
 class EvalRecipe(Section):
@@ -218,6 +244,7 @@ class EvalRecipe(Section):
     variants: dict[str, str] = Field(
         {}, description="Variants of `croc eval`'s benchmarks, such as {textvqa: no-ocr}; see croc eval list"
     )
+    during: DuringRecipe = DuringRecipe()
 
 
 class JudgeRecipe(Section):
@@ -259,6 +286,10 @@ class LaunchRecipe(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     compile: Literal["auto"] | bool = Field(
         "auto", description="torch.compile of the LLM's layers; auto = on GPUs, except under ZeRO-3"
+    )
+    kernels: Literal["auto", "liger", "none"] = Field(
+        "auto",
+        description="Fused kernels of the LLM's layers; auto = Liger's on GPUs, if installed and nothing is compiled",
     )
     num_ranks: Workers | Literal["auto"] = Field("auto", description="Ranks per node; auto = every GPU, or 1 on a CPU")
     threads_per_rank: Workers | None = Field(None, description="CPU threads of a rank; default: cores / ranks")

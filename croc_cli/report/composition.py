@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from croc_cli.errors import CrocError
 from croc_cli.names import STAGES, stage_name
 from croc_cli.recipe.paths import data_path
+from croc_cli.recipe.renamed import renamed
 from croc_cli.recipe.schema import Recipe
 from croc_cli.report.charts import legend_below
 from croc_cli.report.page import PageSection, PageTable
@@ -56,7 +57,7 @@ def stage_composition(recipe: Mapping[str, Any], stage: str) -> tuple[dict[str, 
 def mix_composition(recipe: Mapping[str, Any], stage: str) -> dict[str, float]:
     """Return the rows of a mix by source, as its manifest counts them; none where the mix is not here."""
     try:
-        folder = mix_folder(Recipe.model_validate(recipe), stage_name(stage))
+        folder = mix_folder(Recipe.model_validate(renamed(recipe)[0]), stage_name(stage))
         sources = read_manifest(folder).sources
     except (CrocError, ValidationError):
         return {}

@@ -17,6 +17,7 @@ from croc_cli.run_dir import RunDir, read_json
 
 if TYPE_CHECKING:
     from croc_cli.benchmarks.base import Benchmark, Record
+    from croc_cli.benchmarks.files import Picture
 
 FLIPS_FILE = "answers-that-differ.html"
 MOST_SHOWN = 40
@@ -78,27 +79,25 @@ def flips_page(runs: Sequence[RunData], pairs: Mapping[str, Paired]) -> str:
 def _card(name: str, pair: tuple[Item, Item], labels: Sequence[str], pictures: "Mapping[str, Record] | None") -> Strip:
     words = flip_words(pair)
     record = pictures.get(question_of(pair[0])) if pictures is not None else None
-    panel = _panel(record, words["picture"]) if record is not None else None
+    panels = [panel for picture in record.pictures if (panel := _panel(picture))] if record is not None else []
     told = [(key, words[key]) for key in ("question", "expected")]
     told += [(labels[0], words["first"]), (labels[1], words["second"]), ("change", change(pair))]
-    if panel is None:
+    if not panels:
         told.insert(0, ("picture", words["picture"]))
     told.append(("id", words["question id"]))
-    return Strip(name, [panel] if panel is not None else [], told, smooth=True)
+    return Strip(name, panels, told, smooth=True)
 
 
-def _panel(record: "Record", label: str) -> Panel | None:
-    """Return a small copy of a question's picture; None where it does not open."""
-    if record.picture is None:
-        return None
+def _panel(picture: "Picture") -> Panel | None:
+    """Return a small copy of a picture; None where it does not open."""
     try:
-        image = record.picture.open().convert("RGB")
+        image = picture.open().convert("RGB")
     except (OSError, ValueError):
         return None
     image.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
-    return Panel(label, stream.getvalue(), kind="jpeg")
+    return Panel(picture.name, stream.getvalue(), kind="jpeg")
 
 
 def _pictures(folders: Sequence[Path], name: str) -> "dict[str, Record] | None":

@@ -1,10 +1,12 @@
-"""What a run learns: the loss of held-out samples, of each source, and of images and text alone."""
+"""What a run learns: the loss of held-out samples, of each source, of images and text alone, and benchmarks' scores."""
 
+from croc_cli.benchmarks.registry import benchmarks
 from croc_cli.names import STAGES
 from croc_cli.report.charts import Line, line_chart
 from croc_cli.report.metrics_reader import Curve, Metrics
 from croc_cli.report.run_data import RunData
 from croc_cli.report.svg import Figure
+from croc_cli.report.terminal import best_of, best_words
 
 MAX_GROUPS = 8
 """Lines that a figure can tell apart by colour."""
@@ -17,6 +19,7 @@ def learning_figures(run: RunData) -> list[Figure]:
     for stage in STAGES:
         metrics = run.stages[stage].metrics if stage in run.stages else Metrics()
         figures += _held_out_figures(stage, metrics)
+        figures += _benchmark_figures(stage, run)
         for kind, words in _KINDS:
             groups = _groups(metrics, kind)
             if len(groups) < 2 or (kind == "num_images" and set(groups) <= {"0", "1"}):
@@ -69,6 +72,22 @@ def _held_out_figures(stage: str, metrics: Metrics) -> list[Figure]:
             if key in curves
         ]
         figures.append(line_chart(f"{stage}-{name}", f"{stage}: {title}", lines, unit=unit, note=note))
+    return [figure for figure in figures if figure is not None]
+
+
+def _benchmark_figures(stage: str, run: RunData) -> list[Figure]:
+    """Return a figure for each benchmark that a stage answers on the way, each in units of its own."""
+    if stage not in run.stages:
+        return []
+    curves, best = run.stages[stage].metrics.curves, best_of(run.stages[stage].dir)
+    figures = []
+    for name in [key.split("/")[1] for key in curves if key.startswith("benchmark/") and key.endswith("/score")]:
+        note = f"Best: {best_words(best)}; its checkpoint is kept." if best.get("benchmark") == name else ""
+        known = benchmarks().get(name)
+        line = Line(name, curves[f"benchmark/{name}/score"], 0)
+        title = f"{stage}: {known.title if known is not None else name} on the way"
+        unit = known.metric if known is not None else "score"
+        figures.append(line_chart(f"{stage}-benchmark-{name}", title, [line], unit=unit, note=note))
     return [figure for figure in figures if figure is not None]
 
 

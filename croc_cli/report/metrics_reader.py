@@ -22,7 +22,7 @@ WINDOW = 50
 _LAST_BYTES = 1 << 18
 _SPARSE_BYTES = 1 << 22
 """Of the end of a file that is searched for what only some rows have: 4,000 rows or so."""
-_NESTED = frozenset({"learning_rate", "gradient_norms", "held_out", "source"})
+_NESTED = frozenset({"learning_rate", "gradient_norms", "held_out", "benchmark", "source"})
 """Keys of the last rows that hold further keys."""
 _NOT_CURVES = frozenset({"step", "total_steps", "skipped", "seconds_left"})
 

@@ -15,7 +15,8 @@ _ASIDE = re.compile(rf"({'|'.join(STAGES)}|init|eval|benchmarks)-\d{{8}}-\d{{6}}
 """Names of folders that `--fresh` set aside."""
 _OF_STAGE = (
     *("*.json", "*.jsonl", "recipe.yaml", "example.png", "stop", "hostfile", ".deepspeed_env", "checkpoints"),
-    *("samples", "predictions", "items", "judge_replies", "logs", "failures", "ranks", "tensorboard", LIST_NAME),
+    *("samples", "predictions", "items", "judge_replies", "logs", "failures", "ranks", "tensorboard", "during"),
+    LIST_NAME,
 )
 """What croc puts into the top of a stage's folder, as patterns of names; a folder with anything else in it stays."""
 _REPLACED, _REMOVED = ".old", ".removed"
@@ -40,7 +41,7 @@ class Prunable:
 def prunable(runs: Sequence[RunState]) -> list[Prunable]:
     """Return what may go of runs; nothing of a run that runs.
 
-    The newest checkpoint of each stage stays, and of a stage that is not finished also what it resumes from.
+    The newest and the best checkpoint of each stage stay, and of an unfinished stage also what it resumes from.
     """
     found = []
     for run in runs:
@@ -55,7 +56,7 @@ def prunable(runs: Sequence[RunState]) -> list[Prunable]:
 def _of_stage(stage: StageDir) -> Iterator[tuple[Path, str]]:
     checkpoints = [path for path in stage.complete_checkpoints() if is_made(path, "checkpoint")]
     for old in checkpoints[:-1]:
-        if holds_only(old, CHECKPOINT_NAMES):
+        if old != stage.best_checkpoint() and holds_only(old, CHECKPOINT_NAMES):
             yield old, "older checkpoint"
     if checkpoints and stage.finished() and _is_folder(resume := checkpoints[-1] / RESUME_FOLDER):
         yield resume, "resume state of a finished stage; without it, more steps start over"

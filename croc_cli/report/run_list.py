@@ -15,7 +15,7 @@ from croc_cli.launch.run_lock import SILENCE_SECONDS
 from croc_cli.names import RUNS_FOLDER, STAGES
 from croc_cli.report.metrics_reader import last_rows, last_rows_with, mean_of
 from croc_cli.report.run_data import find_runs, read_recipe
-from croc_cli.report.terminal import format_table
+from croc_cli.report.terminal import best_of, best_words, format_table
 from croc_cli.run_dir import RunDir, StageDir, read_json
 from croc_cli.words import counted
 
@@ -35,6 +35,8 @@ class RunState:
         where: Host and process that runs it or ran it last; empty where the lock does not tell.
         loss: Mean over the last steps.
         held_out_loss: The newest; None where none is measured.
+        scores: The newest of each benchmark that is answered on the way.
+        best: Benchmark, step and value of the best step, whose checkpoint is kept; empty where none is.
         tokens_per_second: Mean over the last steps.
         seconds_left: Of the stage, as the last step estimates it.
         age_seconds: Since its files last changed.
@@ -51,6 +53,8 @@ class RunState:
     where: str
     loss: float | None
     held_out_loss: float | None
+    scores: dict[str, float]
+    best: dict[str, Any]
     tokens_per_second: float | None
     seconds_left: float | None
     age_seconds: float | None
@@ -106,6 +110,8 @@ def run_state(folder: Path, *, measure: bool = True) -> RunState:
         where=where,
         loss=mean_of(rows, "loss"),
         held_out_loss=next(reversed(held_out_losses(stage) if stage is not None else []), None),
+        scores={name: found[-1] for name, found in benchmark_scores(stage).items()} if stage is not None else {},
+        best=best_of(stage) if stage is not None else {},
         tokens_per_second=mean_of(rows, "tokens_per_second"),
         seconds_left=_number(last.get("seconds_left")) if state in ("running", "stopped", "failed", "killed") else None,
         age_seconds=_age(run, stage),
@@ -176,6 +182,18 @@ def held_out_losses(stage: StageDir) -> list[float]:
     return [loss for loss in losses if loss is not None]
 
 
+def benchmark_scores(stage: StageDir) -> dict[str, list[float]]:
+    """Return the scores of benchmarks that a stage answers on the way, the newest last; none where it answers none."""
+    found: dict[str, list[float]] = {}
+    for row in last_rows_with(stage.metrics_file, "benchmark"):
+        answered = row["benchmark"]
+        for name, figures in answered.items() if isinstance(answered, Mapping) else ():
+            score = _number(figures.get("score")) if isinstance(figures, Mapping) else None
+            if score is not None:
+                found.setdefault(str(name), []).append(score)
+    return found
+
+
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder; a link counts as itself, what vanishes meanwhile as nothing."""
     total = 0
@@ -201,8 +219,8 @@ def runs_table(runs: Sequence[RunState], *, width: int | None = None) -> str:
         width: Columns of the terminal; None shows all.
     """
     rows = [_cells(run) for run in runs]
-    shown = list(_COLUMNS)
-    for least in (None, "recipe", "tokens/s", "size", "changed", "held-out"):
+    shown = [name for name in _COLUMNS if name != "best" or any(row["best"] for row in rows)]
+    for least in (None, "best", "recipe", "tokens/s", "size", "changed", "held-out"):
         shown = [name for name in shown if name != least]
         text = format_table([shown, *([row[name] for name in shown] for row in rows)])
         if width is None or max(map(len, text.splitlines())) <= width:
@@ -210,7 +228,7 @@ def runs_table(runs: Sequence[RunState], *, width: int | None = None) -> str:
     return text
 
 
-_COLUMNS = ("run", "recipe", "stage", "state", "loss", "held-out", "tokens/s", "left", "changed", "size")
+_COLUMNS = ("run", "recipe", "stage", "state", "loss", "held-out", "best", "tokens/s", "left", "changed", "size")
 
 
 def _cells(run: RunState) -> dict[str, str]:
@@ -222,6 +240,7 @@ def _cells(run: RunState) -> dict[str, str]:
         "state": run.state + (f" {run.where}" if run.state == "running" else ""),
         "loss": _shown(run.loss, ".3f"),
         "held-out": _shown(run.held_out_loss, ".3f"),
+        "best": best_words(run.best),
         "tokens/s": _shown(run.tokens_per_second, ",.0f"),
         "left": format_seconds(run.seconds_left) if run.seconds_left else "",
         "changed": "" if run.age_seconds is None else f"{age(run.age_seconds)} ago",

@@ -193,7 +193,9 @@ def _answers(runs: Sequence[RunData], drawn: Sequence[RunData]) -> PageSection:
         tables.append(PageTable("accuracy-table", title, rows, note, rule_before=rule))
     if rows := benchmark_rows(runs):
         note = "Published: arXiv:2410.14332v3. In brackets: 95 % interval over questions."
-        tables.append(PageTable("benchmarks", "the paper's benchmarks", rows, note))
+        if any("ViCToR" in cell for cell in rows[0]):
+            note += " ViCToR's columns: its README, which states no protocol and leaves MMBench's language open."
+        tables.append(PageTable("benchmarks", "benchmarks", rows, note))
     strips = [strip for run in runs[:1] if (strip := _example(run)) is not None]
     return PageSection("Answers", figures=score_figures(drawn), tables=tables, strips=strips)
 

@@ -9,6 +9,8 @@ from croc_cli.report.run_data import RunData
 from croc_cli.report.svg import Figure
 
 Table = list[list[str]]
+_PAPERS = ("LLaVA-1.5-7B", "Croc-7B")
+_VICTORS = ("ViCToR-7B", "LLaVA-1.5-13B by ViCToR", "LLaVA-NeXT-8B by ViCToR", "Ross by ViCToR")
 _TICKS = (("best blind", None), ("another picture", 1), ("no picture", 4))
 
 
@@ -75,14 +77,20 @@ def accuracy_rows(runs: Sequence[RunData]) -> Table:
 
 
 def benchmark_rows(runs: Sequence[RunData]) -> Table:
-    """Return the paper's benchmarks that a run has scores of, with the published numbers of both 7B models."""
+    """Return the benchmarks that a run has scores of, with the numbers of the paper's 7B models and of ViCToR's table.
+
+    A model of ViCToR's table is left out where it has no number of these benchmarks.
+    """
     scored = [run for run in runs if run.benchmarks]
     if not scored:
         return []
     entries = {run.label: _readable(run) for run in scored}
-    head, *rows = comparison_rows(entries, paper=True, models=("LLaVA-1.5-7B", "Croc-7B"))
+    head, *rows = comparison_rows(entries, paper=True, models=(*_PAPERS, *_VICTORS))
     columns = slice(2, 2 + len(entries))
-    return [head, *(row for row in rows if any(cell != "–" for cell in row[columns]))]
+    kept = [row for row in rows if any(cell != "–" for cell in row[columns])]
+    always = columns.stop + len(_PAPERS)
+    shown = [n for n in range(len(head)) if n < always or any(row[n] != "–" for row in kept)]
+    return [[row[n] for n in shown] for row in (head, *kept)]
 
 
 def _readable(run: RunData) -> dict[str, Mapping[str, Any]]:

@@ -93,6 +93,25 @@ def _numbers(value: object) -> dict[str, float]:
     return {str(key): one for key, one in found if isinstance(one, int | float) and math.isfinite(one)}
 
 
+def best_of(stage: StageDir) -> dict[str, Any]:
+    """Return benchmark, step and value of a stage's best step; empty where the stage keeps none."""
+    return _best(read_json(stage.best_file))
+
+
+def _best(found: object) -> dict[str, Any]:
+    """Return what tells a best step; a damaged file may hold anything."""
+    best = _mapping(found)
+    numbers = _numbers(best)
+    if "step" not in numbers or "value" not in numbers:
+        return {}
+    return {"benchmark": str(best.get("benchmark")), "step": int(numbers["step"]), "value": numbers["value"]}
+
+
+def best_words(best: Mapping[str, Any]) -> str:
+    """Return a best step in words, such as `pope 86.1 after step 500`; empty where there is none."""
+    return f"{best['benchmark']} {best['value']:.1f} after step {best['step']:,}" if best else ""
+
+
 def health_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the health figures of a stage as short phrases, and loudly what is wrong (METHOD: health)."""
     health = _numbers(summary.get("health"))
@@ -108,6 +127,8 @@ def health_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append("NO BETTER THAN PREDICTING THE MEAN VISUAL TOKEN")
     if (waited := health.get("assignment_wait_share", health.get(EARLIER_WAIT_SHARE))) is not None:
         lines.append(f"waited for the assignment {waited:.0%} of the time")
+    if best := best_words(_best(summary.get("best"))):
+        lines.append(f"best: {best}")
     names = {
         "bad_images": ("image that did not open", "images that did not open"),
         "skipped_steps": ("step skipped", "steps skipped"),

@@ -8,7 +8,16 @@ from typing import Any
 from croc_cli.files import free_disk
 from croc_cli.launch.live import format_metrics, format_seconds
 from croc_cli.report.metrics_reader import last_rows, mean_of
-from croc_cli.report.run_list import RunState, age, current_stage, held_out_losses, run_state, size
+from croc_cli.report.run_list import (
+    RunState,
+    age,
+    benchmark_scores,
+    current_stage,
+    held_out_losses,
+    run_state,
+    size,
+)
+from croc_cli.report.terminal import best_of, best_words
 from croc_cli.run_dir import RunDir, StageDir, read_jsonl
 from croc_cli.words import counted, shown
 
@@ -40,6 +49,7 @@ def run_frame(folder: Path, *, width: int) -> str:
         rows = last_rows(stage.metrics_file, SPARK_ROWS)
         lines += curve_lines(rows, held_out=held_out_losses(stage), width=width)
         lines += source_lines(rows, width=width)
+        lines += score_lines(benchmark_scores(stage), best=best_words(best_of(stage)), width=width)
         lines.append("  " + " · ".join(_figures(folder, stage, rows)))
         if (warning := newest_warning(stage)) is not None:
             lines.append(f"  {warning}")
@@ -79,6 +89,12 @@ def curve_lines(rows: Sequence[Mapping[str, Any]], *, held_out: Sequence[float] 
         if key == "caption_loss" and held_out:
             lines.append(_curve_line("held-out loss", held_out, f"{held_out[-1]:.3f}", width=width))
     return lines
+
+
+def score_lines(scores: Mapping[str, Sequence[float]], *, best: str, width: int) -> list[str]:
+    """Return a line for each benchmark that is answered on the way, and one for the best step."""
+    lines = [_curve_line(name, found, f"{found[-1]:.1f}", width=width) for name, found in scores.items()]
+    return [*lines, f"  best: {best}"] if best else lines
 
 
 def source_lines(rows: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:

@@ -24,8 +24,7 @@ def measure_gradient_shares(
     module: StageModule,
     micro_batches: Sequence[MicroBatch],
     *,
-    token_weight: Tensor,
-    image_weight: Tensor,
+    weights: Callable[[MicroBatch], dict[str, Tensor]],
     device: torch.device,
     before_each: Callable[[MicroBatch], None] = lambda _: None,
 ) -> dict[str, float]:
@@ -38,8 +37,8 @@ def measure_gradient_shares(
     Args:
         module: The training module; with ZeRO-3 its parameters gather as in any forward pass.
         micro_batches: This rank's micro-batches of the step.
-        token_weight: What the summed cross-entropy is multiplied by to give its share of the step's mean.
-        image_weight: What the summed reconstruction loss is multiplied by.
+        weights: Returns what a micro-batch's sums are multiplied by to give their shares of the step's means:
+            `token_weight` and `image_weight`.
         device: Where the module is.
         before_each: Called before each forward pass, such as to seed dropout.
     """
@@ -52,10 +51,11 @@ def measure_gradient_shares(
                 POSITION.at(f"measuring the gradient of the {objective} objective", micro_batch=number)
                 before_each(batch)
                 # A forward pass each: ZeRO-3 lets go of gathered weights in a backward pass, so no graph serves two.
-                _, parts = module(batch.to(device), token_weight=token_weight, image_weight=image_weight)
+                of_batch = weights(batch)
+                _, parts = module(batch.to(device), **of_batch)
                 weighted = {
-                    "caption": parts.caption_sum * token_weight,
-                    "reconstruction": parts.reconstruction_sum * image_weight,
+                    "caption": parts.caption_sum * of_batch["token_weight"],
+                    "reconstruction": parts.reconstruction_sum * of_batch["image_weight"],
                 }[objective]
                 if weighted.requires_grad and parameters:
                     torch.autograd.grad(weighted, parameters, allow_unused=True)

@@ -55,7 +55,7 @@ class HeldOutMeasure:
     def measure(self) -> dict[str, Any]:
         """Return the losses as metrics.jsonl holds them; every rank must call it at the same point."""
         started = time.perf_counter()
-        with _untouched(self.module):
+        with untouched(self.module):
             sums = self._sums()
         total = dict(zip(_COLUMNS, sums.tolist(), strict=True))
         fields: dict[str, Any] = {"caption_loss": _ratio(total["caption"], total["tokens"])}
@@ -133,7 +133,7 @@ def _ratio(total: float, count: float) -> float | None:
 
 
 @contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
+def untouched(module: nn.Module) -> Iterator[None]:
     """Run a module without dropout, and leave its modes and the random numbers of the training as they were."""
     modes = {part: part.training for part in module.modules()}
     state = torch.get_rng_state()

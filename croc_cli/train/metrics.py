@@ -14,6 +14,7 @@ from torch import Tensor
 
 from croc_cli.errors import UsageError, first_line
 from croc_cli.redact import redact
+from croc_cli.run_dir import write_whole
 
 HEALTH_WINDOW = 50
 """Steps over which pool use, explained share and rates are reported as "the last window"."""
@@ -142,6 +143,14 @@ class JsonLines:
         with self.path.open("rb") as file:
             file.seek(size - 1)
             return file.read(1) == b"\n"
+
+    def amend(self, step: int, **fields: Any) -> None:
+        """Add fields to the last line, where it is that of `step`; the file is replaced at once."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.enabled and self.path.exists() else []
+        row = json.loads(lines[-1]) if lines else {}
+        if row.get("step") == step:
+            last = json.dumps(_finite(row | fields), ensure_ascii=False)
+            write_whole(self.path, "".join(f"{line}\n" for line in [*lines[:-1], last]))
 
     def drop_after(self, step: int) -> None:
         """Take out lines of steps beyond `step`: a resumed run writes them again.

@@ -106,6 +106,7 @@ class CheckpointSaver:
         metadata: What croc.json says, but for step, health and hashes.
         recipe_yaml: The resolved recipe.
         keep: Newest checkpoints that stay.
+        best: Returns the checkpoint that stays beside them, or None.
         mark: A file of the stage's folder, by which its file system is known to be there.
         patience: Seconds that a save waits for a file system that has gone.
     """
@@ -120,6 +121,7 @@ class CheckpointSaver:
         recipe_yaml: str,
         keep: int,
         mark: Path,
+        best: Callable[[], Path | None] = lambda: None,
         patience: float = AWAY_SECONDS,
     ) -> None:
         self.engine = engine
@@ -129,6 +131,7 @@ class CheckpointSaver:
         self.metadata = metadata
         self.recipe_yaml = recipe_yaml
         self.keep = keep
+        self.best = best
         self.mark = mark
         self.patience = patience
         self._destination: Path | None = None
@@ -172,6 +175,7 @@ class CheckpointSaver:
             resume_bytes=_RESUME_BYTES_PER_PARAMETER * num_trained(self.module),
             wait_for_folder=self._wait_for_folder,
             keep=self.keep,
+            best=self.best(),
             is_main=rank() == 0,
             gather=gather_from_ranks,
         )

@@ -1,5 +1,6 @@
 """What the training loop is told of a stage, and what it keeps so that a later process can resume it."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ class TrainerSettings:
             `5%`.
         gradient_shares_every: Steps between measurements of the objectives' gradients; None for never.
         seed: Seed of the run; step seeds derive from it.
+        means_per_micro_batch: See `croc_cli.train.loss_weights`.
         sources: Names of the sources whose losses are told apart.
         assigns_ahead: Whether a step's assignments are begun before its first micro-batch runs.
     """
@@ -34,6 +36,7 @@ class TrainerSettings:
     max_bad_images: int | str
     gradient_shares_every: int | None
     seed: int
+    means_per_micro_batch: bool = False
     sources: tuple[str, ...] = ()
     assigns_ahead: bool = True
 
@@ -52,6 +55,7 @@ class TrainerState:
         seconds: Time in steps.
         save_seconds: Time that the ranks stood still for saves.
         held_out_seconds: Time in measurements of the held-out loss.
+        benchmark_seconds: Time in benchmarks on the way.
         health: State of the health figures.
     """
 
@@ -66,7 +70,13 @@ class TrainerState:
     seconds: float = 0.0
     save_seconds: float = 0.0
     held_out_seconds: float = 0.0
+    benchmark_seconds: float = 0.0
     health: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_seconds(self) -> float:
+        """Time in steps, and in all that is done between them."""
+        return self.seconds + self.save_seconds + self.held_out_seconds + self.benchmark_seconds
 
     @property
     def has_trained(self) -> bool:
@@ -92,3 +102,9 @@ class TrainerState:
             ):
                 raise ValueError(f"{name} is {str(value)[:40]!r}")
         return state
+
+
+def hash_of(seed: int, step: int, sample_id: str) -> int:
+    """Return a 63-bit seed that depends on its three arguments and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

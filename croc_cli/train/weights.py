@@ -1,11 +1,14 @@
 """Whole weights on one rank, whatever ZeRO made of them."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
 
 from croc_cli.train.collectives import rank
 
@@ -35,6 +38,27 @@ def visual_parts_on(llava: Any, device: str) -> Iterator[None]:
         finally:
             for part, home in zip(parts, homes, strict=True):
                 part.to(home)
+
+
+@torch.no_grad()
+def answering_copy(llava: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
+    """Return a LLaVA that answers with the weights of one that trains, and leaves everything else of it alone.
+
+    It shares the weights where a rank has them whole. ZeRO-3's are gathered, so it takes a whole model's memory on
+    every rank; no rank then needs another to answer. Every rank must call it.
+    """
+    config = type(llava.config).from_dict(llava.config.to_dict())  # as a checkpoint holds it, without kernels
+    with init_empty_weights(include_buffers=False):
+        answering = type(llava)(config)
+    weights: dict[str, Tensor] = {}
+    for name, parameter in llava.named_parameters(remove_duplicate=False):
+        with gathered([parameter]):
+            weights[name] = parameter.detach().clone() if hasattr(parameter, "ds_id") else parameter.detach()
+    not_parameters = dict(llava.named_buffers())
+    weights |= {name: value for name, value in llava.state_dict().items() if name in not_parameters}
+    answering.load_state_dict(weights, assign=True)
+    answering.generation_config = copy.deepcopy(llava.generation_config)
+    return answering
 
 
 @torch.no_grad()

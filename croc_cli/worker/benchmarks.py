@@ -1,5 +1,6 @@
 """One rank of `croc eval`: answers its share of every chosen benchmark's questions."""
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -94,7 +95,7 @@ def answer_benchmark(
             answered=done,
             on_bad_image=tell_bad_image,
         )
-        for row in rows:
+        for row in itertools.chain.from_iterable(rows):
             append_row(stream, row)
             if rank == 0 and time.monotonic() - shown > _REPORT_SECONDS:
                 shown = time.monotonic()

@@ -22,6 +22,7 @@ from croc_cli.model.attention_kernel import KERNEL_NAMES, AttentionChoice, choos
 from croc_cli.model.attention_mask import check_takes_packing
 from croc_cli.model.build import generation_config, load_llava, stock_processor
 from croc_cli.model.lmm import MultimodalModel
+from croc_cli.model.recompute import enable_recomputation
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
 from croc_cli.model.vision_tower import num_visual_tokens
@@ -161,6 +162,7 @@ def build_model(
         pool=pool,
         head=head,
         matching=section.matching if section is not None else "hungarian",
+        shares_assignment=section is not None and section.matching_scope == "sample",
         attention_kind=section.attention if section is not None else "causal",
         visual_norm=recipe.model.visual_norm,
     )
@@ -218,8 +220,7 @@ def build_stage(
     llava = load_llava(weights, dtype=DTYPES[section.precision], attention=named, device=device)
     llava.train()  # from_pretrained leaves eval mode, in which transformers keeps every activation after all
     llava.model.vision_tower.train("vision_tower" in section.learning_rate.trained())
-    if section.gradient_checkpointing:
-        llava.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    enable_recomputation(llava, section.gradient_checkpointing)
     module = StageModule(build_model(recipe, stage, llava, on_gpu=on_gpu), build_objectives(recipe, stage))
     attention = choose_attention(
         recipe.model.attention,
@@ -286,6 +287,7 @@ def build_stage(
         max_bad_images=recipe.data.max_bad_images,
         gradient_shares_every=pool_stage.log_gradient_shares_every if pool_stage is not None else None,
         seed=section.seed,
+        means_per_micro_batch=section.loss_mean == "micro_batch",
         sources=dataset.source_names,
     )
     return StageParts(module, processor, loader, settings, n, attention)

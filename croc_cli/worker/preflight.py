@@ -22,14 +22,15 @@ from croc_cli.demo.dataset import SceneDataset
 from croc_cli.errors import CrocError, RunError, first_line
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import Question, answer_questions
+from croc_cli.launch.less_memory import less_memory
 from croc_cli.names import IGNORE_INDEX, StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir, read_json, write_json
 from croc_cli.train.collectives import barrier, gather_from_ranks, rank
+from croc_cli.train.handed import Saver
 from croc_cli.train.metrics import peak_memory_bytes
 from croc_cli.train.position import POSITION
 from croc_cli.train.state import TrainerState
-from croc_cli.train.trainer import Saver
 from croc_cli.words import counted
 from croc_cli.worker.build import StageParts
 
@@ -94,7 +95,7 @@ class Preflight:
             raise RunError(
                 f"memory runs out on the longest samples: {self._micro_batch()} of up to "
                 f"{self._describe(self.longest[0])} ({first_line(error)[:120]})",
-                hint=f"croc plan says what {self.stage} takes and what to change; max_length cuts samples",
+                hint=f"{less_memory(self.stage, self.section.model_dump())} takes less; `croc plan` shows how much",
             ) from error
         finally:
             handle.remove()

@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: E402
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from croc_cli.model.assignment import begin_assignment  # noqa: E402
+from croc_cli.model.recompute import enable_recomputation  # noqa: E402
 
 SMALL_LAYERS = 8
 """LLMs and towers of up to so many layers are measured whole where they are narrow too."""
@@ -73,8 +74,8 @@ def picture_seconds(case: dict[str, Any]) -> float:
             patch_size=sizes["patch_size"],
         )
         tower = CLIPVisionModel(config).to(device, dtype).train(trained)
-        if trained and case["checkpointing"]:
-            tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        if trained:
+            enable_recomputation(tower, case["checkpointing"])
 
         def run() -> None:
             states = tower(pixels).last_hidden_state
@@ -112,8 +113,7 @@ class Step:
             attn_implementation="sdpa",
         )
         self.llm = LlamaForCausalLM(config).to(self.device, dtype).train().requires_grad_(case["trains_llm"])
-        if case["checkpointing"]:
-            self.llm.gradient_checkpointing_enable()
+        enable_recomputation(self.llm, case["checkpointing"])
         self.num_visual = (case["tower"]["image_size"] // case["tower"]["patch_size"]) ** 2
         width = sizes["hidden_size"]
         first = torch.nn.Linear(case["tower"]["hidden_size"], width)

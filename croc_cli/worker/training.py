@@ -49,6 +49,7 @@ from croc_cli.train.optimizer import (
     TOWER_PREFIX,
     LearningRateSchedule,
     build_optimizer,
+    check_by_norm_alone,
     freeze_all_but,
     parameter_groups,
 )
@@ -60,8 +61,10 @@ from croc_cli.train.zero3 import keep_whole, set_leaves
 from croc_cli.worker.build import StageParts, build_stage
 from croc_cli.worker.calibrate import calibration_tokens
 from croc_cli.worker.device import chosen_device
+from croc_cli.worker.during import during_evaluation
 from croc_cli.worker.features import use_feature_cache
 from croc_cli.worker.held_out import held_out_measure
+from croc_cli.worker.layers import fuse_layers
 from croc_cli.worker.ops import prepare_ops
 from croc_cli.worker.preflight import FirstSaveOnly, Preflight
 from croc_cli.worker.sound import check_sound
@@ -170,12 +173,7 @@ def run_training(
     reason = why_not_ahead(parts.module.model, torch.device(engine.device))
     if reason is not None and parts.module.model.pool is not None:
         say(f"each micro-batch waits for its own assignment: {reason}")
-    if compiles(recipe, stage, device=device):
-        # imported here: torch's compiler takes a second to import, and most CPU runs need none of it
-        from croc_cli.model.compile_layers import compile_layers
-
-        compile_layers(parts.module.model.llava.model.language_model.layers, say=say)
-        say("the LLM's layers are compiled as they first run, so the first steps take longer")
+    fuse_layers(recipe, stage, parts.module.model.llava.model.language_model, device=device, say=say)
     with POSITION.working("loading the optimizer's state", "loaded the optimizer's state", opaque=True):
         state = load_resume(engine, stopped_at) if stopped_at else TrainerState()
     if 0 < state.step < parts.settings.num_steps and preflight is None:
@@ -186,6 +184,7 @@ def run_training(
         for file in stage_dir.samples_files():
             JsonLines(file).drop_after(state.step)
     barrier()
+    metadata = checkpoint_metadata(recipe, stage, start_folder)
     saver = CheckpointSaver(
         engine,
         parts.processor,
@@ -194,10 +193,14 @@ def run_training(
         keep=section.keep_checkpoints,
         mark=stage_dir.recipe_file,
         patience=min(AWAY_SECONDS, recipe.launch.stall_timeout / 2),  # the others wait, and must not seem to hang
-        metadata=checkpoint_metadata(recipe, stage, start_folder),
+        metadata=metadata,
+        best=stage_dir.best_checkpoint,
     )
-    held_out = None
+    held_out = during = None
     if preflight is None:
+        during = during_evaluation(recipe, parts, stage_dir, metadata, device=torch.device(engine.device))
+        if during is not None and on_main:
+            during.drop_after(state.step)
         held_out = held_out_measure(
             recipe, stage, parts.module, parts.loader.collator, device=torch.device(engine.device)
         )
@@ -219,6 +222,7 @@ def run_training(
         events=events,
         samples=JsonLines(stage_dir.samples_file(dist.get_rank())),
         held_out=held_out,
+        during=during,
         monitors=monitors,
         stop_file=stage_dir.stop_file,
         alone=lambda: watcher.parent_is_gone,
@@ -254,17 +258,6 @@ def make_trackio(
     )
 
 
-def compiles(recipe: Recipe, stage: StageName, *, device: str) -> bool:
-    """Tell whether a stage compiles the LLM's layers.
-
-    Under ZeRO-3, whose hooks run around the layers, compiled layers train to the same losses on a CPU. What they take
-    on a GPU has not been measured, so `auto` leaves them alone there.
-    """
-    if isinstance(recipe.launch.compile, bool):
-        return recipe.launch.compile
-    return device == "cuda" and recipe.stage(stage).zero_stage < 3
-
-
 def last_metrics(stage_dir: StageDir) -> dict[str, Any]:
     """Return the figures of the last step, for a run that was killed between its last checkpoint and its summary."""
     rows = list(read_jsonl(stage_dir.metrics_file))
@@ -293,6 +286,7 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
     engine, *_ = deepspeed.initialize(model=parts.module, optimizer=optimizer, config=config, dist_init_required=False)
     if section.zero_stage == 3:
         keep_whole(engine, parts.module.model)
+    check_by_norm_alone(engine.optimizer)
     return engine
 
 
@@ -352,6 +346,8 @@ def write_summary(stage_dir: StageDir, stage: StageName, trainer: Trainer, last:
         "save_seconds": state.save_seconds,
         "losses": {key: last.get(key) for key in ("loss", "caption_loss", "reconstruction_loss")},
         "held_out": last.get("held_out"),
+        "benchmark": last.get("benchmark"),
+        "best": read_json(stage_dir.best_file) or None,
         "health": health_of(last),
         "counts": {
             "truncated_samples": state.truncated,

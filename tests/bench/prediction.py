@@ -66,7 +66,7 @@ def batched(answerer: Answerer, asked: list[Record]) -> dict[str, str]:
         answered=(),
         on_bad_image=lambda record, error: None,
     )
-    return {row["question_id"]: row["text"] for row in rows}
+    return {row["question_id"]: row["text"] for batch in rows for row in batch}
 
 
 def main(checkpoint: Path | None = None) -> None:

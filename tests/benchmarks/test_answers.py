@@ -168,7 +168,7 @@ def test_a_record_without_a_field_is_named_by_line(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkDataError, match=r"line 3: no field 'label'"):
         benchmarks()["pope"].read(root)
     file.write_text("{broken\n")
-    with pytest.raises(BenchmarkDataError, match="line 1: not JSON"):
+    with pytest.raises(BenchmarkDataError, match="line 1, column 2: not JSON"):
         benchmarks()["pope"].read(root)
 
 

@@ -61,3 +61,11 @@ def test_the_scores_of_this_version_come_first(tmp_path: Path) -> None:
     write_json(folder / "benchmarks" / "results.json", {"benchmarks": {"scenes": entry}})
     assert scenes_entry(RunDir(folder))["value"] == 50.0
     assert read_run(folder).mean_accuracy == 0.5
+
+
+def test_scores_of_scenes_stay_where_another_checkpoint_was_scored_since(tmp_path: Path) -> None:
+    entry = {"value": 50.0, "parts": {"mean_accuracy": 0.5}}
+    results = {"model": {"model": "b"}, "benchmarks": {"pope": {"value": 1.0}}}
+    others = [{"model": {"model": "a"}, "benchmarks": {"scenes": entry}}]
+    write_json(tmp_path / "benchmarks" / "results.json", {**results, "other_models": others})
+    assert scenes_entry(RunDir(tmp_path)) == entry

@@ -4,33 +4,13 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from croc_cli.benchmarks.decode import BenchmarkDataError
 from croc_cli.benchmarks.registry import benchmarks, choose
 from croc_cli.benchmarks.scorers.ocr import ocr_is_right
 from tests.benchmarks.golden_files import png
-
-FORMULA = "Handwritten Mathematical Expression Recognition"
-ROWS = [
-    ("IIIT5K", "Regular Text Recognition", " what is written in the image?\n", ["Chain"]),
-    ("ESTVQA", "Scene Text-centric VQA", "What is the brand?", ["coca cola", "coke"]),
-    ("HME100k", FORMULA, "Please write out the formula.", ["x = \\frac { 1 } { 5 }\n"]),
-    ("DocVQA", "Doc-oriented VQA", "Who signed?", ["J. Smith"]),
-    ("SROIE", "Key Information Extraction", "What is the total?", ["26.58"]),
-    ("WordArt", "Artistic Text Recognition", "what is written in the image?", ["Home"]),
-]
-
-
-def write_hub(root: Path, **changes: Any) -> Path:
-    names = ("dataset", "question_type", "question", "answer")
-    rows = [dict(zip(names, row, strict=True)) | {"image": {"bytes": png(), "path": None}} | changes for row in ROWS]
-    file = root / "ocrbench" / "data" / "test-00000-of-00001.parquet"
-    file.parent.mkdir(parents=True)
-    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
-    return root
+from tests.benchmarks.ocrbench_files import ROWS, write_ocrbench
 
 
 @pytest.mark.parametrize(
@@ -55,7 +35,7 @@ def test_a_right_answer_contains_a_right_text(text: str, answers: list[str], is_
 
 def test_the_score_is_the_number_of_right_answers_with_those_of_each_group(tmp_path: Path) -> None:
     benchmark = benchmarks()["ocrbench"]
-    records = benchmark.read(write_hub(tmp_path))
+    records = benchmark.read(write_ocrbench(tmp_path))
     assert [record.prompt for record in records[:2]] == ["what is written in the image?", "What is the brand?"]
     assert [record.question_id for record in records] == list(range(6))
     assert (benchmark.size, benchmark.max_new_tokens) == (1000, 128)
@@ -75,7 +55,7 @@ def test_the_score_is_the_number_of_right_answers_with_those_of_each_group(tmp_p
 
 def test_vlmevalkit_tells_formulas_by_their_type(tmp_path: Path) -> None:
     [kit] = choose("ocrbench", {"ocrbench": "vlmevalkit"})
-    records = kit.read(write_hub(tmp_path, dataset="CROHME"))
+    records = kit.read(write_ocrbench(tmp_path, dataset="CROHME"))
     assert records[0].prompt == " what is written in the image?\n"
     texts = ["", "", "x=\\frac{1}{5}", "", "", ""]
     score = kit.headline_of(kit.score(records, texts))
@@ -107,4 +87,4 @@ def test_vlmevalkit_s_table_is_read(tmp_path: Path) -> None:
 )
 def test_what_no_row_may_hold_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchmarkDataError, match=message):
-        benchmarks()["ocrbench"].read(write_hub(tmp_path, **changes))
+        benchmarks()["ocrbench"].read(write_ocrbench(tmp_path, **changes))

@@ -2,6 +2,8 @@
 
 `golden/` holds random weights in both formats, with logits that the original code gave for them (float32, CPU,
 transformers 4.37). Of the Croc checkpoint's 2,048 pool tokens 32 are kept; none of them enters at inference.
+`golden/llava_qwen` is a checkpoint of ViCToR's stage 1.5 with what its code (deepglint/Victor, commit ecd1a30, float32,
+one CPU thread, transformers 4.53.1, eager attention) computed in its stages and at inference; tolerance 1e-5.
 """
 
 import json
@@ -17,6 +19,8 @@ from tests.tiny import make_tiny_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = ("llava_llama", "croc_llama")
+VICTOR = "llava_qwen"
+QWEN_TOKENIZER = Path(__file__).parent.parent / "data" / "golden" / "victor"
 IN_CHECKPOINT = "model.vision_tower.vision_tower."
 
 
@@ -57,6 +61,27 @@ def make_original(
         torch.save(weights, folder / "pytorch_model.bin")
     else:
         save_shards(weights, folder)
+    return folder
+
+
+def make_victor(folder: Path, *, weights: dict[str, Tensor] | None = None, **config: Any) -> Path:
+    """Write ViCToR's golden checkpoint with its tokenizer, its tower's config beside it, and return its folder.
+
+    Args:
+        folder: Where.
+        weights: Instead of the golden ones.
+        config: Keys of config.json to change; None leaves one out.
+    """
+    folder.mkdir(parents=True)
+    tower = folder.parent / "siglip_54px"
+    if not tower.exists():
+        shutil.copytree(GOLDEN / "siglip", tower)
+    values = json.loads((GOLDEN / VICTOR / "config.json").read_text()) | config
+    kept = {key: value for key, value in values.items() if value is not None or key not in config}
+    (folder / "config.json").write_text(json.dumps(kept))
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(QWEN_TOKENIZER / file, folder / file)
+    save_file(golden_weights(VICTOR) if weights is None else weights, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from croc_cli.benchmarks.served import Server
+from tests.benchmarks.runs import pope_rows, write_pope, write_rows
 from tests.commands.croc import croc
 from tests.report.runs import make_run
 from tests.sources.data import picture, small_spec
@@ -18,6 +21,7 @@ data:
   root: data
   reconstruct: {kind: mix, sources: {captions: {path: captions.json, image_root: pictures}}}
 """
+SERVED = ("eval", "--url", "http://127.0.0.1:9/v1", "--benchmark", "pope", "--data", "eval", "--run-dir", "out")
 WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
     "mix": (("data", "mix", "mine.yaml", "--stage", "reconstruct"), "data/mixes/mine-reconstruct"),
     "export to JSON": (("data", "export", "mix", "out/rows.json"), "out/rows.json"),
@@ -42,25 +46,59 @@ WRITERS: dict[str, tuple[tuple[str, ...], str]] = {
     "run": (("run", "nano", "--run-dir", "out"), "out/finetune"),
     "run, all of its folder": (("run", "nano", "--run-dir", "out/run"), "out/run"),
     "convert": (("convert", "model", "out/stock"), "out/stock"),
+    "convert to LLaVA's form": (("convert", "model", "out/llava", "--to", "llava"), "out/llava"),
+    "init": (("init", "own.yaml", "--data", "own.json", "--images", "data/pictures"), "own.yaml"),
+    "init, forced": (("init", "own.yaml", "--data", "own.json", "--force"), "own.yaml"),
+    "prepare": (("data", "prepare", "mine.yaml", "--yes"), "data/mixes/mine-reconstruct"),
+    "watch": (("watch", "run", "--page"), "run/report/index.html"),
+    "watch, of several": (("watch", "run", "run2", "--page"), "report/index.html"),
+    "demo": (("demo", "--run-dir", "out"), "out/finetune"),
+    "ablate": (("ablate", "mask-ratio", "--base", "nano", "--run-dir", "out"), "out/rows"),
+    "ablate, its stages": (("ablate", "mask-ratio", "--base", "nano", "--run-dir", "out"), "out/stages"),
+    "eval": (SERVED, "out/benchmarks/results.json"),
+    "eval, all of its folder": (SERVED, "out/benchmarks"),
+    "score": (("eval", "score", "said.jsonl", "-b", "pope", "--data", "eval", "--out", "out"), "out"),
+    "score, of a run": (("eval", "score", "run", "--data", "eval"), "run/benchmarks/items/pope.jsonl"),
+    "score, all of its folder": (("eval", "score", "run", "--data", "eval"), "run/benchmarks/items"),
 }
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with data, a mix, runs and a checkpoint's config, which commands run in."""
-    monkeypatch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
-    small_spec(tmp_path / "data")
-    (tmp_path / "mine.yaml").write_text(RECIPE)
-    assert croc("data", "mix", "mine.yaml", "--stage", "reconstruct").code == 0
-    (tmp_path / "data" / "mixes" / "mine-reconstruct").rename(tmp_path / "mix")
-    (tmp_path / "rows.jsonl").write_text('{"conversations": 7}\n')
-    picture().save(tmp_path / "a.jpg")
+async def found_server(url: str, _name: str | None, **_: object) -> Server:
+    return Server(url, "model")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with data, a mix, runs with answers and a checkpoint's config."""
+    folder = tmp_path_factory.mktemp("made")
+    small_spec(folder / "data")
+    (folder / "mine.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
+        patch.chdir(folder)
+        assert croc("data", "mix", "mine.yaml", "--stage", "reconstruct").code == 0
+    (folder / "data" / "mixes" / "mine-reconstruct").rename(folder / "mix")
+    (folder / "rows.jsonl").write_text('{"conversations": 7}\n')
+    (folder / "own.json").write_text((folder / "data" / "captions.json").read_text())
+    picture().save(folder / "a.jpg")
     for name in ("run", "run2"):
-        make_run(tmp_path / name)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    return tmp_path
+        make_run(folder / name)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    write_pope(folder / "eval")
+    write_rows(folder / "said.jsonl", pope_rows())
+    write_rows(folder / "run" / "benchmarks" / "predictions" / "pope.jsonl", pope_rows())
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that folder, which commands run in."""
+    monkeypatch.setattr("croc_cli.pipeline.lengths.count_lengths", lambda *_: None)
+    monkeypatch.setattr("croc_cli.benchmarks.served.find_server", found_server)
+    shutil.copytree(made, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
 
 
 def put_folder(path: Path) -> None:
@@ -98,8 +136,12 @@ CASES = [
     (name, put)
     for name in WRITERS
     for put in PUTS
-    if name != "run, all of its folder" or "folder" not in put.__name__  # a run may lie in a folder beside other files
+    # A run and its scores may lie in a folder beside other files, and --force replaces a file.
+    if not (name.endswith(", all of its folder") and "folder" in put.__name__)
+    if not (name == "init, forced" and put is put_file)
 ]
+EXIT_CODES = {"score, of a run": 1, "score, all of its folder": 1}
+"""Where other benchmarks may be scored all the same."""
 
 
 @pytest.mark.usefixtures("fake_worker")
@@ -110,7 +152,7 @@ def test_what_is_the_users_stays_and_is_named(place: Path, name: str, put: Calla
     put(target)
     before = snapshot(place)
     answer = croc(*command)
-    assert answer.code == 2, answer.err
+    assert answer.code == EXIT_CODES.get(name, 2), answer.err
     assert where in answer.err
     after = snapshot(place)
     assert {path: after.get(path) for path in before} == before, "something of the user's was changed"

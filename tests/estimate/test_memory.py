@@ -10,9 +10,10 @@ from croc_cli.names import StageName
 from croc_cli.recipe.facts import TowerFacts, model_facts
 from croc_cli.recipe.load import load_recipe, with_overrides
 from croc_cli.recipe.parameters import parameter_counts, trained_counts
+from croc_cli.recipe.recomputation import Recomputation
 
 CHOICES = Choices(
-    zero_stage=0, num_ranks=8, micro_size=4, checkpointing=True, offload="none", on_gpu=True, gradient_bytes=2
+    zero_stage=0, num_ranks=8, micro_size=4, checkpointing="full", offload="none", on_gpu=True, gradient_bytes=2
 )
 TOWERS = {"clip": CLIPVisionModel, "siglip": SiglipVisionModel}
 CONFIGS = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
@@ -51,13 +52,13 @@ def test_layers_that_are_computed_again_keep_their_input_alone() -> None:
     llm = model_facts(recipe.model).llm
     assert llm is not None
     assert llm.num_layers is not None
-    again, kept = memory().activations, memory(checkpointing=False).activations
+    again, kept = memory().activations, memory(checkpointing="none").activations
     assert again < kept / 5
     assert memory(micro_size=8).activations == pytest.approx(2 * again, rel=1e-6)
 
 
 def test_a_frozen_llm_keeps_no_inputs_of_its_matrices() -> None:
-    assert memory("align", checkpointing=False).activations < 0.75 * memory(checkpointing=False).activations
+    assert memory("align", checkpointing="none").activations < 0.75 * memory(checkpointing="none").activations
     assert memory("align").gradients < memory().gradients / 100
 
 
@@ -81,19 +82,19 @@ def test_a_trained_tower_adds_its_state_and_its_layers_up_to_the_projected_one()
     assert trained.weights == frozen.weights
     assert trained.optimizer - frozen.optimizer == 16 * tower
     again = trained.activations - frozen.activations
-    kept = memory(checkpointing=False, settings=settings).activations - memory(checkpointing=False).activations
+    kept = memory(checkpointing="none", settings=settings).activations - memory(checkpointing="none").activations
     assert kept == 23 * again  # the last of 24 layers works forwards alone
     assert memory("align", settings=settings) == memory("align")
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_a_trained_tower_keeps_is_what_autograd_keeps(kind: str, checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+def test_what_a_trained_tower_keeps_is_what_autograd_keeps(kind: str, checkpointing: Recomputation) -> None:
     sizes = {"hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
     kept = []
     for layers in (2, 4):
         tower = TOWERS[kind](CONFIGS[kind](**sizes, num_hidden_layers=layers)).train()
-        if checkpointing:
+        if checkpointing == "full":
             tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         weights = {weight.untyped_storage().data_ptr() for weight in tower.parameters()}
         seen: dict[int, Tensor] = {}

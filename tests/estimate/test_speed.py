@@ -60,6 +60,13 @@ def test_a_measurement_is_kept_and_asked_for_once(monkeypatch: pytest.MonkeyPatc
     assert asked == [3, 3]
 
 
+def test_a_trained_tower_is_measured_backwards_too_and_others_keep_their_measurements() -> None:
+    frozen = speed_cases(recipe("nano"), device="cpu")
+    trained = speed_cases(recipe("nano", finetune__learning_rate__vision_tower=1e-6), device="cpu")
+    assert trained["finetune"] == frozen["finetune"] | {"trains_tower": True}
+    assert trained["reconstruct"] == frozen["reconstruct"]
+
+
 def test_where_nothing_can_be_measured_the_constant_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "CHILD", "croc_cli.nosuch")
     assert measured_speeds(speed_cases(recipe("nano"), device="cpu"), num_ranks=1, threads=1) is None
@@ -77,13 +84,14 @@ def test_tokens_of_a_sample_follow_from_the_text(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_child_measures_every_stage_of_nano() -> None:
-    cases = list(speed_cases(recipe("nano"), device="cpu").values())
+    cases = list(speed_cases(recipe("nano", finetune__learning_rate__vision_tower=1e-6), device="cpu").values())
     command = [sys.executable, "-m", speed.CHILD]
     run = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, check=True)
     answers = json.loads(run.stdout)
     assert len(answers) == 3
     assert all(0 < answer[key] < 100 for answer in answers for key in ANSWER)
     assert answers[1]["micro_seconds"] > answers[0]["micro_seconds"]
+    assert answers[2]["picture_seconds"] > answers[1]["picture_seconds"]  # backwards too
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,13 @@ KEYS = (
     "data.align.num_samples", "data.align.path", "data.finetune.preset", "align.batch.global_size",
     "align.batch.micro_size",
     "align.epochs", "align.max_steps", "align.seed", "align.learning_rate.projector", "align.optimizer.betas",
+    "reconstruct.learning_rate.vision_tower",
     "align.optimizer.eps", "align.max_length", "align.zero_stage", "align.template", "reconstruct.pool.size",
     "reconstruct.mask.ratio", "reconstruct.objectives.reconstruction_weight", "finetune.save_every",
     "eval.num_scenes",
     "eval.batch_size", "judge.base_url", "judge.timeout", "launch.num_ranks", "launch.master_port", "launch.slurm",
     "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor", "monitor.wandb",
-    "tracking.project",
+    "tracking.project", "eval.during", "eval.during.benchmarks", "eval.during.keep_best",
     "nosuch", "align",
 )  # fmt: skip
 

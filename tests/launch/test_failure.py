@@ -56,12 +56,12 @@ def test_a_launcher_that_ends_well_while_the_stage_is_not_finished_is_a_failure_
         ("ModuleNotFoundError: No module named 'wandb'", "croc doctor"),
     ],
 )
-def test_causes_known_by_their_words_get_a_hint(text: str, words: str) -> None:
-    assert words in (hint_from(text, "align") or "")
+def test_causes_known_by_their_words_get_a_hint(text: str, words: str, tmp_path: Path) -> None:
+    assert words in (hint_from(text, StageDir(tmp_path / "align")) or "")
 
 
 def test_unknown_words_get_no_invented_hint() -> None:
-    assert hint_from("ValueError: it broke", "align") is None
+    assert hint_from("ValueError: it broke", StageDir(Path("align"))) is None
 
 
 def test_a_loader_processs_error_is_told_by_what_was_raised_there() -> None:

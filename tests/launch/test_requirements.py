@@ -11,6 +11,21 @@ from croc_cli.names import StageName
 from tests.launch.make import TWO_CORES, gpus, recipe
 
 
+@pytest.mark.parametrize(
+    ("machine", "launch", "message"),
+    [
+        (TWO_CORES, {}, r"launch\.kernels: liger needs a CUDA GPU, and this run is on a CPU"),
+        (gpus("0"), {"launch__device": "cpu"}, r"launch\.kernels: liger needs a CUDA GPU"),
+        (gpus("0"), {"launch__device": "cuda"}, r"launch\.kernels: liger is not installed \(no module liger_kernel\)"),
+    ],
+)
+def test_kernels_that_cannot_run_are_refused_by_name(machine: Machine, launch: dict[str, str], message: str) -> None:
+    chosen = recipe("nano", launch__kernels="liger", **launch)
+    with pytest.raises(UsageError, match=message) as caught:
+        check_machine(chosen, "finetune", machine, command="finetune")
+    assert "--set launch.kernels=auto" in str(caught.value.hint)
+
+
 def test_a_7b_recipe_without_cuda_is_refused_with_what_is_needed_and_what_fits() -> None:
     with pytest.raises(UsageError) as caught:
         check_machine(recipe("croc-7b"), "reconstruct", TWO_CORES, command="reconstruct")

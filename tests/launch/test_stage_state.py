@@ -79,6 +79,8 @@ def test_a_folder_of_an_older_croc_goes_on_where_new_keys_have_their_defaults(tm
     made(stage, recipe(), finished=False)
     old = yaml.safe_load(stage.recipe_file.read_text())
     del old["reconstruct"]["objectives"]["reconstruction_weight"], old["model"]["visual_norm"]
+    old |= {"monitor": {"tensorboard": False, "wandb": None}}
+    del old["tracking"], old["eval"]["during"]
     stage.recipe_file.write_text(yaml.safe_dump(old))
     assert stage_state(recipe(), stage, None) == "unfinished"
     other = recipe(reconstruct__objectives__reconstruction_weight=3)

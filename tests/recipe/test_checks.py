@@ -65,6 +65,13 @@ from tests.recipe.recipes import child, errors_of
             ],
         ),
         (
+            "launch: {kernels: liger, compile: true}",
+            [
+                "launch.kernels: liger fuses what torch.compile would; set launch.compile: auto or false, or leave"
+                " kernels out"
+            ],
+        ),
+        (
             "model: {vision_feature_layer: -14}",
             ["model.vision_feature_layer: -14 is none of the tower's 13 hidden states; it must be from -13 to 12"],
         ),

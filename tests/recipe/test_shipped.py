@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from croc_cli.names import STAGES
 from croc_cli.recipe.find import MIXES_FOLDER, recipe_folder, recipe_names
 from croc_cli.recipe.load import load_recipe
 from croc_cli.recipe.schema import Recipe
@@ -84,6 +85,54 @@ def test_every_recipe_file_passes_its_check(file: Path) -> None:
 def test_the_named_recipes_ship() -> None:
     named = {"nano", "croc-7b", "croc-13b", "llava-1.5-7b", "released-code-7b", "croc-7b-literal", "smol"}
     assert named <= set(recipe_names())
+    assert {"victor-7b", "victor-code-7b", "victor-code-clip-7b"} <= set(recipe_names())
+
+
+def test_victor_departs_from_its_code_where_its_comments_say_so() -> None:
+    assert changes("victor-7b", "victor-code-7b") == {
+        "data.image_reading": "upright",
+        "align.batch.micro_size": 8,
+        "align.max_length": 2048,
+        "align.trained_tokens": "answers",
+        "reconstruct.pool.initialisation": "sampled",
+        "reconstruct.matching_scope": "image",
+        **{f"{stage}.max_length": 4096 for stage in ("reconstruct", "finetune")},
+        **{f"{stage}.loss_mean": "step" for stage in STAGES},
+        **{f"{stage}.control_tokens_in_text": False for stage in STAGES},
+    }
+    assert changes("victor-code-clip-7b", "victor-code-7b") == {
+        "model.vision_tower": "openai/clip-vit-large-patch14-336",
+        "model.image_resampling": "tower",
+        "align.image_aspect": "square",
+        "align.zero_stage": 3,
+        "reconstruct.learning_rate.token_pool": 1e-3,
+    }
+
+
+def test_the_scripts_numbers_stand_in_victor_code_7b() -> None:
+    values = flat(load_recipe("victor-code-7b", environ={}).recipe)
+    expected = {
+        "align.batch.global_size": 256,
+        "align.learning_rate.projector": 1e-3,
+        "align.optimizer.schedule": "cosine",
+        "align.optimizer.warmup_ratio": 0.03,
+        "align.image_aspect": "squeeze",
+        "reconstruct.pool.size": 2048,
+        "reconstruct.pool.initialisation": "normal",
+        "reconstruct.matching": "hungarian",
+        "reconstruct.attention": "causal",
+        "reconstruct.learning_rate.token_pool": 1.5e-4,
+        "reconstruct.learning_rate.head": 1e-5,
+        "reconstruct.reconstruction.head": "linear",
+    }
+    for stage in ("reconstruct", "finetune"):
+        rates = {"vision_tower": 2e-6, "projector": 1e-5, "llm": 1e-5}
+        expected |= {f"{stage}.learning_rate.{group}": rate for group, rate in rates.items()}
+        expected |= {f"{stage}.batch.global_size": 128, f"{stage}.zero_stage": 3, f"{stage}.template": "qwen_1_5"}
+        expected |= {f"{stage}.optimizer.schedule": "linear", f"{stage}.optimizer.warmup_ratio": 0}
+    assert {key: values[key] for key in expected} == expected
+    masks = load_recipe("victor-code-7b", environ={}).recipe.reconstruct.mask
+    assert (masks.num_masked(729), masks.num_masked(576)) == (729 - 729 // 4, 576 - 576 // 4)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

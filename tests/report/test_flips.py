@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 from croc_cli.benchmarks.registry import benchmarks
+from croc_cli.benchmarks.results import write_items
 from croc_cli.report.flips import FLIPS_FILE, MOST_SHOWN
 from croc_cli.report.run_page import write_report
+from croc_cli.run_dir import RunDir
 from tests.benchmarks.golden_files import draw_pictures, write_files
+from tests.benchmarks.mmmu_files import write_merged
 from tests.benchmarks.test_paired import items, write_run
 from tests.report.runs import make_run
 
@@ -47,6 +50,21 @@ def test_the_report_of_two_runs_has_the_tests_and_a_page_of_both_answers(tmp_pat
     assert "<dd>right → wrong</dd>" in text
     assert 'src="http' not in text
     assert "script" not in re.sub(r"default-src 'none'[^\"]*", "", text)
+
+
+def test_every_picture_of_a_question_is_shown(tmp_path: Path) -> None:
+    data = write_merged(tmp_path / "data")
+    records = benchmarks()["mmmu"].read(data)
+    stage_dir = RunDir(tmp_path / "items").stage("benchmarks")
+    file = write_items(benchmarks()["mmmu"], [(record, "?") for record in records], [1.0] * len(records), stage_dir)
+    asked = [json.loads(line) for line in file.read_text().splitlines()]
+    runs = two_runs(tmp_path, "mmmu", asked, [row | {"text": "!", "score": 0.0} for row in asked])
+    page = write_report(runs)
+    gone = (page.parent / FLIPS_FILE).read_text()
+    assert "row 0, image_1 / validation-00000" in gone
+    (runs[1] / "benchmarks" / "task.json").write_text(json.dumps({"data": str(data)}))
+    write_report(runs)
+    assert (page.parent / FLIPS_FILE).read_text().count("data:image/jpeg;base64,") == 1 + 2 + 3 + 1
 
 
 def test_the_page_names_pictures_that_are_gone_and_says_how_many_it_leaves_out(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from croc_cli.model import compile_layers
-from croc_cli.worker.training import compiles
+from croc_cli.worker.layers import compiles
 from tests.launch.make import recipe
 from tests.worker import harness
 

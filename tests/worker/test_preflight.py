@@ -61,7 +61,8 @@ def rehearse(home: Path, root: Path, *, num_ranks: int = 1, fault: Fault = NO_FA
 
 
 def test_a_stage_that_is_in_order_passes_and_leaves_a_note_alone(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_of(home, zero_stage=2)))
+    rates = {"vision_tower": 1e-4, "projector": 1e-3, "llm": 1e-3, "token_pool": 1e-3}
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe_of(home, zero_stage=2, learning_rate=rates)))
     arguments = ["reconstruct", str(tmp_path / "recipe.yaml"), "--from", str(home / "start"), "--ranks", "2"]
     done = croc(*arguments, "--run-dir", str(tmp_path / "run"), "--preflight")
     assert done.returncode == 0, done.stderr

@@ -1,21 +1,23 @@
-"""The layout of the original LLaVA code, and of the released Croc code on top of it: config keys and weight names.
+"""The layout of the original LLaVA code, and of Croc's and ViCToR's on top of it: config keys and weight names.
 
 Imports nothing heavy, so that a folder can be told and checked before torch is loaded.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from croc_cli.checkpoint.formats.victor import ARCHITECTURE, TRAINING_NAMES, VICTOR, check_is_victor, generation_of
 from croc_cli.checkpoint.metadata import VisualNorm
 from croc_cli.errors import UsageError
 from croc_cli.names import HEAD_PREFIX, POOL_PREFIX
 from croc_cli.recipe.schema import AspectName
 
-ORIGINAL_TYPES: dict[str, VisualNorm] = {"llava_llama": "none", "croc_llama": "l2"}
+ORIGINAL_TYPES: dict[str, VisualNorm] = {"llava_llama": "none", "croc_llama": "l2", VICTOR: "l2"}
 """`model_type` of the original code → norm of its visual tokens."""
 
-SUPPORTED = "llava (transformers), llava_llama (LLaVA-1.5), croc_llama (Croc)"
+SUPPORTED = "llava (transformers), llava_llama (LLaVA-1.5), croc_llama (Croc), llava_qwen (ViCToR)"
 POOL_NAME = "model.mask_token"
 HARMLESS = ("rotary_emb.inv_freq", "position_ids")
 """Ends of names that old versions of transformers saved and that carry nothing learned."""
@@ -27,14 +29,17 @@ _STOCK_NAMES = (
     ("lm_head.", "lm_head."),
     ("model.", "model.language_model."),
 )
-_TRAINING_NAMES = (
+_CROC_NAMES = (
     (POOL_NAME, f"{POOL_PREFIX}weight"),
     ("transform_block.layers.0.", f"{HEAD_PREFIX}layer."),
     ("transform_block.", HEAD_PREFIX),
     ("model.cross_attention.", "unused.cross_attention."),
 )
-"""What the released code keeps beside the model; its cross-attention is never called."""
+"""What Croc's released code keeps beside the model; its cross-attention is never called."""
+_TRAINING_NAMES = (*_CROC_NAMES, *TRAINING_NAMES)
 
+_GRID_KEYS = ("image_aspect_ratio", "mm_patch_merge_type", "mm_resampler_type")
+"""Keys by which later generations show several crops or frames."""
 _FEATURES = {"patch": "default", "cls_patch": "full"}
 _ASPECTS: dict[str | None, AspectName] = {"pad": "pad", "square": "square", None: "square"}
 
@@ -44,7 +49,7 @@ class OriginalConfig:
     """What an original config.json says, in the words of stock LLaVA.
 
     Args:
-        model_type: `llava_llama` or `croc_llama`.
+        model_type: One of ORIGINAL_TYPES.
         values: All of it, as it was read.
         visual_norm: Norm of visual tokens after the projector.
         feature_layer: Hidden state of the tower that is projected.
@@ -68,32 +73,48 @@ def is_original(config: Mapping[str, Any]) -> bool:
     return kind in ORIGINAL_TYPES or (kind == "llava" and "mm_vision_tower" in config)
 
 
-def read_original_config(values: Mapping[str, Any], where: str) -> OriginalConfig:
+def original_kind(values: Mapping[str, Any]) -> str:
+    """Return which of ORIGINAL_TYPES a config is of; early ones called all of them `llava`."""
+    kind = str(values["model_type"])
+    if kind == "llava":
+        kind = VICTOR if ARCHITECTURE in (values.get("architectures") or ()) else "llava_llama"
+    return kind
+
+
+def read_original_config(
+    values: Mapping[str, Any], where: str, *, names: Collection[str] | None = None
+) -> OriginalConfig:
     """Return what an original config says.
 
     Args:
         values: The content of config.json.
         where: Names it in messages.
+        names: Of the weights beside it, where they are known; they tell ViCToR's from LLaVA-NeXT's.
 
     Raises:
         UsageError: It asks for what stock LLaVA cannot do; the key and its value are named.
     """
-    kind = str(values["model_type"])
-    kind = "llava_llama" if kind == "llava" else kind
+    kind = original_kind(values)
+    if kind == VICTOR:
+        is_grid = values.get("image_aspect_ratio") not in _ASPECTS  # of several crops a picture, which ViCToR never has
+        check_is_victor(values, () if is_grid and names is None else names, Path(where).parent, SUPPORTED)
     wanted = {
         "mm_projector_type": ("mlp2x_gelu",),
         "mm_vision_select_feature": tuple(_FEATURES),
         "image_aspect_ratio": tuple(_ASPECTS),
         "mm_use_im_start_end": (False, None),
+        "mm_patch_merge_type": ("flat", None),
+        "mm_resampler_type": (None,),
     }
     defaults = {"mm_projector_type": "linear", "mm_vision_select_feature": "patch"}  # the original code's own
     given = {key: values.get(key, defaults.get(key)) for key in wanted}
     for key, allowed in wanted.items():
         if given[key] not in allowed:
-            words = " or ".join(str(value) for value in allowed if value is not None)
+            words = " or ".join(str(value) for value in allowed if value is not None) or "none"
+            likely = f"it is most likely a {generation_of(values)} checkpoint; " if key in _GRID_KEYS else ""
             raise UsageError(
                 f"{where}: {key} is {given[key]!r}, expected {words}",
-                hint="croc reads LLaVA-1.5 and Croc; other generations of LLaVA have a class of their own",
+                hint=f"{likely}croc reads {SUPPORTED}; other generations of LLaVA have a class of their own",
             )
     tower = values.get("mm_vision_tower") or values.get("vision_tower")
     if not isinstance(tower, str):
@@ -119,9 +140,15 @@ def training_state_name(name: str) -> str | None:
     return _renamed(name, _TRAINING_NAMES)
 
 
-def original_name(name: str) -> str | None:
-    """Return the original name of a stock weight or of a weight of the training state; None where there is none."""
-    reverse = [(new, old) for old, new in (*_TRAINING_NAMES, *_STOCK_NAMES)]
+def original_name(name: str, kind: str) -> str | None:
+    """Return the original name of a stock weight or of a weight of the training state; None where there is none.
+
+    Args:
+        name: Of the weight.
+        kind: One of ORIGINAL_TYPES.
+    """
+    training = TRAINING_NAMES if kind == VICTOR else _CROC_NAMES
+    reverse = [(new, old) for old, new in (*training, *_STOCK_NAMES)]
     return _renamed(name, reverse)
 
 

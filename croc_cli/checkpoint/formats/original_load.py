@@ -1,4 +1,4 @@
-"""Opens a checkpoint of the original LLaVA or Croc code as the stock model that computes the same.
+"""Opens a checkpoint of the original LLaVA, Croc or ViCToR code as the stock model that computes the same.
 
 Letters: V vocabulary size, D the LLM's hidden size, D_v the tower's.
 """
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen2Config
 
 from croc_cli.checkpoint.fit import checked_weights
 from croc_cli.checkpoint.formats.lora import CONFIG_FILE as LORA_CONFIG_FILE
 from croc_cli.checkpoint.formats.lora import merge_lora, read_adapter_config
 from croc_cli.checkpoint.formats.original import (
     HARMLESS,
+    SUPPORTED,
     OriginalConfig,
     projector_name,
     read_original_config,
@@ -23,6 +24,7 @@ from croc_cli.checkpoint.formats.original import (
     training_state_name,
 )
 from croc_cli.checkpoint.formats.original_parts import TowerSource, find_base, find_tokenizer, find_tower
+from croc_cli.checkpoint.formats.victor import VICTOR, check_is_victor, saved_names
 from croc_cli.checkpoint.metadata import DAMAGED, read_metadata, read_object, verify_hashes
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel, read_recipe
 from croc_cli.checkpoint.weights import PROJECTOR_FILES, first_file, model_files, read_file, read_model
@@ -30,6 +32,7 @@ from croc_cli.data.processor_template import chat_template_for
 from croc_cli.errors import UsageError
 from croc_cli.model.build import llava_config, stock_processor
 from croc_cli.model.opening import opening
+from croc_cli.model.vision_tower import has_class_token
 from croc_cli.model.vocabulary import checked_token_ids, grow_rows, grown_size
 from croc_cli.names import METADATA_FILE
 from croc_cli.recipe.schema import TemplateName
@@ -39,13 +42,24 @@ CONVERTED_KEY = "converted_from"
 
 PROCESSOR_TEMPLATE_KEY = "processor_chat_template"
 """Key of croc.json beside an original checkpoint for the chat template of the model's processor."""
+RESAMPLING_KEY = "image_resampling"
+"""Key of croc.json beside an original checkpoint for how pictures are resized, where its code does it differently."""
+_BESIDE_KEYS = (PROCESSOR_TEMPLATE_KEY, RESAMPLING_KEY)
 
-_TEXT_KEYS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-    "attention_bias", "attention_dropout", "mlp_bias", "tie_word_embeddings",
-    "bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp",
+_SHARED_KEYS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps", "attention_dropout",
+    "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
 )  # fmt: skip
+LLAMA_KEYS = (*_SHARED_KEYS, "attention_bias", "mlp_bias", "pretraining_tp")
+QWEN_KEYS = (*_SHARED_KEYS, "use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
+"""Keys of config.json that are the LLM's."""
+USUAL_TEMPLATES: Mapping[str, TemplateName] = {
+    "llava_llama": "vicuna_v1",
+    "croc_llama": "vicuna_v1",
+    VICTOR: "qwen_1_5",
+}
+"""What each code trains conversations with."""
 _TOWER_START = "model.vision_tower."
 _EMBEDDINGS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 
@@ -81,19 +95,28 @@ def open_original(
         UsageError: Files are missing or damaged, weights are missing or unexpected, or shapes do not fit.
     """
     options = options or OriginalOptions()
-    original = read_original_config(read_object(folder / "config.json"), str(folder / "config.json"))
+    file = folder / "config.json"
+    original = read_original_config(read_object(file), str(file), names=saved_names(folder))
     verify_hashes(folder)
-    found, base, usual = _collect(folder, options)
+    found, base, usual = _collect(folder, options, original.model_type)
+    if original.model_type == VICTOR:
+        check_is_victor(original.values, found, folder, SUPPORTED)
     beside = read_metadata(folder)
+    aspect = beside.image_aspect or original.image_aspect
     template = beside.template if (folder / METADATA_FILE).is_file() else usual
     held_tower = any(name.startswith(_TOWER_START) for name in found)
     tower = find_tower(
         options.vision_tower or original.vision_tower,
         folder,
-        aspect=original.image_aspect,
+        aspect=aspect,
         needs_weights=not held_tower,
         say=say,
     )
+    is_victor_siglip = original.model_type == VICTOR and not has_class_token(tower.config)
+    if is_victor_siglip:
+        aspect = beside.image_aspect or ("squeeze" if aspect == "square" else aspect)
+        resampling = beside.extra.get(RESAMPLING_KEY, "bicubic")
+        tower = tower.as_victor(found, aspect=aspect, resampling=resampling)
     if not held_tower:
         dtype = next(iter(found.values())).dtype
         found |= {name: tensor.to(dtype) for name, tensor in tower.weights().items()}
@@ -102,13 +125,13 @@ def open_original(
     tokenizer = find_tokenizer([folder, *([base] if base else [])], trust_remote_code=options.trust_remote_code)
     num_rows = weights[_EMBEDDINGS[0]].shape[0]
     with opening(str(folder / "config.json"), hint=DAMAGED):
-        text = _text_config(original.values, vocab_size=grown_size(num_rows, len(tokenizer)))
+        text = _text_config(original.values, original.model_type, vocab_size=grown_size(num_rows, len(tokenizer)))
     config = llava_config(
         tower.config,
         text,
         tokenizer,
-        feature_layer=original.feature_layer,
-        strategy=original.strategy,
+        feature_layer=-1 if is_victor_siglip else original.feature_layer,
+        strategy="full" if is_victor_siglip else original.strategy,
         dtype=weights[_EMBEDDINGS[0]].dtype,
     )
     weights |= {name: grow_rows(weights[name], text.vocab_size) for name in _EMBEDDINGS if name in weights}
@@ -127,8 +150,8 @@ def open_original(
             beside,
             visual_norm=original.visual_norm,
             template=template,
-            image_aspect=original.image_aspect,
-            extra={key: value for key, value in beside.extra.items() if key != PROCESSOR_TEMPLATE_KEY}
+            image_aspect=aspect,
+            extra={key: value for key, value in beside.extra.items() if key not in _BESIDE_KEYS}
             | {CONVERTED_KEY: record},
         ),
         end_ids=_end_ids(folder, original, vocab_size=text.vocab_size),
@@ -152,15 +175,16 @@ def _end_ids(folder: Path, original: OriginalConfig, *, vocab_size: int) -> Any:
         return checked_token_ids(said, vocab_size)
 
 
-def _collect(folder: Path, options: OriginalOptions) -> tuple[dict[str, Tensor], Path | None, TemplateName]:
+def _collect(folder: Path, options: OriginalOptions, kind: str) -> tuple[dict[str, Tensor], Path | None, TemplateName]:
     """Return all weights by original names, the base's folder where there is one, and the template."""
+    usual = USUAL_TEMPLATES[kind]
     projector = first_file(folder, PROJECTOR_FILES)
     if (folder / LORA_CONFIG_FILE).is_file():
         name = options.base or str(read_adapter_config(folder).get("base_model_name_or_path"))
         base = find_base(name, needed_by=folder)
-        return merge_lora(read_model(base), folder), base, "vicuna_v1"
+        return merge_lora(read_model(base), folder), base, usual
     if model_files(folder) or projector is None:
-        return read_model(folder), Path(options.base) if options.base else None, "vicuna_v1"
+        return read_model(folder), Path(options.base) if options.base else None, usual
     if options.base is None:
         raise UsageError(
             f"{folder} holds a projector alone ({projector.name}), and its LLM is not in it",
@@ -172,13 +196,15 @@ def _collect(folder: Path, options: OriginalOptions) -> tuple[dict[str, Tensor],
     return weights, base, "plain"  # what stage 1 trains with
 
 
-def _text_config(values: Mapping[str, Any], *, vocab_size: int) -> LlamaConfig:
+def _text_config(values: Mapping[str, Any], kind: str, *, vocab_size: int) -> LlamaConfig | Qwen2Config:
     """Return the LLM's config, its rotary settings in the form that transformers 5 has for them."""
     scaling = dict(values.get("rope_scaling") or {})
-    kind = scaling.pop("type", None) or scaling.pop("rope_type", "default")
-    rope = {"rope_type": kind, "rope_theta": values.get("rope_theta", 10000.0), **scaling}
-    kept = {key: values[key] for key in _TEXT_KEYS if key in values}
-    return LlamaConfig(**kept, vocab_size=vocab_size, rope_parameters=rope)
+    rope_type = scaling.pop("type", None) or scaling.pop("rope_type", "default")
+    rope = {"rope_type": rope_type, "rope_theta": values.get("rope_theta", 10000.0), **scaling}
+    names = QWEN_KEYS if kind == VICTOR else LLAMA_KEYS
+    kept = {key: values[key] for key in names if key in values}
+    text_class = Qwen2Config if kind == VICTOR else LlamaConfig
+    return text_class(**kept, vocab_size=vocab_size, rope_parameters=rope)
 
 
 def _sort(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

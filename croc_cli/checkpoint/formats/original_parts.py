@@ -1,14 +1,15 @@
 """Finds what an original checkpoint names instead of holding it: its vision tower, its base LLM, its tokenizer."""
 
+import copy
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig
+from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, SiglipVisionConfig
 
 from croc_cli.checkpoint.metadata import DAMAGED
 from croc_cli.data.image import build_image_processor
@@ -17,9 +18,9 @@ from croc_cli.errors import UsageError
 from croc_cli.files import own_path
 from croc_cli.model.find import ModelNotFound, find_model
 from croc_cli.model.opening import opening
-from croc_cli.model.vision_tower import load_tower
+from croc_cli.model.vision_tower import has_class_token, load_tower
 from croc_cli.model.vocabulary import set_up_tokenizer
-from croc_cli.recipe.schema import AspectName
+from croc_cli.recipe.schema import AspectName, ResamplingName
 
 _CLIP_LARGE = {
     "hidden_size": 1024,
@@ -29,9 +30,23 @@ _CLIP_LARGE = {
     "patch_size": 14,
     "projection_dim": 768,
 }
-_KNOWN_TOWERS = {"clip-vit-large-patch14-336": 336, "clip-vit-large-patch14": 224}
-"""Side in pixels of the towers that LLaVA-1.5 and Croc were trained with, so that weights that lie inside a checkpoint
-need no second download; sizes as in their config.json on the hub."""
+_SIGLIP_SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
+_KNOWN_TOWERS = {
+    "clip-vit-large-patch14-336": ("openai", 336),
+    "clip-vit-large-patch14": ("openai", 224),
+    "siglip2-so400m-patch14-384": ("google", 384),
+    "siglip-so400m-patch14-384": ("google", 384),
+}
+"""Owner on the hub and side in pixels of the towers that LLaVA-1.5, Croc and ViCToR were trained with, so that weights
+that lie inside a checkpoint need no second download; sizes as in their config.json on the hub."""
+
+TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
 
 TOWER_FOLDER = "vision_tower"
 """Where `croc convert --to llava` puts the tower, in the checkpoint's folder."""
@@ -54,11 +69,42 @@ class TowerSource:
     folder: Path | None
 
     def weights(self) -> dict[str, Tensor]:
-        """Return its weights by original names, in float32, from its folder."""
+        """Return its weights by original names, in float32, from its folder, as far as the config has layers."""
         assert self.folder is not None, "asked for the weights of a tower that is only named"
-        prefix = "model.vision_tower.vision_tower.vision_model."
         state = load_tower(self.folder, torch.float32).state_dict()
-        return {prefix + name.removeprefix("vision_model."): tensor for name, tensor in state.items()}
+        own = {TOWER_PREFIX + name.removeprefix("vision_model."): tensor for name, tensor in state.items()}
+        return {name: tensor for name, tensor in own.items() if not is_left_out(name, self.config)}
+
+    def as_victor(self, names: Collection[str], *, aspect: AspectName, resampling: ResamplingName) -> "TowerSource":
+        """Return a SigLIP tower as ViCToR's code has it, and a CLIP tower as it is.
+
+        That code deletes the last layer and the pooling head as it opens SigLIP, takes the output of the layer that is
+        then last, without the final norm, and prepares pictures by a processor of its own.
+
+        Args:
+            names: Of the checkpoint's weights; where the tower's are among them, they tell how many layers it has.
+            aspect: How pictures are made square.
+            resampling: How they are resized.
+        """
+        if has_class_token(self.config):
+            return self
+        layers = {name.split(".")[6] for name in names if name.startswith(f"{TOWER_PREFIX}encoder.layers.")}
+        config = copy.deepcopy(self.config)
+        config.num_hidden_layers = len(layers) or config.num_hidden_layers - 1
+        config.vision_use_head = False
+        spread = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        pictures = build_image_processor(self.image_processor.to_dict() | spread, aspect, resampling=resampling)
+        return replace(self, config=config, image_processor=pictures)
+
+
+def is_left_out(name: str, config: Any) -> bool:
+    """Tell whether a weight of the tower, by its original name, lies in a layer or a head that the config lacks."""
+    if has_class_token(config) or not name.startswith(TOWER_PREFIX):
+        return False
+    level, *rest = name.removeprefix(TOWER_PREFIX).split(".")
+    if level == "encoder":
+        return bool(int(rest[1]) >= config.num_hidden_layers)
+    return level == "head" and not config.vision_use_head
 
 
 def find_tower(
@@ -84,9 +130,9 @@ def find_tower(
     short = Path(name).name
     if found is None and not needs_weights and short in _KNOWN_TOWERS:
         return _known_tower(short, aspect)
-    if found is None and name != f"openai/{short}" and short in _KNOWN_TOWERS:
-        say(f"note: the vision tower {name} is not here; openai/{short} is taken")
-        name = f"openai/{short}"
+    if found is None and short in _KNOWN_TOWERS and name != (known := f"{_KNOWN_TOWERS[short][0]}/{short}"):
+        say(f"note: the vision tower {name} is not here; {known} is taken")
+        name = known
     if found is None:
         try:
             found = find_model(name, part="vision_tower")
@@ -138,8 +184,10 @@ def find_base(name: str, *, needed_by: Path) -> Path:
 
 
 def _known_tower(name: str, aspect: AspectName) -> TowerSource:
-    side = _KNOWN_TOWERS[name]
-    config = CLIPVisionConfig(**_CLIP_LARGE, image_size=side)
+    owner, side = _KNOWN_TOWERS[name]
+    config: Any = CLIPVisionConfig(**_CLIP_LARGE, image_size=side)
+    if owner == "google":
+        config = SiglipVisionConfig(**_SIGLIP_SO400M, image_size=side)
     processor = build_image_processor(
         {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}, aspect
     )

@@ -29,7 +29,7 @@ def test_originals_are_told_from_stock_llava_also_where_both_say_llava() -> None
 def test_every_name_of_both_formats_comes_back() -> None:
     for kind in KINDS:
         for name in golden_weights(kind):
-            assert original_name(training_state_name(name) or stock_name(name)) == name
+            assert original_name(training_state_name(name) or stock_name(name), kind) == name
 
 
 def test_a_projectors_file_may_leave_out_what_stands_before_its_name() -> None:
