@@ -34,7 +34,12 @@ def make_module(*, matching: str = "hungarian", train_tower: bool = False) -> St
     llava = make_tiny_model()
     llava.model.vision_tower.requires_grad_(train_tower)
     model = MultimodalModel(
-        llava, num_visual_tokens=NUM_VISUAL_TOKENS, pool=pool, matching=matching, attention_kind="mixed"
+        llava,
+        num_visual_tokens=NUM_VISUAL_TOKENS,
+        pool=pool,
+        matching="hungarian" if matching == "shared" else matching,
+        shares_assignment=matching == "shared",
+        attention_kind="mixed",
     )
     pixels = make_batch([[1, IMAGE]] * 3)["pixel_values"]
     with torch.no_grad():
@@ -75,7 +80,7 @@ def run(module: StageModule, ready: Iterable[Ready]) -> tuple[list[Tensor], list
 
 
 @pytest.mark.parametrize("train_tower", [False, True])
-@pytest.mark.parametrize("matching", ["hungarian", "nearest"])
+@pytest.mark.parametrize("matching", ["hungarian", "nearest", "shared"])
 def test_losses_assignments_and_gradients_are_the_same_bit_for_bit(matching: str, train_tower: bool) -> None:
     results = []
     for ahead in (False, True):
