@@ -150,12 +150,10 @@ def test_the_best_step_is_kept_beside_the_newest_and_one_without_a_score_is_told
     assert scored(stage_dir)[1] == {"scenes": {}}
 
 
-def test_what_a_later_step_left_goes_when_a_run_resumes_before_it(tmp_path: Path) -> None:
-    stage_dir = StageDir(tmp_path / "finetune")
-    for step, value in ((2, 10.0), (4, 90.0)):
-        write_json(stage_dir.during(step).results_file, {"benchmarks": {"pope": {"value": value}}})
+def bare(stage_dir: StageDir) -> during.DuringEvaluation:
+    """Return an evaluation that asks nothing, for what it keeps on disk."""
     settings = during.DuringSettings(every=2, num_steps=9, limit=None, keep_best="pope", batch_size=1)
-    evaluation = during.DuringEvaluation(
+    return during.DuringEvaluation(
         StageModule.__new__(StageModule),
         None,
         CheckpointMetadata(stage="finetune"),
@@ -165,6 +163,13 @@ def test_what_a_later_step_left_goes_when_a_run_resumes_before_it(tmp_path: Path
         device=torch.device("cpu"),
         warn=print,
     )
+
+
+def test_what_a_later_step_left_goes_when_a_run_resumes_before_it(tmp_path: Path) -> None:
+    stage_dir = StageDir(tmp_path / "finetune")
+    for step, value in ((2, 10.0), (4, 90.0)):
+        write_json(stage_dir.during(step).results_file, {"benchmarks": {"pope": {"value": value}}})
+    evaluation = bare(stage_dir)
     evaluation.drop_after(4)
     assert stage_dir.best_step() == 4
     evaluation.drop_after(3)
@@ -214,3 +219,18 @@ def test_two_ranks_under_zero_3_answer_train_stop_and_are_killed_as_one_is(home:
         assert scored(resumed) == scored(whole)
         assert texts(resumed.during(2)) == texts(whole.during(2))
         assert differing(resumed, whole) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"benchmarks": 3}', '{"benchmarks": {"pope": []}}', '{"benchmarks": {"pope": {"value": []}}}'],
+)
+def test_damaged_results_of_a_step_are_as_none(content: str, tmp_path: Path) -> None:
+    stage_dir = StageDir(tmp_path / "finetune")
+    evaluation = bare(stage_dir)
+    evaluation.hashes = {"pope": "x"}
+    stage_dir.during(2).root.mkdir(parents=True)
+    stage_dir.during(2).results_file.write_text(content)
+    assert evaluation.is_open(2)
+    evaluation.drop_after(2)
+    assert stage_dir.best_step() is None
