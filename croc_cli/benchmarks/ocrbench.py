@@ -41,7 +41,7 @@ class OcrBench(Benchmark):
     hub_splits = ("test",)
     split = "test"
     size = 1_000
-    metric = "right answers"
+    metric = "score (of 1,000)"
     table = "OCRBench.tsv"
     variants: ClassVar[Mapping[str, str]] = {
         VARIANT: "the same rule, formulas told by the question's type and not by its source; the question unstripped",

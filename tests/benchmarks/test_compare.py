@@ -66,7 +66,7 @@ def test_victors_numbers_stand_beside_the_protocol_that_they_look_like() -> None
     shown = {tuple(row[:2]): row[2:] for row in rows}
     assert shown["MME", "perception"] == ["–", "1526.4", "–"]
     assert shown["MME", "perception + cognition (vlmevalkit)"] == ["1900.0 (2,374 questions)", "–", "2071.0"]
-    assert shown["OCRBench", "right answers"] == ["–", "–", "556.0"]
+    assert shown["OCRBench", "score (of 1,000)"] == ["–", "–", "556.0"]
     assert shown["MMBench", "circular accuracy"] == ["–", "67.6", "–"]
     assert shown["MMBench", "circular accuracy (vlmevalkit)"] == ["–", "–", "79.0"]
     assert [note.split(":")[0] for note in published_notes()] == ["ViCToR's README", "Ross's README"]

@@ -26,7 +26,7 @@ from croc_cli.checkpoint.formats.original_parts import TOWER_FOLDER, TOWER_PREFI
 from croc_cli.checkpoint.formats.victor import ARCHITECTURE, POOL_SIZE_KEY, VICTOR
 from croc_cli.checkpoint.metadata import RECIPE_FILE, TOWER_TRAINED_KEY, share_weights
 from croc_cli.checkpoint.opened import TOKENIZER_MODEL, OpenedModel
-from croc_cli.data.qwen_template import TURN_END, TURN_START
+from croc_cli.data.qwen_template import QWEN_SYSTEM, TURN_END, TURN_START
 from croc_cli.errors import UsageError
 from croc_cli.launch.weights import combine_hashes, weights_files
 from croc_cli.model.vision_tower import has_class_token
@@ -105,7 +105,7 @@ def write_original(
 
 def _say_what_lies_beside(opened: OpenedModel, kind: str, say: Callable[[str], None]) -> None:
     about = opened.metadata
-    known = about.template in ("plain", USUAL_TEMPLATES[kind]) and about.system_prompt is None
+    known = about.template in ("plain", USUAL_TEMPLATES[kind]) and about.system_prompt in (None, QWEN_SYSTEM)
     if not known and (about.template is not None or opened.processor.chat_template):
         say(
             "warning: the original code has no place for this model's chat template and prompts it another way; the "
