@@ -7,7 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 from croc_cli.redact import redact
@@ -24,6 +25,7 @@ PLAIN_SECONDS = 10.0
 SHORT_SECONDS = 2.0
 """Work that takes less is not mentioned where there is no terminal."""
 BAR_WIDTH = 12
+_WATCH_SECONDS = 0.5
 _SWEEP_SECONDS = 1.5
 """How long the mark of a bar without a total takes from one end to the other."""
 
@@ -89,6 +91,39 @@ def work_line(unit: Unit, stream: TextIO | None = None) -> Iterator[Callable[...
         yield count
         if current:
             current[-1][1].close()
+
+
+@contextmanager
+def watched(label: str, total: int | None, measure: Callable[[], int], *, unit: Unit = "bytes") -> Iterator[None]:
+    """Show how far something comes that tells nothing itself, such as a library's download.
+
+    Args:
+        label: What is being done.
+        total: How much there is to do, where it is known.
+        measure: Tells how much is done.
+        unit: What is counted.
+    """
+    done = Event()
+
+    def look(task: Task) -> None:
+        with suppress(OSError):  # a file that was renamed in the same moment
+            task.update(measure(), total)
+
+    def follow(task: Task) -> None:
+        while not done.wait(_WATCH_SECONDS):
+            look(task)
+
+    with open_progress() as progress:
+        task = progress.task(label, total, unit)
+        thread = Thread(target=follow, args=(task,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            look(task)
+            task.close()
 
 
 class Measure:

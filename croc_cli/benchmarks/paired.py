@@ -110,6 +110,8 @@ class Paired:
             found.append(f"the runs have scores of {first} and {second}; {both}")
         if self.pairs and not self.is_right_or_wrong:
             found.append("no McNemar's test, which needs answers that are right or wrong: these have scores in between")
+        if self.is_right_or_wrong and any("unit" in first for first, _ in self.pairs):
+            found.append("McNemar's test takes questions as independent, and some belong together")
         if self.pairs and not self.is_mean:
             unit = "right answers" if self.is_right_or_wrong else "an answer's mean score"
             found.append(f"the difference is in {unit}, not in {benchmarks()[self.name].metric}")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from croc_cli.checkpoint.formats.original import SUPPORTED, is_original, read_original_config
 from croc_cli.checkpoint.formats.victor import GENERATIONS, saved_names
@@ -13,26 +14,33 @@ from croc_cli.files import own_path
 from croc_cli.launch.weights import is_file_name
 from croc_cli.names import METADATA_FILE, RUNS_FOLDER, TRAINING_STATE_FILE, StageName
 
+if TYPE_CHECKING:
+    from croc_cli.model.find import Fetching
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
-_SAFE_WEIGHTS, _TORCH_WEIGHTS = ["*.safetensors"], ["*.bin"]
+_WEIGHTS = (["*.safetensors"], ["*.bin"])
+"""The original code's checkpoints have them under other names than transformers'."""
 _WHOLE_FILE, _INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _HINT = "give a folder that `croc` or transformers saved, such as runs/NAME/finetune/checkpoints/step-00000240"
 
 
-def locate_checkpoint(name: str | Path) -> Path:
+def locate_checkpoint(name: str | Path, *, fetching: "Fetching | None" = None) -> Path:
     """Return the local folder of a checkpoint given as a folder or a hub id, and check it; a hub id is fetched.
+
+    Args:
+        name: The folder or hub id.
+        fetching: See `croc_cli.model.find.find_model`; None shows no bar of croc's.
 
     Raises:
         UsageError: Nothing of that name is here or on the hub, or its files are no whole LLaVA checkpoint.
     """
-    folder = find_folder(name)
+    folder = find_folder(name, fetching=fetching)
     check_checkpoint(folder)
     return folder
 
 
-def find_folder(name: str | Path) -> Path:
-    """Return the local folder that a name stands for, whatever is in it; a hub id is fetched.
+def find_folder(name: str | Path, *, fetching: "Fetching | None" = None) -> Path:
+    """Return the local folder that a name stands for, whatever is in it; a hub id is fetched; see `locate_checkpoint`.
 
     Raises:
         UsageError: Nothing of that name is here or on the hub.
@@ -46,7 +54,7 @@ def find_folder(name: str | Path) -> Path:
                 f"checkpoint {name} not found: no such folder in {Path.cwd()}",
                 hint="--model takes a folder or a hub id",
             )
-        folder = _fetch(str(name))
+        folder = _fetch(str(name), fetching)
     return folder
 
 
@@ -78,18 +86,16 @@ def newest_checkpoints(
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def _fetch(hub_id: str) -> Path:
+def _fetch(hub_id: str, fetching: "Fetching | None") -> Path:
     """Return the local copy of a hub repository, fetched where it is not yet there; its pickles only if need be."""
-    import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    from croc_cli.model.find import fetch_files, unwatched
+
     cache, endpoint = constants.HF_HUB_CACHE, constants.ENDPOINT
     try:
-        folder = Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_TEXT_FILES + _SAFE_WEIGHTS))
-        if any(folder.glob(_SAFE_WEIGHTS[0])):
-            return folder
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=_TEXT_FILES + _TORCH_WEIGHTS))
+        return fetch_files(hub_id, forms=_WEIGHTS, fetching=fetching or unwatched)
     except Exception as error:  # httpx, OSError, ValueError: huggingface_hub's roots change with its versions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason, hint = (

@@ -290,6 +290,9 @@ def compare(
         tests = f"{PAIRED_TITLE}\n\n{format_rows(paired_rows(pairs), table)}" if pairs and in_text else ""
         result(f"{scores}\n\n{tests}" if tests else scores)
         return
+    if not pairs:
+        hint = "scores that croc makes keep single answers: `croc eval score RUN_DIR` writes them again"
+        raise UsageError(f"{' and '.join(runs)} have no benchmark with answers to the same questions", hint=hint)
     changed = flip_rows(pairs, list(runs), flips)
     result(format_flips(changed) if table == "text" else format_rows(changed, table))
 

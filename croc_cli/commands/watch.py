@@ -43,7 +43,7 @@ def watch(
     server = _start_page(folders, port) if page else None
     try:
         with suppress(KeyboardInterrupt):
-            _watch_live(folders) if live else _watch_plain(folders, endless=page)
+            _watch_live(run_dirs, folders) if live else _watch_plain(run_dirs, folders, endless=page)
     finally:
         if server is not None:
             server.close()
@@ -69,7 +69,16 @@ def _start_page(folders: list[Path], port: int) -> "LivePage":
     return server
 
 
-def _watch_live(folders: list[Path]) -> None:
+def _add_new_runs(run_dirs: list[Path], folders: list[Path]) -> None:
+    """Add the runs that have appeared in the given folders; the page's server holds the same list."""
+    from croc_cli.report.run_data import find_runs
+
+    found = [run for folder in run_dirs for run in find_runs(folder)]
+    if found:
+        folders[:] = list(dict.fromkeys([*(folder for folder in folders if folder not in run_dirs), *found]))
+
+
+def _watch_live(run_dirs: list[Path], folders: list[Path]) -> None:
     """Draw the runs over themselves until Ctrl-C."""
     import time
 
@@ -78,11 +87,12 @@ def _watch_live(folders: list[Path]) -> None:
 
     with Live(auto_refresh=False) as live:
         while True:
+            _add_new_runs(run_dirs, folders)
             live.update(Text(_frame(folders), no_wrap=True), refresh=True)
             time.sleep(LIVE_SECONDS)
 
 
-def _watch_plain(folders: list[Path], *, endless: bool) -> None:
+def _watch_plain(run_dirs: list[Path], folders: list[Path], *, endless: bool) -> None:
     """Print a line for each run that changed, until none runs any more; endless: until Ctrl-C."""
     import time
 
@@ -92,6 +102,7 @@ def _watch_plain(folders: list[Path], *, endless: bool) -> None:
 
     before: dict[Path, str] = {}
     while True:
+        _add_new_runs(run_dirs, folders)
         for folder in folders:
             line = plain_line(folder)
             if before.get(folder) != line:

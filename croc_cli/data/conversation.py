@@ -112,6 +112,11 @@ class ConversationEncoder:
         """Control tokens that an answer is trained to end with: one, or none where the template ends it by text."""
         return self._template.end_ids
 
+    @property
+    def layout_ids(self) -> frozenset[int]:
+        """Tokens that are trained wherever they stand and end no answer, such as the newline between turns."""
+        return self._template.trained_anywhere - frozenset(self.end_ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens written out."""
         return self._pieces.decode(ids)

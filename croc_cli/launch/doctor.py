@@ -13,6 +13,7 @@ from typing import Any
 from croc_cli import __version__
 from croc_cli.files import free_disk
 from croc_cli.launch.devices import Machine, inspect_machine
+from croc_cli.launch.ops import CompiledOp, compiled_ops
 
 PACKAGES = (
     "torch",
@@ -50,6 +51,7 @@ class Findings:
         shared_memory_bytes: Free in /dev/shm; None where there is none.
         compiler: Path of g++ or what CXX names; None where it is missing.
         ninja: Path of ninja; None where it is missing.
+        operators: DeepSpeed's operators: which are compiled for this environment and processor, and where.
         hub_cache: Where huggingface_hub keeps models.
         hub: "reachable", "offline" or why it cannot be reached.
         warnings: What will be slow or missing, one sentence each.
@@ -63,6 +65,7 @@ class Findings:
     shared_memory_bytes: int | None
     compiler: str | None
     ninja: str | None
+    operators: tuple[CompiledOp, ...]
     hub_cache: str
     hub: str
     warnings: tuple[str, ...]
@@ -101,6 +104,7 @@ def examine() -> Findings:
         shared_memory_bytes=shared_bytes,
         compiler=compiler,
         ninja=ninja,
+        operators=tuple(compiled_ops()),
         hub_cache=cache,
         hub=hub,
         warnings=tuple(warnings),
@@ -163,6 +167,15 @@ def compiler_warnings(compiler: str | None, ninja: str | None) -> list[str]:
     return [f"{' and '.join(missing)} not found: DeepSpeed compiles operators for CPU ranks and for offload with them"]
 
 
+def _operator_text(op: CompiledOp) -> str:
+    if op.state == "compiled":
+        took = f" in {op.seconds:.0f} s" if op.seconds is not None else ""
+        return f"compiled{took} for this environment and processor, in {op.folder}"
+    if op.state == "not for this machine":
+        return "not for this machine; DeepSpeed does without"
+    return f"{op.state}; the first stage that needs it compiles it in {op.folder}"
+
+
 def format_findings(findings: Findings) -> str:
     """Return the findings as lines of text."""
     lines = [f"{'croc':<20}{__version__}", f"{'python':<20}{findings.python}"]
@@ -175,6 +188,7 @@ def format_findings(findings: Findings) -> str:
         f"{'free disk':<20}{findings.free_disk_bytes / 1e9:.0f} GB",
         f"{'compiler':<20}{findings.compiler or 'missing'}",
         f"{'ninja':<20}{findings.ninja or 'missing'}",
+        *(f"{op.name:<20}{_operator_text(op)}" for op in findings.operators),
         f"{'model hub':<20}{findings.hub}",
         f"{'model cache':<20}{findings.hub_cache}",
         f"{'flash-attn':<20}not needed: sdpa, eager and flex_attention come with torch",

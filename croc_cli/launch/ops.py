@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,14 +39,67 @@ def ops_folder(environment: Mapping[str, str] = os.environ) -> Path:
     if given := environment.get(FOLDER_VARIABLE):
         return Path(given)
     cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "croc" / "ops" / environment_key()
+
+
+def environment_key() -> str:
+    """Return what tells this environment and processor from others, as far as compiled operators depend on them."""
     facts = [sys.prefix, platform.python_version(), platform.machine(), *map(_version, _PACKAGES), *_processor()]
-    return cache / "croc" / "ops" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class CompiledOp:
+    """One of DeepSpeed's operators in this environment's folder.
+
+    Args:
+        name: Of the operator.
+        state: "compiled", "not compiled", "compiled for another environment" (the first stage that needs it compiles
+            it), or "not for this machine".
+        folder: Where it lies or will lie.
+        seconds: How long it took to compile; None where that is unknown.
+    """
+
+    name: str
+    state: str
+    folder: str
+    seconds: float | None = None
+
+
+def compiled_ops() -> list[CompiledOp]:
+    """Return the state of every operator that a stage may need, for this environment and processor."""
+    found = []
+    for name in (SHARED_MEMORY, CPU_ADAM):
+        folder = ops_folder() / name
+        stamp, seconds = read_json(folder / STAMP), None
+        if is_compiled(folder):
+            state, seconds = "compiled", stamp.get("seconds")
+        elif stamp.get("compatible") is False:
+            state = "not for this machine"
+        else:
+            state = "compiled for another environment" if stamp.get("compatible") else "not compiled"
+        found.append(CompiledOp(name, state, str(folder), seconds if isinstance(seconds, int | float) else None))
+    return found
+
+
+def is_compiled(folder: Path) -> bool:
+    """Tell whether a folder holds its operator's library, compiled to its end for this environment and processor.
+
+    Where TORCH_EXTENSIONS_DIR names the folder, another version or processor may have compiled there before.
+    """
+    stamp = read_json(folder / STAMP)
+    is_ours = stamp.get("environment") in (None, environment_key())  # None: by a version that noted none
+    return bool(stamp.get("compatible")) and is_ours and (folder / f"{folder.name}.so").is_file()
 
 
 def missing_ops(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those operators that are not compiled for this environment."""
     folder = ops_folder()
-    return tuple(name for name in names if not read_json(folder / name / STAMP))
+    return tuple(
+        name
+        for name in names
+        if read_json(folder / name / STAMP).get("compatible") is not False and not is_compiled(folder / name)
+    )
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from croc_cli.model.matching import assign, check_matching, pairwise_cost
+from croc_cli.model.transfers import arrival, to_device, to_host
 
 
 class Solved(NamedTuple):
@@ -52,41 +53,51 @@ class PendingAssignment:
     """An assignment whose costs are on their way to the host, and which threads solve as soon as they are there.
 
     Args:
-        solved: For each real image, what a thread will return.
-        real: Indices of the real images.
+        solved: For each assignment, what a thread will return.
+        units: Indices of the real images of each assignment: one image, or those of a sample that share one.
         num_masked: Masked positions of each image.
         num_pool: N.
     """
 
-    def __init__(self, solved: list[Future[Solved]], *, real: list[int], num_masked: list[int], num_pool: int) -> None:
+    def __init__(
+        self, solved: list[Future[Solved]], *, units: list[list[int]], num_masked: list[int], num_pool: int
+    ) -> None:
         self._solved = solved
-        self._real = real
+        self._units = units
         self._num_masked = num_masked
         self._num_pool = num_pool
 
     def result(self) -> Assignment:
         """Wait until every image is solved."""
         started = time.perf_counter()
-        solved = dict(zip(self._real, [image.result() for image in self._solved], strict=True))
+        solved = [unit.result() for unit in self._solved]
         waited = time.perf_counter() - started
-        by_image = torch.full(
-            (len(self._num_masked), max((self._num_masked[index] for index in solved), default=0)), -1
-        )
+        real = [index for unit in self._units for index in unit]
+        by_image = torch.full((len(self._num_masked), max((self._num_masked[index] for index in real), default=0)), -1)
         rows = [torch.arange(count) % self._num_pool for count in self._num_masked]
-        for index, image in solved.items():
-            by_image[index, : len(image.pool_tokens)] = rows[index] = image.pool_tokens
+        for unit, found in zip(self._units, solved, strict=True):
+            own = torch.split(found.pool_tokens, [self._num_masked[index] for index in unit])
+            for index, pool_tokens in zip(unit, own, strict=True):
+                by_image[index, : len(pool_tokens)] = rows[index] = pool_tokens
         return Assignment(
             by_image=by_image,
             places=torch.cat(rows),
-            cost_sum=sum(image.mean_cost for image in solved.values()),
-            solver_seconds=sum(image.seconds for image in solved.values()),
+            cost_sum=sum(found.mean_cost * len(unit) for unit, found in zip(self._units, solved, strict=True)),
+            solver_seconds=sum(found.seconds for found in solved),
             wait_seconds=waited,
         )
 
 
 @torch.no_grad()
 def begin_assignment(
-    visual_tokens: Tensor, pool: Tensor, masked: Tensor, image_is_real: Tensor, *, method: str, num_threads: int
+    visual_tokens: Tensor,
+    pool: Tensor,
+    masked: Tensor,
+    image_is_real: Tensor,
+    *,
+    method: str,
+    num_threads: int,
+    sharing: Tensor | None = None,
 ) -> PendingAssignment:
     """Compute the costs of a micro-batch in one call, and have threads solve them.
 
@@ -101,47 +112,49 @@ def begin_assignment(
         method: `hungarian`, see `assign`; or `nearest`, the cheapest pool token for each masked token on its own (Table
             4c), which stays on the device.
         num_threads: Threads that solve.
+        sharing: [I] int64; images of one number share one assignment, so that each pool token is used once over them
+            (as often as needed where there are fewer). None assigns each image on its own.
 
     Raises:
         ValueError: `method` is neither.
     """
     check_matching(method)
-    positions = [row.nonzero().squeeze(1) for row in masked.cpu()]
-    real = [index for index, is_real in enumerate(image_is_real.tolist()) if is_real]
+    positions, real = _look_up(masked, image_is_real)
+    units = _units(real, sharing)
     num_visual = visual_tokens.shape[1]
-    flat = torch.cat([index * num_visual + positions[index] for index in real] or [torch.zeros(0, dtype=torch.int64)])
+    in_order = [index * num_visual + positions[index] for unit in units for index in unit]
+    flat = torch.cat(in_order or [torch.zeros(0, dtype=torch.int64)])
     tokens = visual_tokens.flatten(0, 1)[to_device(flat, visual_tokens.device)]
     costs = pairwise_cost(tokens, pool)  # [R · m, N]
     if method == "nearest":
         chosen = costs.argmin(dim=1)
-        results = [_to_host(costs.gather(1, chosen[:, None]).squeeze(1)), _to_host(chosen)]
+        results = [to_host(costs.gather(1, chosen[:, None]).squeeze(1)), to_host(chosen)]
     else:
-        results = [_to_host(costs)]
-    arrived = _arrival(visual_tokens.device)
+        results = [to_host(costs)]
+    arrived = arrival(visual_tokens.device)
     solve = _take if method == "nearest" else _solve
     counts = [len(row) for row in positions]
-    images = zip(*(torch.split(part, [counts[index] for index in real]) for part in results), strict=True)
-    solved = [_threads(num_threads).submit(solve, arrived, *image) for image in images]
-    return PendingAssignment(solved, real=real, num_masked=counts, num_pool=len(pool))
+    sizes = [sum(counts[index] for index in unit) for unit in units]
+    parts = zip(*(torch.split(part, sizes) for part in results), strict=True)
+    solved = [_threads(num_threads).submit(solve, arrived, *part) for part in parts]
+    return PendingAssignment(solved, units=units, num_masked=counts, num_pool=len(pool))
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a host tensor on `device`; the copy to a GPU goes through pinned memory, so the host need not wait."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def _units(real: list[int], sharing: Tensor | None) -> list[list[int]]:
+    """Return the images of each assignment."""
+    if sharing is None:
+        return [[index] for index in real]
+    units: dict[int, list[int]] = {}
+    numbers = sharing.tolist()
+    for index in real:
+        units.setdefault(numbers[index], []).append(index)
+    return list(units.values())
 
 
-def _to_host(tensor: Tensor) -> Tensor:
-    """Return a tensor in host memory, pinned where it comes from a GPU; there by the event that is recorded next."""
-    return tensor.to("cpu", non_blocking=True)
-
-
-def _arrival(device: torch.device) -> torch.cuda.Event | None:
-    """Return an event that comes when all that was queued on `device` is done; None on a CPU, which has no queue."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no type
-    event.record(torch.cuda.current_stream(device))
-    return event
+def _look_up(masked: Tensor, image_is_real: Tensor) -> tuple[list[Tensor], list[int]]:
+    """Return the masked positions of each image, and which images are real; on the host, where both should be."""
+    positions = [row.nonzero().squeeze(1) for row in masked.cpu()]
+    return positions, [index for index, is_real in enumerate(image_is_real.tolist()) if is_real]
 
 
 def _solve(arrived: torch.cuda.Event | None, cost: Tensor) -> Solved:

@@ -1,6 +1,6 @@
 """From a recipe's name of a pretrained model to a folder: built in, local, or from the hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -18,7 +18,8 @@ BUILTIN_FOLDER = Path(croc_cli.__file__).parent / "demo" / "backbones"
 TEXT_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 """Configs and tokenizers."""
 
-WEIGHT_FILES = (["model*.safetensors"], ["pytorch_model*.bin"])
+WeightForms = Sequence[list[str]]
+WEIGHT_FILES: WeightForms = (["model*.safetensors"], ["pytorch_model*.bin"])
 """Weights, the better form first. Vicuna and CLIP ViT-L/14-336 are published in the second alone; transformers reads it
 with `torch.load(weights_only=True)`, which runs no code."""
 
@@ -29,7 +30,8 @@ HUB_TIMEOUT = 10.0
 Fetching = Callable[[int | None, Callable[[], int]], AbstractContextManager[object]]
 
 
-def _unwatched(_total: int | None, _measure: Callable[[], int]) -> AbstractContextManager[object]:
+def unwatched(_total: int | None, _measure: Callable[[], int]) -> AbstractContextManager[object]:
+    """Return the context of a fetch that nobody watches."""
     return nullcontext()
 
 
@@ -37,7 +39,7 @@ class ModelNotFound(UsageError):
     """A vision tower, LLM or checkpoint is not where its name points; exit code 2."""
 
 
-def find_model(name: str, *, part: str, revision: str | None = None, fetching: Fetching = _unwatched) -> Path:
+def find_model(name: str, *, part: str, revision: str | None = None, fetching: Fetching = unwatched) -> Path:
     """Return the folder of a pretrained model, fetched from the hub if need be.
 
     Args:
@@ -65,7 +67,7 @@ def find_model(name: str, *, part: str, revision: str | None = None, fetching: F
             f"{_words(part)} {name!r} was not found: there is no folder {folder.absolute()}", hint=_local_hint(part)
         )
     try:
-        return _fetch(name, revision, fetching)
+        return fetch_files(name, revision=revision, fetching=fetching)
     except Exception as error:  # hub, network and cache have no error class in common
         raise ModelNotFound(
             f"{_words(part)} {name!r} was not found: no folder {folder.absolute()}, "
@@ -83,16 +85,28 @@ def _find_builtin(name: str, part: str) -> Path:
     return folder
 
 
-def _fetch(name: str, revision: str | None, fetching: Fetching) -> Path:
-    """Return the hub's snapshot of a model: texts and one form of weights; from the cache where the hub is silent."""
+def fetch_files(
+    name: str, *, revision: str | None = None, forms: WeightForms = WEIGHT_FILES, fetching: Fetching = unwatched
+) -> Path:
+    """Return the hub's snapshot of a model: texts and one form of weights; from the cache where the hub is silent.
+
+    Args:
+        name: Hub id.
+        revision: Branch, tag or commit on the hub.
+        forms: Patterns of the weights' files, the better form first.
+        fetching: See `find_model`.
+
+    Raises:
+        Exception: Hub, network and cache have no error class in common.
+    """
     try:
         info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT, files_metadata=True)
-    except Exception:  # hub, network and cache have no error class in common
-        if cached := _find_cached(name, revision):
+    except Exception:
+        if cached := _find_cached(name, revision, forms):
             return cached
         raise
     files = [Path(sibling.rfilename) for sibling in info.siblings or ()]
-    weights = next((form for form in WEIGHT_FILES if any(file.match(form[0]) for file in files)), [])
+    weights = next((form for form in forms if any(file.match(form[0]) for file in files)), [])
     patterns = TEXT_FILES + weights
     sizes = [
         sibling.size
@@ -105,9 +119,9 @@ def _fetch(name: str, revision: str | None, fetching: Fetching) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
-def _find_cached(name: str, revision: str | None) -> Path | None:
+def _find_cached(name: str, revision: str | None, forms: WeightForms) -> Path | None:
     """Return the snapshot that an earlier run fetched, if there is one."""
-    for form in WEIGHT_FILES:
+    for form in forms:
         try:
             folder = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=TEXT_FILES + form)
         except (OSError, HFValidationError):  # nothing in the cache, or not all that the hub once listed

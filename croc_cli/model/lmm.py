@@ -62,6 +62,8 @@ class MultimodalModel(nn.Module):
         pool: What replaces masked tokens; None where nothing is masked.
         head: From [I, n, D] hidden states to [I, n, D] predicted visual tokens; None for the hidden states themselves.
         matching: `hungarian` or `nearest`, how the pool chooses.
+        shares_assignment: Images of one row share an assignment, so that each pool token is used once over them, as in
+            ViCToR's code; otherwise each image has its own.
         attention_kind: `causal`, `mixed` or `prefix`, see `croc_cli.model.attention_mask`.
         visual_norm: `none`, or `l2` for visual tokens of unit length, as in the released code.
         reconstruction_layer: Hidden state of the LLM that predicts visual tokens, numbered as transformers does: i is
@@ -77,6 +79,7 @@ class MultimodalModel(nn.Module):
         pool: TokenPool | None = None,
         head: nn.Module | None = None,
         matching: str = "hungarian",
+        shares_assignment: bool = False,
         attention_kind: str = "causal",
         visual_norm: str = "none",
         reconstruction_layer: int = -1,
@@ -89,6 +92,7 @@ class MultimodalModel(nn.Module):
         self.pool = pool
         self.head = head
         self.matching = matching
+        self.shares_assignment = shares_assignment
         self.attention_kind = attention_kind
         self.visual_norm = visual_norm
         find_layer(llava.model.language_model, reconstruction_layer)  # complains where there is none
@@ -140,7 +144,10 @@ class MultimodalModel(nn.Module):
         if self.pool is not None:
             masked = tokens.new_zeros(tokens.shape[:2], dtype=torch.bool) if masked is None else masked
             masked = masked.to(tokens.device)
-            replaced = self.pool(tokens, masked, image_is_real, matching=self.matching, assignment=assignment)
+            sharing = image_rows if self.shares_assignment else None
+            replaced = self.pool(
+                tokens, masked, image_is_real, matching=self.matching, sharing=sharing, assignment=assignment
+            )
             tokens = replaced.tokens
 
         embeds = self.llava.get_input_embeddings()(input_ids)
@@ -167,7 +174,7 @@ class MultimodalModel(nn.Module):
 
     @torch.no_grad()
     def begin_assignment(
-        self, pixel_values: Tensor, masked: Tensor, image_is_real: Tensor
+        self, pixel_values: Tensor, masked: Tensor, image_is_real: Tensor, image_rows: Tensor
     ) -> tuple[Tensor, PendingAssignment]:
         """Project a micro-batch's images and have their pool tokens assigned, ahead of its forward pass.
 
@@ -175,6 +182,7 @@ class MultimodalModel(nn.Module):
             pixel_values: As `forward` takes them.
             masked: [I, n] bool, on the host.
             image_is_real: [I] bool, on the host.
+            image_rows: [I] int64, on the host.
 
         Returns:
             [I, n, D_v], what entered the projector, which `forward` takes in place of the pixels where the vision tower
@@ -188,7 +196,8 @@ class MultimodalModel(nn.Module):
             tokens = self.encode_images(pixel_values)
         finally:
             handle.remove()
-        return entered[0], self.pool.begin(tokens, masked, image_is_real, matching=self.matching)
+        sharing = image_rows if self.shares_assignment else None
+        return entered[0], self.pool.begin(tokens, masked, image_is_real, matching=self.matching, sharing=sharing)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Turn pictures into visual tokens: vision tower, projector and the norm, if any (METHOD: step 1).

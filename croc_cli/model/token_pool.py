@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from croc_cli.model.assignment import PendingAssignment, begin_assignment, to_device
+from croc_cli.model.assignment import PendingAssignment, begin_assignment
+from croc_cli.model.transfers import to_device
 
 
 class Replacement(NamedTuple):
@@ -47,7 +48,13 @@ class TokenPool(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_tokens, dim))
 
     def begin(
-        self, visual_tokens: Tensor, masked: Tensor, image_is_real: Tensor, *, matching: str = "hungarian"
+        self,
+        visual_tokens: Tensor,
+        masked: Tensor,
+        image_is_real: Tensor,
+        *,
+        matching: str = "hungarian",
+        sharing: Tensor | None = None,
     ) -> PendingAssignment:
         """Have pool tokens assigned to the masked visual tokens; `weight` must be whole here, as it is in `forward`.
 
@@ -56,6 +63,7 @@ class TokenPool(nn.Module):
             masked: [I, n] bool, True at positions to replace; on the host, else the host waits for it.
             image_is_real: [I] bool, likewise.
             matching: `hungarian` or `nearest`, see `croc_cli.model.assignment.begin_assignment`.
+            sharing: [I] int64, images of one number share one assignment; None for each on its own.
         """
         return begin_assignment(
             visual_tokens,
@@ -64,6 +72,7 @@ class TokenPool(nn.Module):
             image_is_real,
             method=matching,
             num_threads=self.solver_threads,
+            sharing=sharing,
         )
 
     def forward(
@@ -73,6 +82,7 @@ class TokenPool(nn.Module):
         image_is_real: Tensor,
         *,
         matching: str = "hungarian",
+        sharing: Tensor | None = None,
         assignment: PendingAssignment | None = None,
     ) -> Replacement:
         """Replace the masked visual tokens by pool tokens.
@@ -85,9 +95,12 @@ class TokenPool(nn.Module):
             masked: [I, n] bool, True at positions to replace.
             image_is_real: [I] bool; blanks take pool tokens in turn, without a search.
             matching: `hungarian` or `nearest`.
+            sharing: As for `begin`.
             assignment: What `begin` returned for the same tokens and weights; None begins it here and waits for it.
         """
-        found = (assignment or self.begin(visual_tokens, masked, image_is_real, matching=matching)).result()
+        if assignment is None:
+            assignment = self.begin(visual_tokens, masked, image_is_real, matching=matching, sharing=sharing)
+        found = assignment.result()
         pool_tokens = F.embedding(to_device(found.places, self.weight.device), self.weight)
         tokens = visual_tokens.masked_scatter(masked[..., None], pool_tokens.to(visual_tokens.dtype))
         # masked_scatter with nothing masked still hands the pool a gradient of zeros, so every rank has one

@@ -23,6 +23,7 @@ from croc_cli.launch.plan import (
 from croc_cli.launch.run_lock import RunLock
 from croc_cli.launch.stage_state import find_start
 from croc_cli.names import BENCHMARKS, RUNS_FOLDER
+from croc_cli.pipeline.hub_model import fetched
 from croc_cli.place import claim_benchmarks
 from croc_cli.recipe.load import dump_recipe
 from croc_cli.recipe.schema import LaunchRecipe, Recipe
@@ -140,7 +141,8 @@ def evaluate(
     settled = recipe.model_copy(update={"launch": launch_settings})
 
     def answer(waiting: list[str], lock: RunLock) -> None:
-        _answer(settled, stage_dir, task | {"benchmarks": waiting}, Path(model), request, lock=lock)
+        # Fetched once and with a bar: ranks would each fetch for themselves, and wait for one another in silence.
+        _answer(settled, stage_dir, task | {"benchmarks": waiting}, fetched(model), request, lock=lock)
 
     answer_and_score(chosen, records, root, run_dir, task, request, judge=judge, answer=answer)
 

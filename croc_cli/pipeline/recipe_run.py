@@ -107,8 +107,7 @@ def check_pipeline(
 ) -> None:
     """Check every stage before the first one starts, so that the last one does not fail after days."""
     run_dir = run_folder(recipe, request.run_dir)
-    first = True
-    check_on_the_way(recipe)
+    first, is_checked = True, False
     for step in steps:
         if step == "eval":
             continue
@@ -119,6 +118,9 @@ def check_pipeline(
         if state == "finished":
             first = False
             continue
+        if not is_checked:
+            check_on_the_way(recipe)
+            is_checked = True
         if first and not (run_dir.init / "config.json").is_file():
             check_models(recipe.model)
         first = False

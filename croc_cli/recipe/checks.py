@@ -11,7 +11,7 @@ from croc_cli.recipe.issues import Issue, KeyPath, dotted
 from croc_cli.recipe.objective_checks import objective_issues, objective_notes
 from croc_cli.recipe.schema import Recipe, ScenesData
 from croc_cli.recipe.stages import STAGE_TABLE
-from croc_cli.recipe.template_checks import preparation_notes, template_issues
+from croc_cli.recipe.template_checks import matching_issues, preparation_notes, template_issues
 
 
 def cross_check(recipe: Recipe) -> list[Issue]:
@@ -237,6 +237,8 @@ def _templates_fit(recipe: Recipe) -> Iterator[Issue]:
     llm = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
     for stage in _enabled(recipe):
         yield from template_issues(stage, recipe.stage(stage), llm=llm)
+    if recipe.reconstruct.enabled:
+        yield from matching_issues(recipe.reconstruct)
 
 
 def _launch_fits(recipe: Recipe) -> Iterator[Issue]:

@@ -166,6 +166,9 @@ class ReconstructStage(StageRecipe):
     pool: PoolRecipe = PoolRecipe()
     mask: MaskRecipe = MaskRecipe()
     matching: Literal["hungarian", "nearest"] = "hungarian"
+    matching_scope: Literal["image", "sample"] = Field(
+        "image", description="sample = a sample's images share one assignment, as in ViCToR's code"
+    )
     attention: Literal["mixed", "causal", "prefix"] = Field(
         "mixed", description="mixed = visual tokens visible to all; prefix = all before the first label, as released"
     )

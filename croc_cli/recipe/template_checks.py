@@ -1,4 +1,4 @@
-"""What stages say of their templates and pictures: does it fit together?"""
+"""What stages say of their templates, pictures and assignments: does it fit together?"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from croc_cli.files import read_bytes
 from croc_cli.names import IMAGE_TOKEN, StageName
 from croc_cli.recipe.issues import Issue
-from croc_cli.recipe.schema import AspectName, StageRecipe
+from croc_cli.recipe.schema import AspectName, ReconstructStage, StageRecipe
 
 _LABELLED = ("qwen_1_5", "plain")
 """Templates whose trained tokens can be chosen."""
@@ -39,6 +39,19 @@ def template_issues(stage: StageName, section: StageRecipe, *, llm: Path | None)
         yield Issue((stage, "trained_tokens"), f"{section.trained_tokens} {fits}", related=(template,))
     if section.control_tokens_in_text:
         yield Issue((stage, "control_tokens_in_text"), fits, related=(template,))
+
+
+def matching_issues(section: ReconstructStage) -> Iterator[Issue]:
+    """Yield where an assignment is to be shared that cannot be, or that nothing is assigned by."""
+    if section.matching_scope == "image":
+        return
+    scope = ("reconstruct", "matching_scope")
+    if section.batch.packing:
+        message = "sample needs a row for each sample, and packing puts several into one; leave one of them out"
+        yield Issue(scope, message, related=(("reconstruct", "batch", "packing"),))
+    if section.matching == "nearest":
+        message = "sample is for matching hungarian; by nearest each token chooses on its own; leave it out"
+        yield Issue(scope, message, related=(("reconstruct", "matching"),))
 
 
 def preparation_notes(aspects: Mapping[StageName, AspectName]) -> Iterator[str]:

@@ -70,5 +70,7 @@ def _begin(model: MultimodalModel, batch: MicroBatch, device: torch.device, *, k
     there = batch.to(device)
     if batch.masked is None:
         return Ready(there, None)
-    features, assignment = model.begin_assignment(there.pixel_values, batch.masked, batch.image_is_real)
+    features, assignment = model.begin_assignment(
+        there.pixel_values, batch.masked, batch.image_is_real, batch.image_rows
+    )
     return Ready(replace(there, pixel_values=features) if keep_features else there, assignment)

@@ -1,6 +1,8 @@
 """The few things that ranks tell each other, written so that one process needs no process group."""
 
+import functools
 import itertools
+import os
 import time
 from typing import Any
 
@@ -29,6 +31,30 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     if num_ranks() > 1:
         dist.all_reduce(values)
     return values
+
+
+def sum_over_hosts(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the element-wise sum over ranks of numbers on the host; every rank must call it at the same point.
+
+    Ranks of one machine tell each other through their hosts, which wait for no GPU. Over several machines the numbers
+    take the GPUs' way, which is known to work there.
+    """
+    if num_ranks() == 1:
+        return values
+    group = _host_group()
+    if group is None:
+        return sum_over_ranks(values.to(device)).cpu()
+    dist.all_reduce(values, group=group)
+    return values
+
+
+@functools.cache
+def _host_group() -> Any:
+    """Return the group of all ranks whose collectives take host tensors; None where they are on several machines."""
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE")
+    return dist.new_group(backend="gloo") if here == str(num_ranks()) else None
 
 
 def gather_from_ranks(value: Any) -> list[Any]:

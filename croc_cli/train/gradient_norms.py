@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from croc_cli.model.transfers import to_host
+
 _NORMS = ("get_grad_norm_direct", "complete_grad_norm_calculation_for_cpu_offload")
 """Methods of DeepSpeed's ZeRO optimizers that return one group's norm over all ranks, called once a group and step."""
 
@@ -30,9 +32,17 @@ class GradientNorms:
 
     def take(self) -> dict[str, float] | None:
         """Return the norms of the step that has just ended, by group; None where it had none, or was skipped."""
+        return self.fetch()()
+
+    def fetch(self) -> Callable[[], dict[str, float] | None]:
+        """Return what tells these norms later, once they have come from the device."""
         if (own := getattr(self._optimizer, "group_norms", None)) is not None:
-            return dict(own) or None
-        heard, self._heard = [float(norm) for norm in self._heard], []
+            kept = dict(own) or None
+            return lambda: kept
+        heard, self._heard = [to_host(norm) if torch.is_tensor(norm) else norm for norm in self._heard], []
+        return lambda: self._by_group([float(norm) for norm in heard])
+
+    def _by_group(self, heard: list[float]) -> dict[str, float] | None:
         groups = self._optimizer.param_groups
         # ZeRO-3 cuts groups into sub-groups; its norms are those of sub-groups, in order
         owners = getattr(self._optimizer, "sub_group_to_group_id", None) or dict(enumerate(range(len(groups))))

@@ -43,4 +43,4 @@ class LossWeights:
             "token_weight": self.objectives.caption_weight * scale / max(tokens, 1),
             "image_weight": self.objectives.reconstruction_weight * scale / max(images, 1),
         }
-        return {name: torch.tensor(weight).to(self.device) for name, weight in weights.items()}
+        return {name: torch.full((), weight, device=self.device) for name, weight in weights.items()}

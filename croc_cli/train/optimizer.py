@@ -151,6 +151,16 @@ def build_optimizer(
     return SkippingAdamW(groups, clip_norm=clip_norm, betas=betas, eps=eps, fused=fused)
 
 
+def check_by_norm_alone(optimizer: Any) -> None:
+    """Have DeepSpeed's ZeRO-1 or ZeRO-2 optimizer tell a step that is not finite by its gradient norm alone.
+
+    In bf16 it looks through all gradients and waits for the answer before it takes the norm, which is not finite then
+    either and which it looks at as well. Where it takes no norm, or the state is offloaded, it is left as it is.
+    """
+    if getattr(optimizer, "compute_grad_norm", False) and not getattr(optimizer, "cpu_offload", False):
+        optimizer.check_overflow = lambda **_: None
+
+
 class LearningRateSchedule:
     """The learning rates of every step, as `transformers`' schedules have them.
 

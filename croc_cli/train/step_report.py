@@ -1,16 +1,17 @@
 """What one optimizer step did, summed over its micro-batches and over ranks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from croc_cli.data.collate import MicroBatch
+from croc_cli.model.transfers import to_host
 from croc_cli.objectives.baseline import TargetSample
 from croc_cli.objectives.reconstruction import mean_target_loss
 from croc_cli.objectives.settings import ObjectiveSettings
-from croc_cli.train.collectives import num_ranks, sum_over_ranks
+from croc_cli.train.collectives import num_ranks, sum_over_hosts, sum_over_ranks
 from croc_cli.train.loss_groups import LossGroups, SampleLoss, sample_losses
 from croc_cli.train.stage_module import StageOutput
 
@@ -72,20 +73,19 @@ class StepCounts:
             int(stop),
             int(save_failed),
         ]
-        return cls(*(int(n) for n in sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=device)).tolist()))
+        return cls(*(int(n) for n in sum_over_hosts(torch.tensor(local, dtype=torch.float64), device).tolist()))
 
 
 class StepSums:
     """The losses and the assignment of one step, added up as its micro-batches run.
 
-    Sums stay on the device until the step ends, so that a GPU need not wait for the host in between.
+    Sums stay on the device until they are read, so that neither it nor the host waits for the other before.
 
     Args:
         pool_size: N, tokens in the pool; 0 without one.
         device: Where the step runs.
         objectives: How reconstruction is measured.
         groups: By what samples' losses are added up.
-        started: `time.perf_counter()` at the step's beginning, before its data was there.
         solver_threads: Threads of this rank that solve assignments.
     """
 
@@ -96,7 +96,6 @@ class StepSums:
         *,
         objectives: ObjectiveSettings,
         groups: LossGroups,
-        started: float,
         solver_threads: int = 1,
     ) -> None:
         self.device = device
@@ -105,10 +104,10 @@ class StepSums:
         self.samples: list[SampleLoss] = []
         self.by_group: dict[str, Any] = {}
         self.objectives = objectives
-        self.started = started
         self.caption = self.reconstruction = self.baseline = 0.0
         self.assignment_cost = self.solver_seconds = self.wait_seconds = 0.0
         self.pool_counts = torch.zeros(pool_size, dtype=torch.float64)
+        self._totals = torch.zeros(3, dtype=torch.float64)
         self._losses = torch.zeros(2, dtype=torch.float64, device=device)
         self._targets: list[TargetSample] = []
         self._finite: list[Tensor] = []
@@ -121,7 +120,7 @@ class StepSums:
         if parts.targets is not None:
             self._targets.append(parts.targets)
         self._finite.append(torch.isfinite(loss.detach()))
-        self._batches.append(batch)
+        self._batches.append(replace(batch, pixel_values=torch.empty(0)))  # which may be kept for a step more
         self._by_sample.append(parts.caption_by_sample)
         self.assignment_cost += parts.assignment_cost_sum
         self.solver_seconds += parts.solver_seconds
@@ -130,26 +129,24 @@ class StepSums:
             taken = parts.assignment[parts.assignment >= 0]
             self.pool_counts += torch.bincount(taken, minlength=len(self.pool_counts))
 
-    def over_ranks(self) -> None:
-        """Add up the ranks; the sums are then the whole step's."""
-        found = [self.assignment_cost, self.solver_seconds, self.wait_seconds]
-        times = torch.tensor(found, dtype=torch.float64, device=self.device)
+    def queue(self) -> None:
+        """Add up the ranks on the device, and begin to copy what the host is to read; waits for nothing."""
+        totals = sum_over_ranks(torch.cat([self._losses, self._baseline()[None]]))
+        self._targets.clear()
+        self._totals = to_host(totals)
+        self._finite = [to_host(finite) for finite in self._finite]
+        self._by_sample = [to_host(losses) for losses in self._by_sample]
+
+    def read(self) -> None:
+        """Take the sums in, once their copies are there, and add up what the hosts know; every rank must call it."""
         self.samples = sample_losses(self._batches, self._by_sample)
-        by_group = self.groups.sums(self.samples).to(self.device)
-        parts = [
-            self._losses,
-            self._baseline()[None],
-            times,
-            by_group,
-            self.pool_counts.to(self.device),
-        ]
-        summed = sum_over_ranks(torch.cat(parts)).cpu()
-        self.caption, self.reconstruction, self.baseline, self.assignment_cost, *seconds = (
-            float(value) for value in summed[:6]
-        )
-        self.solver_seconds, self.wait_seconds = seconds
-        self.by_group = self.groups.fields(summed[6 : 6 + len(by_group)])
-        self.pool_counts = summed[6 + len(by_group) :]
+        by_group = self.groups.sums(self.samples)
+        found = torch.tensor([self.assignment_cost, self.solver_seconds, self.wait_seconds], dtype=torch.float64)
+        summed = sum_over_hosts(torch.cat([found, by_group, self.pool_counts]), self.device)
+        self.assignment_cost, self.solver_seconds, self.wait_seconds = summed[:3].tolist()
+        self.by_group = self.groups.fields(summed[3 : 3 + len(by_group)])
+        self.pool_counts = summed[3 + len(by_group) :]
+        self.caption, self.reconstruction, self.baseline = self._totals.tolist()
 
     def _baseline(self) -> Tensor:
         """Return this rank's sum of the loss of predicting the step's mean target, which all ranks find together."""

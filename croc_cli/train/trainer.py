@@ -1,5 +1,6 @@
 """One loop for all stages: whole optimizer steps through the DeepSpeed engine, watched, counted and saved."""
 
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,28 +12,28 @@ import torch
 
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.errors import Interrupted, RunError
+from croc_cli.model.transfers import to_host
 from croc_cli.train.ahead import make_ready
 from croc_cli.train.collectives import gather_from_ranks, num_ranks, rank
 from croc_cli.train.gradient_norms import GradientNorms
 from croc_cli.train.gradient_shares import measure_gradient_shares
 from croc_cli.train.handed import Evaluation, Saver
 from croc_cli.train.held_out import HeldOutMeasure
-from croc_cli.train.loss_groups import LossGroups, SampleLoss
+from croc_cli.train.loss_groups import LossGroups
 from croc_cli.train.loss_weights import LossWeights
-from croc_cli.train.metrics import ExplainedShare, JsonLines, PoolUsage, peak_memory_bytes
+from croc_cli.train.metrics import JsonLines
 from croc_cli.train.monitors import Monitors
 from croc_cli.train.optimizer import LearningRateSchedule
 from croc_cli.train.position import POSITION
 from croc_cli.train.sample_limits import Failure, bad_image_failure, nothing_trained_failure
 from croc_cli.train.stage_module import StageModule
 from croc_cli.train.state import TrainerSettings, TrainerState, hash_of, health_of
-from croc_cli.train.step_report import StepCounts, StepSums, loss_fields
+from croc_cli.train.step_report import StepCounts, StepSums
+from croc_cli.train.step_rows import EndedStep, StepClock, StepRows, wait_shares
 from croc_cli.train.zero3 import outside_forward
 
 T = TypeVar("T")
 MAX_SKIPPED_IN_A_ROW = 3
-LOSS_DIGITS = 4
-"""After the point, of a sample's loss in its file."""
 NAMED_SAMPLES = 12
 """Sample ids that an event names; the rest is counted."""
 
@@ -80,11 +81,10 @@ class Trainer:
         self.saver = saver
         self.metrics = metrics
         self.events = events
-        self.samples = samples
         self.held_out = held_out
         self.during = during
-        self.monitors = monitors
         self.was_cut = False  # the last evaluation was stopped; equal on all ranks
+        self.was_evaluated = False  # the last step has figures of benchmarks
         self.groups = LossGroups(settings.sources)
         self.gradient_norms = GradientNorms(engine.optimizer)
         self.stop_file = stop_file
@@ -94,13 +94,8 @@ class Trainer:
         self.pause = 0.0  # seconds that this rank stood still for a save since the last step's figures
         self.loading = 0.0  # seconds until the last step's samples were there on all ranks
         self.device = torch.device(engine.device)
-        pool_size = self.module.model.pool.num_tokens if self.module.model.pool is not None else 0
-        self.pool_usage = PoolUsage(pool_size) if pool_size else None
-        self.explained = ExplainedShare()
-        if state.health:
-            self.explained.load_state_dict(state.health["explained"])
-            if self.pool_usage is not None:
-                self.pool_usage.load_state_dict(state.health["pool_usage"])
+        self.rows = StepRows(self.module, settings, state, metrics=metrics, samples=samples, monitors=monitors)
+        self.reads_late = self.device.type == "cuda"
 
     def run(self, steps: Iterable[list[MicroBatch]]) -> dict[str, Any]:
         """Train on `steps`, which begins at the state's step, and return the last figures.
@@ -117,17 +112,16 @@ class Trainer:
             self.saver.wait()
 
     def _run_steps(self, steps: Iterator[list[MicroBatch]]) -> dict[str, Any]:
-        last: dict[str, Any] = {}
         checkpoint: Path | None = None
         if self.state.step and (fields := self._benchmark_fields(self.state.step)):  # one that was cut
             self.metrics.amend(self.state.step, **fields)
         if self.was_cut:
             raise self._stopped("its checkpoint already exists")
         for step in range(self.state.step, self.settings.num_steps):
-            started = time.perf_counter()
+            clock = StepClock(self.device)
             POSITION.at("loading samples", step=step + 1)
             micro_batches = next(steps)
-            loading = time.perf_counter() - started
+            loading = clock.host_seconds
             POSITION.at("counting the step's tokens")
             counts = StepCounts.over_ranks(
                 micro_batches,
@@ -136,33 +130,32 @@ class Trainer:
                 save_failed=self.saver.has_failed,
                 device=self.device,
             )
-            self.loading = time.perf_counter() - started
+            self.loading = clock.host_seconds
             if counts.save_failed:
                 self.saver.finish()
             if counts.stop:
-                raise self._stopped(self._save_at_end(checkpoint, last))
+                raise self._stopped(self._save_at_end(checkpoint))
             self._note_samples(micro_batches, counts)
             if self.failure is None:
-                last = self._step(step, micro_batches, counts, started=started)
+                self._step(step, micro_batches, counts, clock=clock)
             if self.failure is not None:
                 message, hint = self.failure
-                saved = self._save_at_end(None if self.state.step > step else checkpoint, last)
+                saved = self._save_at_end(None if self.state.step > step else checkpoint)
                 raise RunError(message, hint=f"{hint}; {saved}")
             every = self.settings.save_every
             checkpoint = None
             is_due = step + 1 == self.settings.num_steps or (every and (step + 1) % every == 0)
-            is_due = is_due or ("benchmark" in last and self.during is not None and self.during.is_best(step + 1))
+            is_due = is_due or (self.was_evaluated and self.during is not None and self.during.is_best(step + 1))
             if self.was_cut:
-                raise self._stopped(self._save_at_end(None, last))
+                raise self._stopped(self._save_at_end(None))
             if is_due and self.state.has_trained:
-                checkpoint = self._save_now(last)
+                checkpoint = self._save_now()
+        self.rows.finish()
         self._timed(self.saver.finish)
-        return last
+        return self.rows.last
 
-    def _step(
-        self, step: int, micro_batches: list[MicroBatch], counts: StepCounts, *, started: float
-    ) -> dict[str, Any]:
-        """Run one optimizer step and write its figures."""
+    def _step(self, step: int, micro_batches: list[MicroBatch], counts: StepCounts, *, clock: StepClock) -> None:
+        """Run one optimizer step, and write its figures or leave that to the next one."""
         objectives = self.module.objectives
         rates = self.schedule.set(self.engine.optimizer, self.settings.learning_rates, step=step)
         # The engine divides by its number of micro-batches and averages over ranks.
@@ -176,9 +169,9 @@ class Trainer:
             self.device,
             objectives=objectives,
             groups=self.groups,
-            started=started,
             solver_threads=pool.solver_threads if pool is not None else 1,
         )
+        self.was_evaluated = False
         POSITION.at("beginning the step's assignments")
         ready = make_ready(
             model,
@@ -199,22 +192,47 @@ class Trainer:
             POSITION.at("optimizer", micro_batch=number)
             self.engine.step()
             sums.add(loss, parts, batch)
+            if number == 0:
+                self.rows.finish()  # the step before, while the device works on this one
         POSITION.at("adding up the ranks' losses")
-        sums.over_ranks()
-        skipped = bool(getattr(self.engine.optimizer, "overflow", False))
+        skipped: bool = getattr(self.engine.optimizer, "overflow", False)
         self.state.step = step + 1
         self.state.trained += counts.trained_tokens + counts.images
-        self._note_skip(step, skipped, sums.samples_not_finite(), micro_batches)
-        fields = self._fields(step, counts, sums, rates=rates, skipped=skipped)
-        fields["gradient_shares"] = shares
-        fields |= self._held_out_fields(step)
-        fields |= self._benchmark_fields(step + 1)
-        self.metrics.write(**fields)
-        self._note_losses(step, sums.samples)
-        if self.monitors is not None:
-            self.monitors.tell(fields)
+        self.rows.keep(self._ended(step, counts, sums, clock, rates=rates, skipped=skipped, shares=shares))
+        measures = self._measures(step)
+        if skipped or measures or not self.reads_late:
+            self.rows.finish(functools.partial(self._measured, step) if measures else dict)
+        self._note_skip(step, skipped, sums, micro_batches)
         self.failure = self.failure or nothing_trained_failure(self.state, num_steps=self.settings.num_steps)
-        return fields
+
+    def _ended(
+        self,
+        step: int,
+        counts: StepCounts,
+        sums: StepSums,
+        clock: StepClock,
+        *,
+        rates: dict[str, float],
+        skipped: bool,
+        shares: dict[str, float] | None,
+    ) -> EndedStep:
+        """Return what the row of a step is made of, as far as it is known; what is not is on its way."""
+        sums.queue()
+        norm = self.engine.get_global_grad_norm()
+        norm = to_host(norm) if torch.is_tensor(norm) else norm
+        group_norms = self.gradient_norms.fetch()
+        clock.stop()
+        pause, self.pause = self.pause, 0.0
+        fields = wait_shares(self.loading, counts) | {
+            "learning_rate": rates,
+            "save_seconds": pause,
+            "skipped": skipped,
+            "truncated_samples": self.state.truncated,
+            "dropped_samples": self.state.dropped,
+            "bad_images": self.state.bad_images,
+            "gradient_shares": shares,
+        }
+        return EndedStep(step, counts, sums, clock, norm, group_norms, fields)
 
     def _gradient_shares(
         self, step: int, micro_batches: list[MicroBatch], weights: LossWeights
@@ -231,10 +249,21 @@ class Trainer:
             before_each=lambda batch: self._seed_dropout(step, batch),
         )
 
+    def _measures(self, step: int) -> bool:
+        """Tell whether something is measured after this step, with its weights."""
+        return self._measures_held_out(step) or (self.during is not None and self.during.is_open(step + 1))
+
+    def _measures_held_out(self, step: int) -> bool:
+        is_last = step + 1 == self.settings.num_steps
+        return self.held_out is not None and (is_last or (step + 1) % self.held_out.every == 0)
+
+    def _measured(self, step: int) -> dict[str, Any]:
+        """Return what is measured after this step, as its row says it."""
+        return self._held_out_fields(step) | self._benchmark_fields(step + 1)
+
     def _held_out_fields(self, step: int) -> dict[str, Any]:
         """Return the losses of held-out samples where it is this step's turn, with the share of time that they take."""
-        is_last = step + 1 == self.settings.num_steps
-        if self.held_out is None or not (is_last or (step + 1) % self.held_out.every == 0):
+        if self.held_out is None or not self._measures_held_out(step):
             return {}
         fields = self.held_out.measure()
         self.state.held_out_seconds += fields["seconds"]
@@ -248,7 +277,7 @@ class Trainer:
         started = time.perf_counter()
         fields = self.during.evaluate(step, stop=self._asked_to_stop)
         self.state.benchmark_seconds += time.perf_counter() - started
-        self.was_cut = fields is None
+        self.was_cut, self.was_evaluated = fields is None, fields is not None
         share = self.state.benchmark_seconds / (self.state.benchmark_seconds + self.state.seconds)
         return {} if fields is None else {"benchmark": fields | {"time_share": share}}
 
@@ -260,56 +289,6 @@ class Trainer:
     def _seed_dropout(self, step: int, batch: MicroBatch) -> None:
         """Seed the generator that dropout alone draws from; micro-batches are told apart by their first sample."""
         torch.manual_seed(hash_of(self.settings.seed, step, batch.sample_ids[0] if batch.sample_ids else ""))
-
-    def _fields(
-        self, step: int, counts: StepCounts, sums: StepSums, *, rates: dict[str, float], skipped: bool
-    ) -> dict[str, Any]:
-        """Return a step's line of metrics.jsonl, and bring the health figures up to date."""
-        objectives = self.module.objectives
-        seconds = time.perf_counter() - sums.started
-        self.state.seconds += seconds
-        pause, self.pause = self.pause, 0.0
-        if not skipped and counts.images:
-            self.explained.add(sums.reconstruction, sums.baseline)
-        fields: dict[str, Any] = {"step": step + 1, "total_steps": self.settings.num_steps}
-        fields |= loss_fields(
-            sums,
-            counts,
-            weights=(objectives.caption_weight, objectives.reconstruction_weight),
-            has_pool=self.pool_usage is not None,
-        )
-        if self.pool_usage is not None:
-            self.pool_usage.add(sums.pool_counts.long())
-            fields |= self.pool_usage.shares()
-            fields["explained_share"] = self.explained.value() if objectives.reconstruction_weight > 0 else None
-            fields |= sums.assignment_times(seconds)
-            self.state.health["pool_usage"] = self.pool_usage.state_dict()
-        self.state.health["explained"] = self.explained.state_dict()
-        norm = self.engine.get_global_grad_norm()
-        return (
-            fields
-            | sums.by_group
-            | {
-                "learning_rate": rates,
-                "gradient_norm": None if norm is None else float(norm),
-                "gradient_norms": self.gradient_norms.take(),
-                "tokens": counts.tokens,
-                "tokens_per_second": counts.tokens / seconds,
-                "samples": counts.samples,
-                "samples_per_second": counts.samples / seconds,
-                "step_seconds": seconds,
-                "save_seconds": pause,
-                "data_seconds": self.loading,
-                "rank_wait_seconds": max(0.0, self.loading - counts.loading_microseconds / 1e6 / num_ranks()),
-                "padding_share": 1 - counts.tokens / max(counts.padded_tokens, 1),
-                "peak_memory_bytes": peak_memory_bytes(),
-                "skipped": skipped,
-                "truncated_samples": self.state.truncated,
-                "dropped_samples": self.state.dropped,
-                "bad_images": self.state.bad_images,
-                "seconds_left": self.state.all_seconds / (step + 1) * (self.settings.num_steps - step - 1),
-            }
-        )
 
     def _note_samples(self, micro_batches: list[MicroBatch], counts: StepCounts) -> None:
         """Count what was cut or dropped, and name images that did not open; too many of them are a failure.
@@ -332,21 +311,14 @@ class Trainer:
         self.state.images += counts.images_shown
         self.state.bad_images += counts.bad_images
 
-    def _note_losses(self, step: int, samples: list[SampleLoss]) -> None:
-        """Write the loss of each sample that this rank trained on, in nats a token."""
-        trained = [sample for sample in samples if sample.tokens]
-        means = [round(sample.loss / sample.tokens, LOSS_DIGITS) for sample in trained]
-        ids, tokens = [sample.id for sample in trained], [sample.tokens for sample in trained]
-        self.samples.write(step=step + 1, ids=ids, tokens=tokens, losses=means)
-
-    def _note_skip(self, step: int, skipped: bool, odd_samples: list[str], micro_batches: list[MicroBatch]) -> None:
+    def _note_skip(self, step: int, skipped: bool, sums: StepSums, micro_batches: list[MicroBatch]) -> None:
         """Log a step that was not finite with its samples; three in a row are a failure."""
         self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if skipped else 0
         if not skipped:
             return
         self.state.skipped += 1
         all_samples = [sample for batch in micro_batches for sample in batch.sample_ids]
-        gathered = gather_from_ranks((odd_samples, all_samples))
+        gathered = gather_from_ranks((sums.samples_not_finite(), all_samples))
         odd = [sample for samples, _ in gathered for sample in samples]
         names = odd or [sample for _, samples in gathered for sample in samples]
         listed = ", ".join(names[:NAMED_SAMPLES]) + (
@@ -361,16 +333,18 @@ class Trainer:
                 "look at these samples, or lower the learning rate",
             )
 
-    def _save_at_end(self, already: Path | None, last: dict[str, Any]) -> str:
+    def _save_at_end(self, already: Path | None) -> str:
         """Save unless that was done, and say where; nothing is saved of a run that has trained nothing."""
+        self.rows.finish()
         if not self.state.has_trained:
             return "nothing was trained, so no checkpoint was saved"
-        saved = self._save_now(last) if already is None else already
+        saved = self._save_now() if already is None else already
         self.saver.finish()
         return f"saved in {saved}"
 
-    def _save_now(self, last: dict[str, Any]) -> Path:
-        health = health_of(last)
+    def _save_now(self) -> Path:
+        self.rows.finish()
+        health = health_of(self.rows.last)
         with POSITION.working("saving a checkpoint", "saved a checkpoint", opaque=True):
             return self._timed(lambda: self.saver.save(self.state, health))
 

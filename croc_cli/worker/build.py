@@ -169,6 +169,7 @@ def build_model(
         pool=pool,
         head=head,
         matching=section.matching if section is not None else "hungarian",
+        shares_assignment=section is not None and section.matching_scope == "sample",
         attention_kind=section.attention if section is not None else "causal",
         visual_norm=recipe.model.visual_norm,
         reconstruction_layer=layer,

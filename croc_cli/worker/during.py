@@ -144,11 +144,17 @@ class DuringEvaluation:
         return bool(gather_from_ranks(self.stage_dir.best_step() == step)[0])
 
     def _is_done(self, step: int) -> bool:
-        found = read_json(self.stage_dir.during(step).results_file).get("benchmarks")
-        entries = found if isinstance(found, dict) else {}
+        made_by = {name: self._kept(step, name).get("made_by") for name in self.hashes}
         return all(
-            entries.get(name, {}).get("made_by", {}).get("questions_sha256") == sha for name, sha in self.hashes.items()
+            isinstance(made, dict) and made.get("questions_sha256") == self.hashes[name]
+            for name, made in made_by.items()
         )
+
+    def _kept(self, step: int, name: str) -> dict[str, Any]:
+        """Return a benchmark's entry in the results of a step; empty where there is none, or a damaged one."""
+        entries = read_json(self.stage_dir.during(step).results_file).get("benchmarks")
+        entry = entries.get(name) if isinstance(entries, dict) else None
+        return entry if isinstance(entry, dict) else {}
 
     def _answerer(self, step: int) -> Answerer:
         POSITION.at("copying the weights to answer with")
@@ -224,12 +230,9 @@ class DuringEvaluation:
     def _note_best(self) -> None:
         """Write down which step has the best figure; of equal ones, the first."""
         name = self.settings.keep_best
-        figures = {}
-        for step in self.stage_dir.evaluated_steps() if name is not None else ():
-            found = read_json(self.stage_dir.during(step).results_file).get("benchmarks")
-            value = found.get(name, {}).get("value") if isinstance(found, dict) else None
-            if isinstance(value, int | float):
-                figures[step] = float(value)
+        steps = self.stage_dir.evaluated_steps() if name is not None else []
+        values = {step: self._kept(step, name or "").get("value") for step in steps}
+        figures = {step: float(value) for step, value in values.items() if isinstance(value, int | float)}
         if figures:
             best = max(figures, key=lambda step: (figures[step], -step))
             write_json(self.stage_dir.best_file, {"benchmark": name, "step": best, "value": figures[best]})

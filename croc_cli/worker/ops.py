@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.errors import RunError, first_line
-from croc_cli.launch.ops import CPU_ADAM, FOLDER_VARIABLE, SHARED_MEMORY, STAMP, ops_folder
-from croc_cli.run_dir import read_json, write_json
+from croc_cli.launch.ops import (
+    CPU_ADAM,
+    FOLDER_VARIABLE,
+    SHARED_MEMORY,
+    STAMP,
+    environment_key,
+    is_compiled,
+    ops_folder,
+)
+from croc_cli.run_dir import write_json
 from croc_cli.train.position import POSITION
 
 _BUILDERS = {SHARED_MEMORY: "ShareMemCommBuilder", CPU_ADAM: "CPUAdamBuilder"}
@@ -33,10 +41,8 @@ def prepare_ops(names: Sequence[str]) -> None:
     try:
         for name in names:
             with _locked(folder / name):
-                stamp = read_json(folder / name / STAMP)
-                library = folder / name / f"{name}.so"
-                if stamp.get("compatible") and library.is_file():
-                    _load(name, library)
+                if is_compiled(folder / name):
+                    _load(name, folder / name / f"{name}.so")
                 else:
                     _compile(name, folder / name)
     except OSError as error:
@@ -94,7 +100,8 @@ def _compile(name: str, folder: Path) -> None:
             f"DeepSpeed's operator {name} could not be compiled in {folder}: {first_line(error)}",
             hint="`croc doctor` shows whether g++ and ninja are there",
         ) from error
-    write_json(folder / STAMP, {"compatible": True, "seconds": round(time.monotonic() - started, 1)})
+    seconds = round(time.monotonic() - started, 1)
+    write_json(folder / STAMP, {"compatible": True, "seconds": seconds, "environment": environment_key()})
 
 
 def _builder(name: str) -> Any:

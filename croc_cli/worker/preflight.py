@@ -271,11 +271,12 @@ def check_end_tokens(parts: StageParts, ends: list[int], *, template: str) -> No
     if template == "plain":
         return
     dataset, last = parts.loader.dataset, []
+    apart = parts.loader.encoder.layout_ids | {IGNORE_INDEX}
     for index in _spread(len(dataset), _LOOKED_AT):
         sample = dataset[index]
         with suppress(ValueError, CrocError):
             encoded = parts.loader.encoder.encode(sample.turns, num_images=len(sample.images))
-            trained = [token for token in encoded.labels if token != IGNORE_INDEX]
+            trained = [token for token in encoded.labels if token not in apart]
             if trained and not encoded.truncated:
                 last.append(trained[-1])
     tokenizer = parts.processor.tokenizer

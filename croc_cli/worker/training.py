@@ -49,6 +49,7 @@ from croc_cli.train.optimizer import (
     TOWER_PREFIX,
     LearningRateSchedule,
     build_optimizer,
+    check_by_norm_alone,
     freeze_all_but,
     parameter_groups,
 )
@@ -285,6 +286,7 @@ def build_engine(parts: StageParts, recipe: Recipe, stage: StageName, config: di
     engine, *_ = deepspeed.initialize(model=parts.module, optimizer=optimizer, config=config, dist_init_required=False)
     if section.zero_stage == 3:
         keep_whole(engine, parts.module.model)
+    check_by_norm_alone(engine.optimizer)
     return engine
 
 

@@ -59,7 +59,9 @@ def test_questions_of_one_unit_are_drawn_together() -> None:
         for unit, (first, second) in enumerate(scores)
         for pair in zip(items(first, unit=unit), items(second, unit=unit), strict=True)
     ]
-    units = Paired("mmbench", pairs, (64, 64)).headline.interval()
+    both = Paired("mmbench", pairs, (64, 64))
+    units = both.headline.interval()
+    assert both.notes() == ["mmbench: McNemar's test takes questions as independent, and some belong together"]
     alone = paired([0.0, 1.0] * 32, [1.0, 0.0] * 32).headline.interval()
     assert units is not None
     assert alone is not None
@@ -144,3 +146,7 @@ def test_compare_shows_the_tests_and_lists_the_flips(tmp_path: Path) -> None:
     alone = croc("eval", "compare", runs[0], "--flips", "1")
     assert alone.code == 2
     assert "--flips compares two runs, and 1 is given" in alone.err
+    write_run(tmp_path / "c", "pope", items([1]))
+    apart = croc("eval", "compare", runs[0], str(tmp_path / "c"), "--flips", "1")
+    assert apart.code == 2
+    assert "have no benchmark with answers to the same questions" in apart.err

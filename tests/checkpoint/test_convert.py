@@ -308,6 +308,8 @@ def test_gguf_writes_the_parts_and_calls_both_converters(tmp_path: Path) -> None
     assert tower[:3] == ["-m", str(out / "vision_tower"), "--clip-model-is-vision"]
     assert tower[3:7] == ["--llava-projector", str(out / "llava.projector"), "--output-dir", str(out)]
     assert any("convert_hf_to_gguf.py" in line for line in said)
+    template = json.loads((out / "llm" / "tokenizer_config.json").read_text())["chat_template"]
+    assert "USER:" in template  # the original code's checkpoints are prompted by vicuna_v1
 
     weights = golden_weights("llava_llama")
     part = load_file(out / "llm" / "model.safetensors")

@@ -106,7 +106,7 @@ def test_weights_that_are_something_else_are_named(folder):
         ('{"health": 0.5}', "health is 0.5, expected figures by name"),
         ("[1]", "holds list, expected a JSON object"),
         ("[" * 100_000, "cannot be read: "),
-        ("\xff", "cannot be read: .*utf-8"),
+        ("\xff", "cannot be read: .*not UTF-8"),
     ],
 )
 def test_a_broken_croc_json_is_named_with_its_key(folder, text, expected):
@@ -201,7 +201,7 @@ def test_a_gated_repository_says_where_to_ask(monkeypatch):
             huggingface_hub.HfApi(endpoint=endpoint).model_info(hub_id)
         raise caught.value
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", ask)
+    monkeypatch.setattr("croc_cli.model.find.fetch_files", ask)
     try:
         with pytest.raises(UsageError, match="it is gated") as caught:
             locate_checkpoint("someone/some-llava")

@@ -11,6 +11,7 @@ from croc_cli.data.masking import Masking
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.data.packing import RowLimit, deal_rows, describe_packing, first_fit, pack_rows, round_up
 from croc_cli.names import IGNORE_INDEX
+from croc_cli.worker.preflight import filling
 from tests.data.test_collate import IMAGE_ID, NUM_VISUAL, Colour, loader, sample
 
 SAMPLES = [
@@ -137,3 +138,12 @@ def test_a_sample_longer_than_a_row_is_named_with_its_length() -> None:
     ) as caught:
         packed(tokens=50)
     assert "--set finetune.batch.row_tokens=" in str(caught.value.hint)
+
+
+def test_a_rehearsal_takes_as_many_of_the_longest_samples_as_one_micro_batch_of_each_rank_holds() -> None:
+    found = loader(SAMPLES, micro_size=1, packed=True)
+    order = sorted(range(len(SAMPLES)), key=lambda index: -len(found.collator.encode(SAMPLES[index]).input_ids))
+    lengths = [len(found.collator.encode(SAMPLES[index]).input_ids) for index in order]
+    assert filling(order, found, row_tokens=sum(lengths[:2])) == order[:2]
+    assert filling(order, found, row_tokens=1) == order[:1]  # whose length is then an error of its own
+    assert filling(order, found, row_tokens=999) == order

@@ -34,7 +34,7 @@ KEYS = (
     "eval.num_scenes",
     "eval.batch_size", "judge.base_url", "judge.timeout", "launch.num_ranks", "launch.master_port", "launch.slurm",
     "launch.slurm.num_nodes", "launch.stall_timeout", "launch.hostfile", "runs_folder", "monitor", "monitor.wandb",
-    "tracking.project",
+    "tracking.project", "eval.during", "eval.during.benchmarks", "eval.during.keep_best",
     "nosuch", "align",
 )  # fmt: skip
 

@@ -27,4 +27,5 @@ def test_this_machine_can_be_examined(monkeypatch: pytest.MonkeyPatch) -> None:
     text = format_findings(findings)
     assert "torch" in text
     assert "CPU cores" in text
+    assert "cpu_adam            " in text
     assert json.loads(json.dumps(findings.as_json()))["packages"]["pydantic"]

@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 
 from croc_cli.launch import ops
-from croc_cli.launch.ops import CPU_ADAM, SHARED_MEMORY, STAMP, missing_ops, needed_ops, ops_folder
+from croc_cli.launch.ops import (
+    CPU_ADAM,
+    SHARED_MEMORY,
+    STAMP,
+    CompiledOp,
+    compiled_ops,
+    environment_key,
+    missing_ops,
+    needed_ops,
+    ops_folder,
+)
 from croc_cli.run_dir import write_json
 from tests.launch.make import recipe
 
@@ -35,3 +45,24 @@ def test_what_was_compiled_to_its_end_is_not_compiled_again(tmp_path: Path, monk
     assert missing_ops((CPU_ADAM,)) == (CPU_ADAM,)
     write_json(tmp_path / CPU_ADAM / STAMP, {"compatible": True})
     assert missing_ops((CPU_ADAM,)) == ()
+    write_json(tmp_path / CPU_ADAM / STAMP, {"compatible": True, "environment": "another"})
+    assert missing_ops((CPU_ADAM,)) == (CPU_ADAM,)
+    write_json(tmp_path / CPU_ADAM / STAMP, {"compatible": False})
+    assert missing_ops((CPU_ADAM,)) == ()
+
+
+def test_doctor_names_operators_with_their_folder_and_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    assert {op.state for op in compiled_ops()} == {"not compiled"}
+    (tmp_path / CPU_ADAM).mkdir()
+    (tmp_path / CPU_ADAM / f"{CPU_ADAM}.so").touch()
+    stamp = {"compatible": True, "seconds": 12.3, "environment": environment_key()}
+    write_json(tmp_path / CPU_ADAM / STAMP, stamp)
+    write_json(tmp_path / SHARED_MEMORY / STAMP, {"compatible": False})
+    shared, adam = compiled_ops()
+    assert (shared.state, adam) == (
+        "not for this machine",
+        CompiledOp(CPU_ADAM, "compiled", str(tmp_path / CPU_ADAM), 12.3),
+    )
+    write_json(tmp_path / CPU_ADAM / STAMP, {**stamp, "environment": "another"})
+    assert compiled_ops()[1].state == "compiled for another environment"

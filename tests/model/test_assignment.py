@@ -75,3 +75,25 @@ def test_an_unknown_method_is_refused() -> None:
     tokens, pool, masked = draw()
     with pytest.raises(ValueError, match="matching is 'greedy', expected one of hungarian, nearest"):
         begin_assignment(tokens, pool, masked, masked[:, 0], method="greedy", num_threads=1)
+
+
+def test_images_that_share_an_assignment_take_each_pool_token_once_at_the_least_cost() -> None:
+    tokens, pool, masked = draw()
+    pool[:3] = 0.0  # nearest to all
+    is_real = torch.tensor([True, True, False, True, True])
+    sharing = torch.tensor([7, 2, 7, 7, 2])  # a blank in between shares nothing
+    shared = begin_assignment(
+        tokens, pool, masked, is_real, method="hungarian", num_threads=2, sharing=sharing
+    ).result()
+    total = 0.0
+    for unit in ([0, 3], [1, 4]):
+        cost = pairwise_cost(torch.cat([tokens[index][masked[index]] for index in unit]), pool)
+        expected = torch.from_numpy(assign(cost.numpy()))
+        assert torch.equal(torch.cat([shared.by_image[index] for index in unit]), expected)
+        assert len(expected.unique()) == len(expected)
+        total += 2 * cost.gather(1, expected[:, None]).mean().item()
+    assert shared.cost_sum == pytest.approx(total)
+    assert shared.by_image[2].tolist() == [-1] * NUM_MASKED
+    assert torch.equal(shared.places.view(NUM_IMAGES, NUM_MASKED)[is_real], shared.by_image[is_real])
+    alone = begin_assignment(tokens, pool, masked, is_real, method="hungarian", num_threads=2).result()
+    assert not torch.equal(alone.by_image, shared.by_image)

@@ -89,6 +89,8 @@ def test_two_images_of_one_sample_are_both_masked_and_reconstructed() -> None:
     assert losses(output, batch)[1] > 0
     for image in range(2):
         assert output.assignment[image].unique().numel() == 12
+    shared = make_model(shares_assignment=True)(**batch).assignment
+    assert output.assignment.unique().numel() < shared.unique().numel() == 24
 
 
 @pytest.mark.parametrize("attention", ["causal", "mixed", "prefix"])

@@ -12,7 +12,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from croc_cli.data.packing import describe_packing
+from croc_cli.data.packing import Packing, describe_packing
 from croc_cli.errors import RecipeError
 from croc_cli.model.attention_mask import block_mask, build_attention_mask, check_takes_packing, dense_mask
 from tests.model.batches import IMAGE, gradients, make_batch
@@ -164,6 +164,22 @@ def test_a_change_in_one_sample_leaves_the_others_bit_equal(kind: str) -> None:
     assert torch.equal(before[0, :start], after[0, :start])
     assert torch.equal(before[0, end:], after[0, end:])
     assert not torch.allclose(before[0, start:end], after[0, start:end])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_flex_attention_on_a_gpu_agrees_with_the_dense_mask_in_outputs_and_gradients(kind: str) -> None:
+    packed = pack([CAPTIONED, TEXT, TWO], [TEXT], num_masked=12)
+    position_ids, boundaries, longest = packed.pop("packing")
+    batch = {name: tensor.cuda() for name, tensor in packed.items()}
+    batch["packing"] = Packing(position_ids.cuda(), boundaries.cuda(), longest)
+    real = batch["attention_mask"].bool()
+    found = []
+    for kernel in ("sdpa", "flex_attention"):
+        model = make_model(attention=kind).cuda()
+        model.llava.model.language_model.set_attn_implementation(kernel)
+        found.append((hidden_of(model, batch)[real], gradients(model, batch)[1]["pool.weight"]))
+    torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-2)
 
 
 def test_flash_attention_is_given_the_boundaries_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ def model_of(opened: OpenedModel, *, has_pool: bool) -> MultimodalModel:
         pool=pool,
         head=head,
         matching=section.matching,
+        shares_assignment=section.matching_scope == "sample",
         attention_kind=section.attention if has_pool else "causal",
         visual_norm=recipe.model.visual_norm,
     )

@@ -95,6 +95,7 @@ def test_victor_departs_from_its_code_where_its_comments_say_so() -> None:
         "align.max_length": 2048,
         "align.trained_tokens": "answers",
         "reconstruct.pool.initialisation": "sampled",
+        "reconstruct.matching_scope": "image",
         **{f"{stage}.max_length": 4096 for stage in ("reconstruct", "finetune")},
         **{f"{stage}.loss_mean": "step" for stage in STAGES},
         **{f"{stage}.control_tokens_in_text": False for stage in STAGES},

@@ -31,6 +31,20 @@ from tests.recipe.recipes import child, errors_of
             "finetune.system_prompt: holds <image>, which the template itself writes; leave that out",
         ),
         (
+            "reconstruct: {matching_scope: batch}",
+            "reconstruct.matching_scope: must be one of image, sample, not 'batch'",
+        ),
+        (
+            "reconstruct: {matching_scope: sample, matching: nearest}",
+            "reconstruct.matching_scope: sample is for matching hungarian; by nearest each token chooses on its own;"
+            " leave it out",
+        ),
+        (
+            "reconstruct: {matching_scope: sample, batch: {global_size: 8, micro_size: 4, packing: true}}",
+            "reconstruct.matching_scope: sample needs a row for each sample, and packing puts several into one; leave"
+            " one of them out",
+        ),
+        (
             "align: {image_aspect: stretch}",
             "align.image_aspect: must be one of pad, square, squeeze, not 'stretch'",
         ),

@@ -1,12 +1,17 @@
+import itertools
 import json
 import os
+import re
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from croc_cli.commands.watch import _add_new_runs
 from croc_cli.errors import UsageError
+from croc_cli.launch.run_lock import RunLock
 from croc_cli.report.live_page import LivePage
 from croc_cli.report.run_list import list_runs
 from croc_cli.report.watch import frame, plain_line, sparkline
@@ -48,6 +53,58 @@ def test_a_pipe_gets_plain_lines_and_ends_when_nothing_runs(run: Path) -> None:
     assert answer.code == 0
     assert answer.out == plain_line(run) + "\n"
     assert "step 20/20" in answer.out
+
+
+def test_two_runs_that_write_at_the_same_time_are_both_shown_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # short names, which leave room for the rest of the line
+    runs = [make_run(Path(name), stages=("align",), scenes=None, steps=1) for name in ("one", "two")]
+    ended = threading.Event()
+
+    def keep_writing(folder: Path) -> None:
+        with RunLock(RunDir(folder), doing="align", say=print):
+            for step in itertools.count(1):
+                RunDir(folder).stage("align").summary_file.unlink(missing_ok=True)
+                with RunDir(folder).stage("align").metrics_file.open("a") as file:
+                    file.write(json.dumps(row(step, 10**6, stage="align")) + "\n")
+                if ended.wait(0.001):
+                    return
+
+    writers = [threading.Thread(target=keep_writing, args=(folder,)) for folder in runs]
+    for writer in writers:
+        writer.start()
+    seen: list[list[int]] = [[], []]
+    try:
+        deadline = time.monotonic() + 20
+        while min(len(set(steps)) for steps in seen) < 5:
+            assert time.monotonic() < deadline
+            text = frame(runs, width=80)
+            assert max(map(len, text.splitlines())) <= 80
+            heads = re.findall(r"step ([\d,]+)/1,000,000 · running", text)
+            for steps, head in zip(seen, heads, strict=len(heads) == 2):
+                steps.append(int(head.replace(",", "")))
+    finally:
+        ended.set()
+        for writer in writers:
+            writer.join()
+    assert all(steps == sorted(steps) for steps in seen)
+
+
+def test_a_run_that_appears_later_is_shown_too(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "runs" / "one")]
+    _add_new_runs([tmp_path / "runs"], folders)
+    make_run(tmp_path / "runs" / "two")
+    _add_new_runs([tmp_path / "runs"], folders)
+    assert [folder.name for folder in folders] == ["one", "two"]
+    empty = [tmp_path / "later"]
+    empty[0].mkdir()
+    folders = list(empty)
+    _add_new_runs(empty, folders)
+    assert folders == empty  # named as a run that has not started
+    make_run(empty[0] / "three")
+    _add_new_runs(empty, folders)
+    assert [folder.name for folder in folders] == ["three"]
 
 
 def test_a_folder_without_a_run_and_a_missing_one_are_told(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_server_says_where_it_is_and_ends_with_0_on_a_signal(folder: Path, num
                 break
         else:
             pytest.fail("the server never said where it is")
-        assert "Where it looks" in httpx.get(found[1]).text
+        assert "Where it looks" in httpx.get(found[1], timeout=60).text
         process.send_signal(number)
         rest = process.stderr.read()
         assert process.wait() == 0

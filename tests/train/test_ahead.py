@@ -12,7 +12,9 @@ from croc_cli.model.lmm import MultimodalModel
 from croc_cli.model.token_pool import TokenPool, initialise_pool
 from croc_cli.objectives.settings import ObjectiveSettings
 from croc_cli.train.ahead import Ready, make_ready, why_not_ahead
+from croc_cli.train.loss_groups import LossGroups
 from croc_cli.train.stage_module import StageModule
+from croc_cli.train.step_report import StepSums
 from tests.model.batches import IMAGE, make_batch
 from tests.tiny import LLM_WIDTH, NUM_VISUAL_TOKENS, make_tiny_model
 
@@ -32,7 +34,12 @@ def make_module(*, matching: str = "hungarian", train_tower: bool = False) -> St
     llava = make_tiny_model()
     llava.model.vision_tower.requires_grad_(train_tower)
     model = MultimodalModel(
-        llava, num_visual_tokens=NUM_VISUAL_TOKENS, pool=pool, matching=matching, attention_kind="mixed"
+        llava,
+        num_visual_tokens=NUM_VISUAL_TOKENS,
+        pool=pool,
+        matching="hungarian" if matching == "shared" else matching,
+        shares_assignment=matching == "shared",
+        attention_kind="mixed",
     )
     pixels = make_batch([[1, IMAGE]] * 3)["pixel_values"]
     with torch.no_grad():
@@ -73,7 +80,7 @@ def run(module: StageModule, ready: Iterable[Ready]) -> tuple[list[Tensor], list
 
 
 @pytest.mark.parametrize("train_tower", [False, True])
-@pytest.mark.parametrize("matching", ["hungarian", "nearest"])
+@pytest.mark.parametrize("matching", ["hungarian", "nearest", "shared"])
 def test_losses_assignments_and_gradients_are_the_same_bit_for_bit(matching: str, train_tower: bool) -> None:
     results = []
     for ahead in (False, True):
@@ -111,3 +118,31 @@ def test_a_step_of_one_micro_batch_begins_nothing_ahead() -> None:
     [(batch, assignment)] = make_ready(module.model, make_step()[:1], CPU, ahead=True)
     assert batch.pixel_values.dim() == 4
     assert assignment is None
+
+
+@pytest.mark.gpu
+def test_a_step_makes_the_host_wait_for_the_gpu_at_no_operation() -> None:
+    module = make_module().to("cuda")
+    device = torch.device("cuda", torch.cuda.current_device())
+    step = [batch.pin_memory() for batch in make_step()]
+
+    def run_step() -> StepSums:
+        sums = StepSums(24, device, objectives=module.objectives, groups=LossGroups(()))
+        one = torch.full((), 1.0, device=device)
+        for batch, (there, assignment) in zip(step, make_ready(module.model, step, device, ahead=True), strict=True):
+            loss, parts = module(there, token_weight=one, image_weight=one, assignment=assignment)
+            loss.backward()
+            sums.add(loss, parts, batch)
+        sums.queue()
+        return sums
+
+    run_step()  # libraries and memory are set up at the first step
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sums = run_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    sums.read()
+    assert sums.caption > 0

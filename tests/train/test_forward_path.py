@@ -1,4 +1,4 @@
-"""Nothing in a micro-batch's forward path makes the host wait for a GPU, except the assignment."""
+"""Nothing in a micro-batch's path makes the host wait for a GPU, except the first assignment of a step."""
 
 import ast
 from collections.abc import Iterator
@@ -16,7 +16,14 @@ FORWARD_PATH = {
     "objectives/reconstruction.py": None,
     "objectives/baseline.py": None,
     "data/micro_batch.py": ("to", "_map"),
-    "train/step_report.py": ("add",),
+    "model/assignment.py": ("begin_assignment", "result"),
+    "model/token_pool.py": ("begin", "forward"),
+    "model/transfers.py": None,
+    "train/ahead.py": None,
+    "train/step_report.py": ("add", "queue", "_baseline"),
+    "train/step_rows.py": ("stop", "keep"),
+    "train/trainer.py": ("_step", "_ended", "_seed_dropout"),
+    "train/zero3.py": ("outside_forward",),
 }
 """Files of the forward path, and the functions that belong to it; None = all of them."""
 WAITING_METHODS = {"item", "tolist", "synchronize", "cpu", "numpy", "nonzero", "unique", "equal", "masked_select"}

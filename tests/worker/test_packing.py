@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from croc_cli.errors import Interrupted
+from croc_cli.launch.stage_state import differing_keys
 from croc_cli.names import StageName
 from croc_cli.recipe.schema import Recipe
 from croc_cli.run_dir import StageDir
@@ -177,6 +178,21 @@ def test_a_packed_run_resumes_to_the_very_same_weights(
         recipe_of(home, PLAIN, zero_stage=zero_stage), "reconstruct", tmp_path / "plain", start=home / "start"
     )
     assert_same_run(resumed, plain)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_resumes_with_packing_switched_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, packed = (recipe_of(home, batch, zero_stage=2) for batch in (PLAIN, PACKED))
+    unbroken = harness.train(plain, "reconstruct", tmp_path / "unbroken", start=home / "start")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            harness.train(plain, "reconstruct", tmp_path / "broken", start=home / "start")
+    assert differing_keys(packed, StageDir(tmp_path / "broken" / "reconstruct")) == []
+    resumed = harness.train(packed, "reconstruct", tmp_path / "broken", start=home / "start")
+    assert_same_run(resumed, unbroken)
 
 
 @pytest.mark.slow

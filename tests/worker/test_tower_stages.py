@@ -1,6 +1,7 @@
 """All stages as ViCToR has them, at tiny size: SigLIP trained too, two ranks under ZeRO-3, killed and resumed."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from croc_cli.checkpoint.convert import ConvertRequest, convert
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.load import load_recipe
@@ -123,4 +125,14 @@ def test_the_tower_trains_through_the_stages_killed_and_resumed(name: str, home:
     assert last is not None
     opened = load_for_inference(last, dtype=torch.bfloat16, device="cpu")
     served = opened.llava.model.vision_tower.state_dict()
-    assert all(torch.equal(served[name], towers[-1][name].to(torch.bfloat16)) for name in served)
+    trained = {name: weight.to(torch.bfloat16) for name, weight in towers[-1].items()}
+    assert all(torch.equal(served[name], trained[name]) for name in served)
+
+    # and in the layout of ViCToR's code, which leaves out what no visual token depends on, and back
+    convert(ConvertRequest(str(last), tmp_path / "victor", to="llava"), say=print)
+    assert json.loads((tmp_path / "victor" / "config.json").read_text())["unfreeze_mm_vision_tower"] is True
+    convert(ConvertRequest(str(tmp_path / "victor"), tmp_path / "stock", allow_loss=True), say=print)
+    again = tower_of(tmp_path / "stock")
+    used = {name for name in trained if not name.startswith(BEHIND)}
+    assert used <= again.keys()
+    assert all(torch.equal(again[name].to(torch.bfloat16), trained[name]) for name in used)

@@ -238,23 +238,24 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the pictures of some steps not a number."""
     original = Trainer._step
 
-    def step(self, number, micro_batches, counts, *, started):  # type: ignore[no-untyped-def]
+    def step(self, number, micro_batches, counts, *, clock):  # type: ignore[no-untyped-def]
         if number in steps:
             micro_batches[0].pixel_values.fill_(float("nan"))
-        return original(self, number, micro_batches, counts, started=started)
+        return original(self, number, micro_batches, counts, clock=clock)
 
     monkeypatch.setattr(Trainer, "_step", step)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2])
+@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (2, "fp32"), (2, "bf16")])
 def test_a_step_that_is_not_finite_changes_nothing_and_names_its_samples(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int, precision: str
 ) -> None:
-    recipe = harness.make_recipe(home, finetune={"max_steps": 1, "zero_stage": zero_stage})
+    recipe = harness.make_recipe(home, finetune={"max_steps": 1, "zero_stage": zero_stage, "precision": precision})
     poison(monkeypatch, {0})
     stage_dir = harness.train(recipe, "finetune", tmp_path, start=home / "start")
     folders = (home / "start", stage_dir.latest_checkpoint())
-    before, after = (LlavaForConditionalGeneration.from_pretrained(folder).state_dict() for folder in folders)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    before, after = (LlavaForConditionalGeneration.from_pretrained(f, dtype=dtype).state_dict() for f in folders)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert harness.metrics(stage_dir)[0]["skipped"] is True
     assert "step 1 skipped: its loss is not finite; samples " in harness.events(stage_dir)

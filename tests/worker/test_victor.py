@@ -11,10 +11,12 @@ from croc_cli.checkpoint.convert import ConvertRequest, convert
 from croc_cli.checkpoint.formats.original_load import OriginalOptions
 from croc_cli.checkpoint.load import load_for_inference
 from croc_cli.data.sample import Turn
+from croc_cli.errors import RunError
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.names import IGNORE_INDEX, STAGES
 from croc_cli.recipe.schema import Recipe
 from croc_cli.worker.build import build_stage
+from croc_cli.worker.preflight import check_end_tokens, end_tokens_saved
 from tests.worker import harness
 from tests.worker.test_tower_stages import tiny
 
@@ -51,6 +53,11 @@ def test_stage_2_trains_what_victors_code_trains_and_its_checkpoint_is_asked_the
 ) -> None:
     parts = build_stage(recipe, "finetune", start=aligned, weights=aligned, rank=0, num_ranks=1, chat_template=None)
     assert parts.settings.means_per_micro_batch
+    assert parts.module.model.shares_assignment is False, "stage 2 has no pool"
+    # the newline after <|im_end|> is trained too, and is not what ends an answer
+    check_end_tokens(parts, end_tokens_saved(parts.module.model.llava.generation_config), template="qwen_1_5")
+    with pytest.raises(RunError, match=r"no answer ends with an end token: .* ends them with '<\|im_end\|>'"):
+        check_end_tokens(parts, [5], template="qwen_1_5")
     tokenizer = parts.processor.tokenizer
     batch = next(batch for batch in parts.loader[0] if bool(batch.image_is_real.any()))
     row = int(batch.image_rows[0])

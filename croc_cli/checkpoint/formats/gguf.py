@@ -118,12 +118,30 @@ def write_gguf(
     if opened.config.vision_feature_select_strategy != "default":
         raise UsageError("llama.cpp's LLaVA leaves the class token out, and this model takes it")
     _write_llm(opened, folder / LLM_FOLDER)
+    _write_chat_template(opened, folder / LLM_FOLDER, say=say)
     write_tower(opened, folder / TOWER_FOLDER)
     _tell_feature_layer(opened, folder / TOWER_FOLDER)
     _write_projector(opened, folder / PROJECTOR_FILE)
     for part in (LLM_FOLDER, TOWER_FOLDER):
         share_weights(folder / part)
     say(f"parts for llama.cpp: {final / LLM_FOLDER}, {final / TOWER_FOLDER}, {final / PROJECTOR_FILE}")
+
+
+def _write_chat_template(opened: OpenedModel, folder: Path, *, say: Callable[[str], None]) -> None:
+    """Put the checkpoint's chat template where llama.cpp's converter looks for it, so that the GGUF file carries it.
+
+    llama.cpp puts its own mark in the place of each picture before it applies the template, as a part of the text.
+    """
+    template = opened.processor.chat_template or opened.processor.tokenizer.chat_template
+    if not isinstance(template, str):
+        say(
+            "this checkpoint has no chat template, so the GGUF file will have none:"
+            " llama.cpp takes one by --chat-template"
+        )
+        return
+    file = folder / "tokenizer_config.json"
+    values = json.loads(file.read_text(encoding="utf-8")) | {"chat_template": template}
+    file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_llm(opened: OpenedModel, folder: Path) -> None:
