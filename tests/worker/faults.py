@@ -160,7 +160,7 @@ def _do_at_steps(happening: dict[int, str]) -> None:
 
     original = Trainer._step
 
-    def step(self, number, micro_batches, counts, *, started):  # type: ignore[no-untyped-def]
+    def step(self, number, micro_batches, counts, *, clock):  # type: ignore[no-untyped-def]
         what = happening.get(number)
         if what == "hang":
             time.sleep(1e6)
@@ -182,7 +182,7 @@ def _do_at_steps(happening: dict[int, str]) -> None:
             handle = self.module.model.llava.model.language_model.layers[0].register_full_backward_pre_hook(
                 lambda _m, out: (out[0] * float("nan"), *out[1:])
             )
-        result = original(self, number, micro_batches, counts, started=started)
+        result = original(self, number, micro_batches, counts, clock=clock)
         if handle is not None:
             handle.remove()
         return result
@@ -196,7 +196,7 @@ def _write_what_is_seen(folder: Path, rank: int) -> None:
 
     original = Trainer._step
 
-    def step(self, number, micro_batches, counts, *, started):  # type: ignore[no-untyped-def]
+    def step(self, number, micro_batches, counts, *, clock):  # type: ignore[no-untyped-def]
         for batch in micro_batches:
             masks = [] if batch.masked is None else batch.masked.int().tolist()
             rows = [
@@ -207,6 +207,6 @@ def _write_what_is_seen(folder: Path, rank: int) -> None:
             entry = {"step": number, "samples": batch.sample_ids, "masks": sorted(zip(owners, rows, strict=False))}
             with (folder / f"rank-{rank}.jsonl").open("a") as file:
                 file.write(json.dumps(entry) + "\n")
-        return original(self, number, micro_batches, counts, started=started)
+        return original(self, number, micro_batches, counts, clock=clock)
 
     Trainer._step = step  # type: ignore[method-assign]
