@@ -19,7 +19,7 @@ from croc_cli.data.conversation import ConversationEncoder, EncodedConversation,
 from croc_cli.data.dataset import DataError, Dataset
 from croc_cli.data.features import FeatureCache
 from croc_cli.data.image import BadImageError, open_image, process_images
-from croc_cli.data.masking import draw_masked_positions
+from croc_cli.data.masking import Masking
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.data.packing import RowLimit, deal_rows, describe_packing, pack_rows, round_up
 from croc_cli.data.places import find_places
@@ -66,7 +66,7 @@ class Collator:
     Args:
         encoder: Turns conversations into ids and labels.
         image_processor: Stock processor of the vision tower's images.
-        num_masked: m, visual tokens of an image that are masked; None where nothing is.
+        masking: Which visual tokens of an image are masked; None where nothing is.
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows; any id will do, since it is neither attended nor trained.
         seed: Seed of the masks.
@@ -80,7 +80,7 @@ class Collator:
         encoder: ConversationEncoder,
         image_processor: Any,
         *,
-        num_masked: int | None,
+        masking: Masking | None,
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
@@ -90,7 +90,7 @@ class Collator:
         self.length_multiple = length_multiple
         self.image_processor = image_processor
         self.num_visual_tokens = num_visual_tokens
-        self.num_masked = num_masked
+        self.masking = masking
         self.pad_token_id = pad_token_id if pad_token_id is not None else 0
         self.seed = seed
         self.features: FeatureCache | None = None
@@ -263,18 +263,11 @@ class Collator:
         return torch.stack(features or [blank]), bad_images
 
     def _masked(self, places: Sequence[_ImagePlace], step: int) -> torch.Tensor | None:
-        """Return [I, n] bool with equally many masked tokens in every row, blanks too."""
-        if self.num_masked is None:
+        """Return [I, n] bool, where the visual tokens of each image are masked; blanks have masks too."""
+        if self.masking is None:
             return None
         draws = [
-            draw_masked_positions(
-                self.num_visual_tokens,
-                self.num_masked,
-                seed=self.seed,
-                step=step,
-                sample_id=sample_id,
-                image_index=index,
-            )
+            self.masking.draw(self.num_visual_tokens, seed=self.seed, step=step, sample_id=sample_id, image_index=index)
             for sample_id, index in [(place.sample_id, place.index) for place in places] or [("", 0)]
         ]
         return torch.from_numpy(np.stack(draws))
@@ -288,7 +281,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         encoder: Turns conversations into ids and labels.
         image_processor: Stock processor of the vision tower's images.
         sampler: Says which samples a step takes.
-        num_masked: m, visual tokens of an image that are masked; None where nothing is.
+        masking: Which visual tokens of an image are masked; None where nothing is.
         num_visual_tokens: n.
         pad_token_id: Id that fills up rows.
         seed: Seed of the masks.
@@ -304,7 +297,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         image_processor: Any,
         sampler: StepSampler,
         *,
-        num_masked: int | None,
+        masking: Masking | None,
         num_visual_tokens: int,
         pad_token_id: int | None,
         seed: int,
@@ -318,7 +311,7 @@ class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
         self.collator = Collator(
             encoder,
             image_processor,
-            num_masked=num_masked,
+            masking=masking,
             num_visual_tokens=num_visual_tokens,
             pad_token_id=pad_token_id,
             seed=seed,

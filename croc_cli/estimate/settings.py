@@ -7,6 +7,7 @@ from croc_cli.estimate.resources import Hardware, StageResources, recipe_resourc
 from croc_cli.names import StageName
 from croc_cli.recipe.facts import ModelFacts, model_facts
 from croc_cli.recipe.load import argument_of
+from croc_cli.recipe.reconstruct_schema import MaskRecipe
 from croc_cli.recipe.schema import LlavaJsonData, MixData, Recipe, ReconstructStage, ScenesData
 from croc_cli.words import counted
 
@@ -20,7 +21,7 @@ _ATTENTION = {
     "prefix": "prefix: all before the first trained token see each other",
 }
 _TARGETS = {"raw": "raw", "layer_norm": "layer-normalised", "l2": "of length 1"}
-_LOSSES = {"l2": "L2", "smooth_l1": "smooth L1"}
+_LOSSES = {"l2": "L2", "smooth_l1": "smooth L1", "cosine": "1 - cosine"}
 _RECOMPUTED = {"none": "no layer", "alternate": "every second layer", "full": "every layer"}
 _WIDTH = 12
 
@@ -69,10 +70,7 @@ def _reconstruction(stage: ReconstructStage, facts: ModelFacts) -> Iterator[tupl
     size = f"{stage.pool.size:,}" + (f" × {width:,}" if width else " tokens")
     yield "pool", f"{size}, started from {stage.pool.initialisation}"
     visual = facts.num_visual_tokens
-    masked = f"{stage.mask.ratio:.0%} of the visual tokens"
-    if visual is not None:
-        masked = f"{stage.mask.num_masked(visual):,} of {visual:,} visual tokens of an image ({stage.mask.ratio:g})"
-    yield "masked", masked
+    yield "masked", _masked(stage.mask, visual)
     yield "matching", _MATCHING[stage.matching]
     yield "attention", _ATTENTION[stage.attention]
     weights = stage.objectives
@@ -81,8 +79,24 @@ def _reconstruction(stage: ReconstructStage, facts: ModelFacts) -> Iterator[tupl
     head = "" if settings.head == "none" else f", head {settings.head}"
     over = "masked tokens" if settings.scope == "masked" else "all visual tokens"
     scale = " / √D" if settings.per_dimension and settings.loss == "l2" else ""
+    if settings.layer != -1:
+        head += f", from hidden state {settings.layer} of the LLM"
     targets = f"visual tokens, {_TARGETS[settings.target]}{detached}"
     yield "targets", f"{targets}; {_LOSSES[settings.loss]}{scale}, {settings.reduction} over the {over}{head}"
+
+
+def _masked(mask: MaskRecipe, visual: int | None) -> str:
+    """Return how many visual tokens are masked, and how they lie; visual: n, where it is known."""
+    first, last = mask.range or (mask.start or 0.0, mask.ratio)
+    if visual is None:
+        share = f"{first:.0%} to {last:.0%}" if mask.varies else f"{mask.ratio:.0%}"
+        text = f"{share} of the visual tokens"
+    else:
+        ends = [f"{mask.masked_at(ratio, visual):,}" for ratio in ((first, last) if mask.varies else (last,))]
+        ratios = f"{first:g} to {last:g}" if mask.varies else f"{mask.ratio:g}"
+        text = f"{' to '.join(ends)} of {visual:,} visual tokens of an image ({ratios})"
+    how = ", drawn for each sample" if mask.range is not None else ", a cosine over the stage" if mask.varies else ""
+    return text + how + (", in blocks" if mask.shape == "block" else "")
 
 
 def _costs(recipe: Recipe, stage: StageName, hardware: Hardware) -> Iterator[tuple[str, str]]:

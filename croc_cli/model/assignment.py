@@ -33,8 +33,8 @@ class Assignment(NamedTuple):
     """The assignment of a micro-batch.
 
     Args:
-        by_image: [I, m] int64 on the CPU, the pool token of each masked position in order; -1 where there is none:
-            images that are not real have no assignment.
+        by_image: [I, m] int64 on the CPU, m the most of any image, the pool token of each masked position in order; -1
+            where there is none: images that are not real have no assignment.
         places: [masked positions of all images] int64 on the CPU, the same in one row; images that are not real take
             pool tokens in turn.
         cost_sum: Sum over real images of the mean distance between masked tokens and their pool tokens.
@@ -107,7 +107,7 @@ def begin_assignment(
     Args:
         visual_tokens: [I, n, D].
         pool: [N, D], whole.
-        masked: [I, n] bool, True at positions to replace. Real images have the same number m of them.
+        masked: [I, n] bool, True at positions to replace. Their number m may differ between images.
         image_is_real: [I] bool.
         method: `hungarian`, see `assign`; or `nearest`, the cheapest pool token for each masked token on its own (Table
             4c), which stays on the device.

@@ -4,6 +4,8 @@ Letters: B rows, T tokens of a row, I images, n visual tokens of an image, m mas
 V vocabulary size, D the LLM's hidden size.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -64,6 +66,9 @@ class MultimodalModel(nn.Module):
             ViCToR's code; otherwise each image has its own.
         attention_kind: `causal`, `mixed` or `prefix`, see `croc_cli.model.attention_mask`.
         visual_norm: `none`, or `l2` for visual tokens of unit length, as in the released code.
+        reconstruction_layer: Hidden state of the LLM that predicts visual tokens, numbered as transformers does: i is
+            what layer i hands on, from 1; negative ones count from the end; -1 is the last, after the norm. VIRAL
+            (arXiv:2509.07979) takes one from the middle.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class MultimodalModel(nn.Module):
         shares_assignment: bool = False,
         attention_kind: str = "causal",
         visual_norm: str = "none",
+        reconstruction_layer: int = -1,
     ) -> None:
         super().__init__()
         if visual_norm not in ("none", "l2"):
@@ -89,6 +95,8 @@ class MultimodalModel(nn.Module):
         self.shares_assignment = shares_assignment
         self.attention_kind = attention_kind
         self.visual_norm = visual_norm
+        find_layer(llava.model.language_model, reconstruction_layer)  # complains where there is none
+        self.reconstruction_layer = reconstruction_layer
 
     def training_parts(self) -> dict[str, nn.Module]:
         """Return what is trained beside the LLaVA, by the prefix of its weights' names in a checkpoint."""
@@ -145,10 +153,10 @@ class MultimodalModel(nn.Module):
         embeds = self.llava.get_input_embeddings()(input_ids)
         shown = tokens[places.images].flatten(0, 1).to(embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy(0, places.visual, shown).view_as(embeds)
-        hidden = self._run_llm(embeds, attention_mask, labels, is_visual, packing)
+        hidden, predicting = self._run_llm(embeds, attention_mask, labels, is_visual, packing)
         by_position = hidden.flatten(0, 1)
         logits = self.llava.lm_head(by_position[places.before_labels])
-        visual_hidden = self._gather_visual(by_position, places, num_images=len(tokens))
+        visual_hidden = self._gather_visual(predicting.flatten(0, 1), places, num_images=len(tokens))
         if self.head is not None:
             visual_hidden = self.head(visual_hidden)
         return MultimodalOutput(
@@ -214,8 +222,8 @@ class MultimodalModel(nn.Module):
 
     def _run_llm(
         self, embeds: Tensor, attention_mask: Tensor, labels: Tensor, is_visual: Tensor, packing: Packing | None
-    ) -> Tensor:
-        """Return [B, T, D] last hidden states."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return [B, T, D] last hidden states, and those that predict visual tokens."""
         language_model = self.llava.model.language_model
         has_key = attention_mask.bool()
         # a row of padding alone would have no key at all, which some kernels answer with NaN
@@ -236,13 +244,47 @@ class MultimodalModel(nn.Module):
             if language_model.config._attn_implementation in FLASH_PACKAGES:
                 boundaries = dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), packing.boundaries)
                 boundaries |= dict.fromkeys(("max_length_q", "max_length_k"), packing.longest)
-        outputs = language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False, **boundaries
-        )
+        with _output_of(find_layer(language_model, self.reconstruction_layer)) as seen:
+            outputs = language_model(
+                inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False, **boundaries
+            )
         hidden: Tensor = outputs.last_hidden_state
-        return hidden
+        return hidden, seen[0] if seen else hidden
 
     def _gather_visual(self, by_position: Tensor, places: Places, *, num_images: int) -> Tensor:
         """Return [I, n, D] of [B · T, D], hidden states of each image; zeros for an image without a place."""
         found = by_position[places.visual].view(len(places.images), self.num_visual_tokens, by_position.shape[-1])
         return by_position.new_zeros(num_images, *found.shape[1:]).index_copy(0, places.images, found)
+
+
+def find_layer(language_model: Any, number: int) -> nn.Module | None:
+    """Return the layer of an LLM that hands on a hidden state; None for the last one, which leaves the norm.
+
+    Args:
+        language_model: The LLM without its head.
+        number: As `MultimodalModel` takes it.
+
+    Raises:
+        ValueError: The LLM lacks it.
+    """
+    depth = language_model.config.num_hidden_layers
+    if number == 0 or not -depth <= number <= depth:
+        raise ValueError(f"{number} is none of the {depth} hidden states of the LLM's layers")
+    number %= depth + 1
+    return None if number == depth else language_model.layers[number - 1]
+
+
+@contextmanager
+def _output_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Collect what a layer returns in the block; a recomputed layer is called again only after it."""
+    seen: list[Tensor] = []
+    if layer is None:
+        yield seen
+        return
+    handle = layer.register_forward_hook(
+        lambda _layer, _inputs, output: seen.append(output[0] if isinstance(output, tuple) else output)
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -92,7 +92,7 @@ class TokenPool(nn.Module):
 
         Args:
             visual_tokens: [I, n, D].
-            masked: [I, n] bool, True at positions to replace. Real images have the same number m of them.
+            masked: [I, n] bool, True at positions to replace.
             image_is_real: [I] bool; blanks take pool tokens in turn, without a search.
             matching: `hungarian` or `nearest`.
             sharing: As for `begin`.

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from croc_cli.objectives.baseline import TargetSample, sample_targets
 from croc_cli.objectives.settings import ObjectiveSettings
 
+_NO_LENGTH = 1e-12
+"""Product of two lengths below which their angle means nothing."""
+
 
 class ReconstructionLoss(NamedTuple):
     """Sums over the images of a micro-batch; dividing by the images of a whole step gives the step's means.
@@ -89,7 +92,20 @@ def position_distances(guess: Tensor, truth: Tensor, settings: ObjectiveSettings
     if settings.loss == "smooth_l1":
         elements = F.smooth_l1_loss(guess, truth, beta=settings.smooth_l1_beta, reduction="none")
         return elements.mean(dim=-1) if settings.per_dimension else elements.sum(dim=-1)
-    raise ValueError(f"loss is {settings.loss!r}, expected l2 or smooth_l1")
+    if settings.loss == "cosine":
+        return 1 - cosines(guess, truth)
+    raise ValueError(f"loss is {settings.loss!r}, expected l2, smooth_l1 or cosine")
+
+
+def cosines(guess: Tensor, truth: Tensor) -> Tensor:
+    """Return [..., n], the cosine between [..., n, D] vectors; 0, without gradient, where one has no length.
+
+    One minus it is the loss of VIRAL (arXiv:2509.07979) and MetaMorph (arXiv:2412.14164). torch's own has a gradient of
+    10⁸ at a zero vector.
+    """
+    lengths = torch.linalg.vector_norm(guess, dim=-1) * torch.linalg.vector_norm(truth, dim=-1)
+    cosine = (guess * truth).sum(dim=-1) / lengths.clamp(min=_NO_LENGTH)
+    return torch.where(lengths > _NO_LENGTH, cosine, torch.zeros_like(cosine))
 
 
 def _in_scope(masked: Tensor, scope: str) -> Tensor:

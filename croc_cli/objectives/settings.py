@@ -14,12 +14,13 @@ class ObjectiveSettings:
         reconstruction_weight: α; 0 leaves reconstruction out.
         target: What is done to the projected tokens that are to be predicted: `raw`, `layer_norm` (no affine) or `l2`
             (unit length).
-        loss: `l2`, the norm of the difference, or `smooth_l1`.
+        loss: `l2`, the norm of the difference; `smooth_l1`; or `cosine`, one minus the cosine of the angle.
         smooth_l1_beta: β, where smooth L1 turns from square to linear.
         per_dimension: `l2` is divided by √D; `smooth_l1` is a mean over D, else a sum.
         reduction: `mean` or `sum` over an image's positions.
         scope: `masked` positions, or `all`.
         stop_gradient: Keep gradients out of the targets.
+        layer: Hidden state of the LLM that predicts, see `croc_cli.model.lmm`; here only noted.
     """
 
     caption_weight: float = 1.0
@@ -31,3 +32,4 @@ class ObjectiveSettings:
     reduction: str = "mean"
     scope: str = "masked"
     stop_gradient: bool = True
+    layer: int = -1

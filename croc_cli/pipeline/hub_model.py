@@ -10,7 +10,7 @@ def fetched(model: str) -> Path:
     """Return the local folder of a model, fetched from the hub with a bar if need be.
 
     Raises:
-        UsageError: Nothing of that name is here or on the hub, or it is no whole checkpoint.
+        UsageError: Nothing of that name is here or on the hub, or it is not a whole checkpoint.
     """
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -8,6 +8,7 @@ from croc_cli.names import STAGES, StageName
 from croc_cli.recipe.deepspeed_block import block_issues
 from croc_cli.recipe.facts import ModelFacts, local_folder, model_facts
 from croc_cli.recipe.issues import Issue, KeyPath, dotted
+from croc_cli.recipe.objective_checks import objective_issues, objective_notes
 from croc_cli.recipe.schema import Recipe, ScenesData
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.template_checks import matching_issues, preparation_notes, template_issues
@@ -46,28 +47,12 @@ def notes(recipe: Recipe) -> tuple[str, ...]:
     """Return what is allowed in a recipe, yet perhaps not meant; one line each."""
     found: list[str] = []
     facts = model_facts(recipe.model)
-    stage, settings = recipe.reconstruct, recipe.reconstruct.reconstruction
+    stage = recipe.reconstruct
     if recipe.data.cache_features is not None:
         found += preparation_notes({name: recipe.stage(name).image_aspect for name in _enabled(recipe)})
     if not stage.enabled:
         return tuple(found)
-    if facts.num_visual_tokens is not None and stage.matching == "hungarian":
-        masked = stage.mask.num_masked(facts.num_visual_tokens)
-        if stage.pool.size < masked:
-            uses = -(-masked // stage.pool.size)
-            found.append(
-                f"reconstruct.pool.size: {stage.pool.size} is smaller than the {masked} masked tokens of an image,"
-                f" so each pool token may be used {uses} times in it"
-            )
-    if settings.loss == "l2" and settings.smooth_l1_beta != type(settings).model_fields["smooth_l1_beta"].default:
-        found.append("reconstruct.reconstruction.smooth_l1_beta: has no effect, as loss is l2")
-    if settings.head != "none" and stage.learning_rate.head == 0:
-        found.append("reconstruct.learning_rate.head: is 0, so the head keeps its random weights")
-    if settings.head == "bert" and facts.num_visual_tokens is None:
-        found.append(
-            "reconstruct.reconstruction.head: bert learns one position for each visual token, and only the tower's"
-            " config, which is not at hand, tells how many there are"
-        )
+    found += objective_notes(stage, facts)
     return tuple(found)
 
 
@@ -248,30 +233,6 @@ def _deepspeed_fits(recipe: Recipe) -> Iterator[Issue]:
         yield from block_issues(recipe, stage, section)
 
 
-def _objectives_fit(recipe: Recipe, facts: ModelFacts) -> Iterator[Issue]:
-    stage = recipe.reconstruct
-    if not stage.enabled:
-        return
-    weight: KeyPath = ("reconstruct", "objectives", "reconstruction_weight")
-    caption: KeyPath = ("reconstruct", "objectives", "caption_weight")
-    ratio: KeyPath = ("reconstruct", "mask", "ratio")
-    if not stage.objectives.reconstruction_weight and not stage.objectives.caption_weight:
-        yield Issue(weight, f"both objectives have weight 0; set this or {dotted(caption)} above 0", related=(caption,))
-    visual = facts.num_visual_tokens
-    masks_none = stage.mask.num_masked(visual) == 0 if visual is not None else stage.mask.ratio == 0
-    settings = stage.reconstruction
-    if stage.objectives.reconstruction_weight and masks_none and settings.scope == "masked":
-        message = f"{stage.mask.ratio:g} masks no token, so there is nothing to reconstruct"
-        if visual:
-            message += f"; the next that fits is {_next_ratio(visual):g}"
-        message += f" (or {dotted(weight)}: 0, or scope: all)"
-        yield Issue(ratio, message, related=(weight, ("reconstruct", "reconstruction", "scope")))
-    if settings.head == "none" and stage.learning_rate.head:
-        head: KeyPath = ("reconstruct", "reconstruction", "head")
-        message = f"there is no head to train, as {dotted(head)} is none; leave it out, or choose linear or bert"
-        yield Issue(("reconstruct", "learning_rate", "head"), message, related=(head,))
-
-
 def _templates_fit(recipe: Recipe) -> Iterator[Issue]:
     llm = local_folder(recipe.model.llm, "llm", recipe.model.llm_revision)
     for stage in _enabled(recipe):
@@ -312,7 +273,7 @@ _CHECKS_WITH_FACTS: tuple[Callable[[Recipe, ModelFacts], Iterator[Issue]], ...] 
     _tower_fits,
     _lengths_fit,
     _packing_fits,
-    _objectives_fit,
+    objective_issues,
 )
 
 
@@ -327,11 +288,6 @@ def _fitting_micro_size(global_size: int, micro_size: int, num_ranks: int) -> in
     per_rank = global_size // num_ranks
     small = [size for size in range(1, isqrt(per_rank) + 1) if per_rank % size == 0]
     return max(size for divisor in small for size in (divisor, per_rank // divisor) if size <= micro_size)
-
-
-def _next_ratio(num_visual_tokens: int) -> float:
-    """Return the least share, in hundredths, that masks a token."""
-    return next(step / 100 for step in range(1, 101) if round(step / 100 * num_visual_tokens) > 0)
 
 
 def _and(words: tuple[str, ...]) -> str:

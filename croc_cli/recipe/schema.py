@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from croc_cli.names import AttentionName, StageName
 from croc_cli.recipe.data_schema import DataRecipe, LlavaJsonData, MixData, ScenesData, Share, SourceRecipe
 from croc_cli.recipe.recomputation import RecomputationSetting
+from croc_cli.recipe.reconstruct_schema import MaskRecipe, ObjectivesRecipe, PoolRecipe, ReconstructionRecipe
 from croc_cli.recipe.stages import STAGE_TABLE
 from croc_cli.recipe.template_options import TemplateOptions, TrainedTokensName
 from croc_cli.recipe.values import NonNegativeFloat, PathText, PositiveFloat, PositiveInt, Section, Seed, Workers
@@ -157,47 +158,6 @@ class StageRecipe(Section):
     def template_options(self) -> TemplateOptions:
         """What the stage says of its template beside the name."""
         return TemplateOptions(self.system_prompt, self.trained_tokens, self.control_tokens_in_text)
-
-
-class PoolRecipe(Section):
-    """The token pool of stage 1.5 (paper, section 3.2)."""
-
-    size: PositiveInt = Field(2048, description="N, tokens in the pool")
-    initialisation: Literal["sampled", "normal", "moments", "covariance"] = Field(
-        "sampled",
-        description="sampled = real visual tokens; normal = N(0, 1); moments, covariance = drawn like real ones",
-    )
-
-
-class MaskRecipe(Section):
-    """Which visual tokens are replaced (paper, section 4.2)."""
-
-    ratio: Share = Field(0.75, description="γ, share of an image's visual tokens replaced from the pool")
-
-    def num_masked(self, num_visual_tokens: int) -> int:
-        """Return m = round(γ · n), the masked ones of an image's n visual tokens."""
-        return round(self.ratio * num_visual_tokens)
-
-
-class ObjectivesRecipe(Section):
-    """Weights of the two objectives (paper, Eq. 5)."""
-
-    reconstruction_weight: NonNegativeFloat = Field(10.0, description="α; 0 leaves the objective out")
-    caption_weight: NonNegativeFloat = Field(1.0, description="0 leaves the objective out")
-
-
-class ReconstructionRecipe(Section):
-    """How reconstruction is measured (paper, Eq. 3, made exact)."""
-
-    target: Literal["raw", "layer_norm", "l2"] = "layer_norm"
-    stop_gradient: bool = Field(True, description="Keep the projector from shrinking its own targets")
-    loss: Literal["l2", "smooth_l1"] = "l2"
-    smooth_l1_beta: PositiveFloat = 0.01
-    per_dimension: bool = Field(True, description="Divide the L2 norm by √D")
-    reduction: Literal["mean", "sum"] = Field("mean", description="Over the positions of an image; images are averaged")
-    scope: Literal["masked", "all"] = Field("masked", description="Positions that count")
-    head: Literal["none", "linear", "bert"] = "none"
-    head_dropout: Share = 0.1
 
 
 class ReconstructStage(StageRecipe):

@@ -107,7 +107,7 @@ def _training(folder: Path, recipe: Recipe) -> str:
     for stage, of_stage in _lineage(folder, recipe):
         rates = of_stage.stage(stage).learning_rate.trained()
         pool_stage = of_stage.pool_stage(stage)
-        if pool_stage is not None and pool_stage.mask.ratio == 0:
+        if pool_stage is not None and pool_stage.mask.largest_ratio == 0:
             rates.pop("token_pool", None)  # nothing is masked, so there is no pool
         rows.append([stage, group_words(rates)])
     return f"## Training\n\n{_table(rows)}"

@@ -13,6 +13,7 @@ from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import HINT_TOKENS_PER_IMAGE, Dataset, LlavaJsonDataset, MixDataset
 from croc_cli.data.image import build_image_processor
 from croc_cli.data.lengths import tokenizer_key
+from croc_cli.data.masking import Masking
 from croc_cli.data.processor_template import with_pictures
 from croc_cli.data.sampler import StepSampler
 from croc_cli.data.subset import Subset
@@ -21,7 +22,7 @@ from croc_cli.errors import UsageError
 from croc_cli.model.attention_kernel import KERNEL_NAMES, AttentionChoice, choose_attention
 from croc_cli.model.attention_mask import check_takes_packing
 from croc_cli.model.build import generation_config, load_llava, stock_processor
-from croc_cli.model.lmm import MultimodalModel
+from croc_cli.model.lmm import MultimodalModel, find_layer
 from croc_cli.model.recompute import enable_recomputation
 from croc_cli.model.reconstruction import build_head
 from croc_cli.model.token_pool import TokenPool
@@ -152,10 +153,16 @@ def build_model(
     dim = llava.config.text_config.hidden_size
     pool = head = None
     if section is not None:
-        if section.mask.ratio > 0:
+        if section.mask.largest_ratio > 0:
             pool = TokenPool(section.pool.size, dim, solver_threads=solver_threads(on_gpu=on_gpu))
         if section.objectives.reconstruction_weight > 0:
             head = build_head(section.reconstruction.head, dim, n, section.reconstruction.head_dropout)
+    layer = section.reconstruction.layer if section is not None else -1
+    try:
+        find_layer(llava.model.language_model, layer)
+    except ValueError as error:
+        key = "reconstruct.reconstruction.layer"
+        raise UsageError(f"{key}: {error}", hint=f"--set {key}=-1 takes the last") from error
     return MultimodalModel(
         llava,
         num_visual_tokens=n,
@@ -165,7 +172,16 @@ def build_model(
         shares_assignment=section is not None and section.matching_scope == "sample",
         attention_kind=section.attention if section is not None else "causal",
         visual_norm=recipe.model.visual_norm,
+        reconstruction_layer=layer,
     )
+
+
+def build_masking(recipe: Recipe, stage: StageName, *, num_steps: int) -> Masking | None:
+    """Return which visual tokens a stage masks; None for a stage without a pool."""
+    section = recipe.pool_stage(stage)
+    if section is None:
+        return None
+    return Masking(**section.mask.model_dump() | {"start": section.mask.start or 0.0}, num_steps=num_steps)
 
 
 def learning_rates(recipe: Recipe, stage: StageName, module: StageModule) -> dict[str, float]:
@@ -267,13 +283,14 @@ def build_stage(
     own = llava.generation_config.eos_token_id
     llava.generation_config = generation_config(processor.tokenizer, own, trained=encoder.end_ids)
     pool_stage = recipe.pool_stage(stage)
+    masking = build_masking(recipe, stage, num_steps=sampler.num_steps)
     replaces_or_reconstructs = module.model.pool is not None or module.objectives.reconstruction_weight > 0
     loader = StepLoader(
         dataset,
         encoder,
         processor.image_processor,
         sampler,
-        num_masked=pool_stage.mask.num_masked(n) if pool_stage is not None and replaces_or_reconstructs else None,
+        masking=masking if replaces_or_reconstructs else None,
         num_visual_tokens=n,
         pad_token_id=processor.tokenizer.pad_token_id,
         seed=section.seed,

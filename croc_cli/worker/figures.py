@@ -1,6 +1,7 @@
 """The figures of a run that need its model: pictures with masked patches, and the attention mask of a real sample."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from croc_cli.checkpoint.opened import load_training_state, without_prefix
 from croc_cli.checkpoint.validate import naming
 from croc_cli.data.dataset import Dataset
 from croc_cli.data.image import BadImageError, open_image, process_images
-from croc_cli.data.masking import draw_masked_positions
 from croc_cli.data.processor_template import chat_template_for
 from croc_cli.data.sample import Sample, Turn
 from croc_cli.demo.dataset import SceneDataset
@@ -34,7 +34,7 @@ from croc_cli.objectives.reconstruction import normalise_targets, position_dista
 from croc_cli.recipe.load import load_resolved
 from croc_cli.recipe.schema import Recipe, ScenesData
 from croc_cli.run_dir import StageDir, write_json
-from croc_cli.worker.build import StageParts, build_stage
+from croc_cli.worker.build import StageParts, build_masking, build_stage
 from croc_cli.worker.device import chosen_device
 
 STAGE = "figures"
@@ -194,17 +194,10 @@ def masked_inputs(
     n = parts.num_visual_tokens
     first = samples[0].turns[0]
     prompt = parts.loader.encoder.encode_prompt([Turn("human", first.text)], num_images=1)
-    masks = [
-        draw_masked_positions(
-            n,
-            recipe.reconstruct.mask.num_masked(n),
-            seed=recipe.reconstruct.seed,
-            step=0,
-            sample_id=sample.id,
-            image_index=0,
-        )
-        for sample in samples
-    ]
+    masking = build_masking(recipe, "reconstruct", num_steps=1)
+    assert masking is not None
+    draw = partial(masking.at_the_end().draw, n, seed=recipe.reconstruct.seed, step=0, image_index=0)
+    masks = [draw(sample_id=sample.id) for sample in samples]
     masked = torch.stack([torch.from_numpy(mask) for mask in masks])
     pixels = process_images([open_image(sample.images[0]) for sample in samples], parts.processor.image_processor)
     ids = torch.tensor([prompt] * len(samples))

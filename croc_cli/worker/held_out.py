@@ -88,6 +88,7 @@ def held_out_measure(
         return None
     own = copy.copy(collator)
     own.features = None
+    own.masking = own.masking.at_the_end() if own.masking is not None else None
     loader = HeldOutLoader(
         dataset,
         own,

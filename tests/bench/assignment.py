@@ -35,8 +35,8 @@ Solver = Callable[[Costs], list[npt.NDArray[np.int64]]]
 def main(arguments: Sequence[str] = ()) -> None:
     """Print a row for each size, kind of tokens and solver."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tower", type=Path, help="folder of a CLIP vision tower; left out: nano's")
-    parser.add_argument("--pictures", type=Path, help="folder of pictures; left out: drawn scenes")
+    parser.add_argument("--tower", type=Path, help="folder of a CLIP vision tower; default: nano's")
+    parser.add_argument("--pictures", type=Path, help="folder of pictures; default: drawn scenes")
     given = parser.parse_args(list(arguments))
     torch.manual_seed(0)
     tower = CLIPVisionModel.from_pretrained(given.tower or builtin_folder("builtin:nano", "vision_tower")).eval()

@@ -188,6 +188,7 @@ def _load(folder: Path) -> dict[str, float]:
     from croc_cli.data.conversation import ConversationEncoder
     from croc_cli.data.dataset import LlavaJsonDataset
     from croc_cli.data.image import build_image_processor
+    from croc_cli.data.masking import Masking
     from croc_cli.data.sampler import StepSampler
     from tests.tiny import make_tiny_tokenizer
 
@@ -199,7 +200,7 @@ def _load(folder: Path) -> dict[str, float]:
     dataset = LlavaJsonDataset(folder / "pictures" / "rows.jsonl", folder / "pictures")
     sampler = StepSampler(len(dataset), global_size=8, micro_size=8, rank=0, num_ranks=1, seed=0)
     steps = StepLoader(
-        dataset, encoder, processor, sampler, num_masked=432, num_visual_tokens=576, pad_token_id=0, seed=0
+        dataset, encoder, processor, sampler, masking=Masking(0.75), num_visual_tokens=576, pad_token_id=0, seed=0
     )
     bare = torch.utils.data.DataLoader(
         Bare(sorted((folder / "pictures").glob("*.jpg"))), batch_size=8, num_workers=2, prefetch_factor=2

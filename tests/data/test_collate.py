@@ -13,7 +13,7 @@ from croc_cli.data.collate import MicroBatch, StepLoader, build_data_loader
 from croc_cli.data.conversation import ConversationEncoder
 from croc_cli.data.dataset import DataError
 from croc_cli.data.image import PathImage, build_image_processor, open_image, process_images
-from croc_cli.data.masking import draw_masked_positions
+from croc_cli.data.masking import Masking, draw_masked_positions
 from croc_cli.data.sample import ImageRef, Sample, Turn
 from croc_cli.data.sampler import StepSampler
 from croc_cli.names import IGNORE_INDEX
@@ -47,6 +47,7 @@ def loader(
     samples: list[Sample], *, micro_size: int | None = None, max_length: int = 999, **changes: Any
 ) -> StepLoader:
     settings = {"template": "vicuna_v1", "num_masked": 3, "num_ranks": 1, "rank": 0, **changes}
+    few = settings["num_masked"]
     encoder = ConversationEncoder(
         TOKENIZER,
         template=settings["template"],
@@ -68,7 +69,7 @@ def loader(
         encoder,
         PROCESSOR,
         sampler,
-        num_masked=settings["num_masked"],
+        masking=settings.get("masking", None if few is None else Masking(few / NUM_VISUAL)),
         num_visual_tokens=NUM_VISUAL,
         pad_token_id=0,
         seed=5,

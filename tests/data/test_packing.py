@@ -1,11 +1,13 @@
 """Rows that samples are packed into: full, the same for every rank, nothing cut."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
 
 from croc_cli.data.dataset import DataError
+from croc_cli.data.masking import Masking
 from croc_cli.data.micro_batch import MicroBatch
 from croc_cli.data.packing import RowLimit, deal_rows, describe_packing, first_fit, pack_rows, round_up
 from croc_cli.names import IGNORE_INDEX
@@ -29,7 +31,7 @@ def llava_like_lengths(count: int, seed: int) -> list[int]:
 
 
 def packed(
-    *, rank: int = 0, num_ranks: int = 1, tokens: int = 130, micro_size: int = 1, **changes: int
+    *, rank: int = 0, num_ranks: int = 1, tokens: int = 130, micro_size: int = 1, **changes: Any
 ) -> list[MicroBatch]:
     found = loader(SAMPLES, rank=rank, num_ranks=num_ranks, micro_size=micro_size, packed=True, **changes)
     found.packing = RowLimit(tokens, "finetune.batch.row_tokens")
@@ -102,6 +104,15 @@ def test_a_packed_row_holds_the_tokens_masks_and_pictures_of_its_samples_one_by_
     assert (batch.input_ids[0][batch.places.visual] == IMAGE_ID).all()
     assert len(batch.places.visual) == 4 * NUM_VISUAL
     assert batch.num_trained_tokens == sum(batch.trained_tokens_by_sample()) == len(batch.places.labels)
+
+
+def test_masks_of_different_sizes_lie_in_packed_rows_as_they_do_in_rows_of_their_own() -> None:
+    masking = Masking(0.5, range=(0.0, 1.0), shape="block")
+    alone = [batch.masked for batch in loader(SAMPLES, micro_size=1, masking=masking)[0] if batch.image_is_real.any()]
+    together = torch.cat([batch.masked for batch in packed(tokens=999, masking=masking)])
+    by_image = torch.cat([masks for masks in alone if masks is not None])
+    assert sorted(together[:4].tolist()) == sorted(by_image.tolist())
+    assert len(set(together.sum(dim=1).tolist())) > 1
 
 
 def test_no_token_predicts_the_first_one_of_the_next_sample() -> None:

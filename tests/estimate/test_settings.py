@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from croc_cli.estimate.resources import Hardware
@@ -42,3 +44,28 @@ def test_changed_settings_are_said() -> None:
     text = describe_settings(changed, "reconstruct", None)
     for words in ("nearest pool token", "causal, as in LLaVA", "α 2.5", "visual tokens, raw; L2 / √D"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        ({"shape": "block"}, "432 of 576 visual tokens of an image (0.75), in blocks"),
+        (
+            {"schedule": "cosine", "start": 0.25},
+            "144 to 432 of 576 visual tokens of an image (0.25 to 0.75), a cosine over the stage",
+        ),
+        (
+            {"range": (0.0, 0.5), "shape": "block"},
+            "1 to 288 of 576 visual tokens of an image (0 to 0.5), drawn for each sample, in blocks",
+        ),
+    ],
+)
+def test_masks_that_vary_say_between_what(mask: dict[str, Any], words: str) -> None:
+    changed = recipe("croc-7b", **{f"reconstruct__mask__{key}": value for key, value in mask.items()})
+    assert f"masked       {words}\n" in describe_settings(changed, "reconstruct", None)
+
+
+def test_the_layer_and_the_loss_that_predict_are_said() -> None:
+    changed = recipe("croc-7b", reconstruct__reconstruction__layer=16, reconstruct__reconstruction__loss="cosine")
+    text = describe_settings(changed, "reconstruct", None)
+    assert "1 - cosine, mean over the masked tokens, from hidden state 16 of the LLM" in text

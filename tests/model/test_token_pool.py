@@ -129,3 +129,13 @@ def test_an_unknown_method_and_missing_tokens_are_refused() -> None:
         initialise_pool(torch.zeros(2, 2), None, "zeros")
     with pytest.raises(ValueError, match="pool initialisation 'sampled' needs visual tokens, and there are none"):
         initialise_pool(torch.zeros(2, 2), None, "sampled")
+
+
+def test_images_may_have_different_numbers_of_masked_tokens() -> None:
+    pool = make_pool((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
+    tokens = torch.tensor([[[0.1, 0.0], [0.9, 0.0]], [[0.0, 0.9], [5.0, 5.0]]])
+    masked = torch.tensor([[True, True], [True, False]])
+    replaced = pool(tokens, masked, torch.ones(2, dtype=torch.bool))
+    assert replaced.assignment.tolist() == [[0, 1], [2, -1]]
+    assert replaced.tokens.tolist() == [[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [5.0, 5.0]]]
+    assert replaced.cost_sum == pytest.approx(0.1 + 0.1)

@@ -142,7 +142,7 @@ def test_low_precision_is_measured_in_float32() -> None:
     ("setting", "message"),
     [
         ("target", "target is 'x', expected raw, layer_norm or l2"),
-        ("loss", "loss is 'x', expected l2 or smooth_l1"),
+        ("loss", "loss is 'x', expected l2, smooth_l1 or cosine"),
         ("reduction", "reduction is 'x', expected mean or sum"),
         ("scope", "scope is 'x', expected masked or all"),
     ],
@@ -150,3 +150,27 @@ def test_low_precision_is_measured_in_float32() -> None:
 def test_an_unknown_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure(torch.zeros(2, 3, 2), **{setting: "x"})
+
+
+def test_cosine_is_one_minus_the_cosine_and_blind_to_lengths() -> None:
+    predicted = torch.tensor([[[9.0, 9.0], [4.0, -3.0], [0.0, 0.0]], [[-3.0, -4.0], [0.0, 0.0], [0.0, 0.0]]])
+    expected = (1 + 1) / 2 + 2  # a target without length, a right angle; the opposite
+    for factor in (1.0, 7.0):
+        loss = measure(predicted * factor, target="raw", loss="cosine")
+        assert loss.total.item() == pytest.approx(expected)
+    mean = loss.targets.total / loss.targets.num_counted
+    at_mean = measure(mean.expand(2, 3, 2), target="raw", loss="cosine").total
+    baseline = mean_target_loss(mean, loss.targets, ObjectiveSettings(target="raw", loss="cosine"))
+    assert baseline.item() == pytest.approx(at_mean.item())
+
+
+def test_cosine_has_a_finite_gradient_at_vectors_without_length() -> None:
+    predicted = torch.zeros(2, 3, 2, requires_grad=True)
+    measure(predicted, target="raw", loss="cosine").total.backward()
+    assert predicted.grad is not None
+    assert predicted.grad.abs().max() == 0
+    turned = torch.ones(2, 3, 2, requires_grad=True)
+    measure(turned, target="raw", loss="cosine").total.backward()
+    assert turned.grad is not None
+    assert turned.grad.isfinite().all()
+    assert turned.grad.abs().max() > 0

@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from croc_cli.errors import Interrupted
 from croc_cli.run_dir import StageDir
 from croc_cli.train.trainer import Trainer
+from croc_cli.worker.build import build_masking
+from croc_cli.worker.held_out import held_out_measure
 from tests.worker import harness
 from tests.worker.ranks import run_ranks
 
@@ -25,7 +28,7 @@ def own_file(home: Path) -> dict[str, str]:
 
 
 def with_held_out(home: Path, held_out: Any, *, num_workers: int = 0, **stage: Any) -> Any:
-    shared = {key: value for key, value in stage.items() if key != "reconstruction"}
+    shared = {key: value for key, value in stage.items() if key not in ("reconstruction", "mask")}
     recipe = harness.make_recipe(home, reconstruct=stage, finetune=shared)
     values = recipe.model_dump(mode="json")
     for name in ("reconstruct", "finetune"):
@@ -102,3 +105,15 @@ def test_the_numbers_are_the_same_on_any_number_of_ranks(home: Path, tmp_path: P
         found.append(measured(stage_dir))
     assert found[0] == found[1]
     assert list(found[0]) == [1]
+
+
+def test_held_out_losses_are_measured_with_the_masks_of_the_stages_end(home: Path) -> None:
+    recipe = with_held_out(home, own_file(home), mask={"schedule": "cosine", "ratio": 0.5})
+    masking = build_masking(recipe, "reconstruct", num_steps=9)
+    collator: Any = SimpleNamespace(masking=masking, features=None, num_visual_tokens=16, encoder=None)
+    assert masking is not None
+    measure = held_out_measure(recipe, "reconstruct", cast("Any", None), collator, device=torch.device("cpu"))
+    assert measure is not None
+    used = cast("Any", measure).loader.collator.masking
+    assert [used.num_masked(16, seed=0, step=step, sample_id="a") for step in (0, 8)] == [8, 8]
+    assert masking.num_masked(16, seed=0, step=0, sample_id="a") == 1
