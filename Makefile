@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow check bench fuzz clean
+.PHONY: demo test slow check bench bench-gpu fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/croc demo
@@ -22,6 +22,9 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.bench
+
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python -m tests.bench.gpu
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz --minutes 60

@@ -84,7 +84,7 @@ def test_weights_that_the_model_needs_and_the_file_lacks_are_named(tmp_path):
     name = next(name for name in weights if "multi_modal_projector.linear_1.weight" in name)
     del weights[name]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UsageError, match=r"not whole: 1 weight is missing, such as .*linear_1\.weight"):
+    with pytest.raises(UsageError, match=r"is incomplete: 1 weight is missing, such as .*linear_1\.weight"):
         load_for_inference(folder)
 
 

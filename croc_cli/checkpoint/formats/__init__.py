@@ -2,5 +2,6 @@
 
 Files without a test file of their own are tested in:
 - tests/checkpoint/test_convert.py: gguf, original_write, stock
+- tests/checkpoint/test_convert_victor.py: victor
 - tests/checkpoint/formats/test_original_load.py: original_parts
 """
