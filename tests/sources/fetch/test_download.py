@@ -159,7 +159,9 @@ def test_a_part_that_was_spoiled_is_fetched_once_more_from_the_start(web: Web, t
 def test_a_file_that_croc_did_not_fetch_is_never_replaced(web: Web, tmp_path: Path, name: str) -> None:
     web.site.files["/a.bin"] = BODY
     (tmp_path / name).write_bytes(b"the user's")
-    with pytest.raises(UsageError, match=rf"{re.escape(name)} (is a file that croc did not make|exists, and croc did not create it)"):
+    with pytest.raises(
+        UsageError, match=rf"{re.escape(name)} (is a file that croc did not make|exists, and croc did not create it)"
+    ):
         get(web, tmp_path / "a.bin")
     assert (tmp_path / name).read_bytes() == b"the user's"
 
