@@ -179,7 +179,9 @@ def begun(module: StageModule, batch: MicroBatch, place: torch.device) -> Begun:
     moved = batch.to(place)
     if batch.masked is None:
         return Begun(moved, None)
-    features, assignment = module.model.begin_assignment(moved.pixel_values, batch.masked, batch.image_is_real)
+    features, assignment = module.model.begin_assignment(
+        moved.pixel_values, batch.masked, batch.image_is_real, batch.image_rows
+    )
     return Begun(replace(moved, pixel_values=features), assignment)
 
 
