@@ -178,6 +178,7 @@ def _arrow_batches(file: Path) -> Iterator[Any]:
     try:
         with pyarrow.memory_map(str(file)) as content:
             for batch in _batches(content):
+                batch.validate(full=True)  # pyarrow ends the whole process where it takes a damaged batch apart
                 row += batch.num_rows
                 yield batch
     except Exception as error:

@@ -182,6 +182,21 @@ def test_a_tar_that_loses_samples_without_a_word_is_refused(tmp_path: Path, dama
         read(tmp_path / "a.tar")
 
 
+def test_an_arrow_batch_with_more_rows_than_its_columns_is_named_not_taken_apart(tmp_path: Path) -> None:
+    """Taking a row out of it makes Arrow end the process."""
+    table = pyarrow.Table.from_pylist([{"question": "Which?", "answer": "This."}] * 3)
+    with ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    content = (tmp_path / "a.arrow").read_bytes()
+    three, many = (number.to_bytes(8, "little") for number in (3, 3000))
+    places = [place for place in range(len(content)) if content[place : place + 8] == three]
+    assert places
+    for place in places:
+        (tmp_path / "a.arrow").write_bytes(content[:place] + many + content[place + 8 :])
+        with pytest.raises(DataError, match=r"a\.arrow: cannot be read"):
+            read(tmp_path / "a.arrow")
+
+
 def test_an_arrow_stream_that_was_joined_or_cut_is_refused(tmp_path: Path) -> None:
     table = pyarrow.Table.from_pylist([{"question": "Which?", "answer": "This."}])
     with ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
