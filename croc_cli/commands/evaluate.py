@@ -1,5 +1,6 @@
 """`croc eval`: answer and score benchmarks, score again, list them, compare runs."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -291,7 +292,8 @@ def compare(
         result(f"{scores}\n\n{tests}" if tests else scores)
         return
     if not pairs:
-        hint = "scores that croc makes keep single answers: `croc eval score RUN_DIR` writes them again"
+        again = shlex.join(["croc", "eval", "score", str(run_dirs[0])])
+        hint = f"scores that croc makes keep single answers: `{again}` writes them again"
         raise UsageError(f"{' and '.join(runs)} have no benchmark with answers to the same questions", hint=hint)
     changed = flip_rows(pairs, list(runs), flips)
     result(format_flips(changed) if table == "text" else format_rows(changed, table))

@@ -100,13 +100,15 @@ def picture_in_text(row: Any, root: Path | str) -> Defect | None:
     """Return the defect of a row without image whose question names a picture's file, in Markdown or HTML.
 
     Args:
-        row: In LLaVA's form.
+        row: In LLaVA's form, but perhaps with defects, which are the row check's to name.
         root: Folder that image paths start from; a name that is not a file there is honest text.
     """
     if type(row) is not dict or row.get("image"):
         return None
-    for turn in row["conversations"]:
-        if turn["from"] == "human" and ("](" in (text := turn["value"]) or "<img" in text):
+    turns = row.get("conversations")
+    for turn in turns if type(turns) is list else ():
+        text = turn.get("value") if type(turn) is dict and turn.get("from") == "human" else None
+        if type(text) is str and ("](" in text or "<img" in text):
             for match in _named.finditer(text):
                 name = match["markdown"] or match["html"]
                 if name.startswith("data:image/") or _is_file(root, name):

@@ -82,3 +82,12 @@ def test_a_picture_under_another_key_is_no_row_of_text(tmp_path: Path, key: str)
     [row] = read(write_jsonl(tmp_path / "a.jsonl", [{key: "1.png", "conversations": turns("Which?", "This.")}]))
     assert row.row["image"] == "1.png"
     assert row.row["conversations"] == turns("<image>\nWhich?", "This.")
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [None, 3, {"from": "human"}, [None], ["text"], [{}], [{"from": "human"}], [{"from": "human", "value": None}]],
+)
+def test_a_row_without_image_whose_turns_are_damaged_is_left_to_the_row_check(turns: object, tmp_path: Path) -> None:
+    row = {"id": "1", "conversations": turns}
+    assert read_json_row(row, row_id="1", root=tmp_path) == read_json_row(row, row_id="1")
