@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ def build_mix(spec: MixSpec, out: Path, *, progress: Progress | None = None) -> 
             rows, or too many that are defective.
         RunError: The disk is full, or cannot be written.
     """
+    readers = [open_source(source) for source in spec.sources]  # before any folder is made
     try:
         with growing_folder(out, kind=MIX_KIND, later=(LENGTHS_FOLDER,)) as growing:
-            return _build(spec, growing, out, progress)
+            return _build(spec, readers, growing, out, progress)
     except OSError as error:
         raise RunError(f"mix {out}: {error.strerror or error}", hint="free some disk, then run it again") from error
 
@@ -60,10 +62,9 @@ def is_current(spec: MixSpec, folder: Path) -> bool:
     return now == [tuple(record.files) for record in manifest.sources]
 
 
-def _build(spec: MixSpec, folder: Path, out: Path, progress: Progress | None) -> Manifest:
+def _build(spec: MixSpec, readers: Sequence[Reader], folder: Path, out: Path, progress: Progress | None) -> Manifest:
     import numpy as np
 
-    readers = [open_source(source) for source in spec.sources]
     scans = []
     chosen: list[Any] = []
     seen: set[int] = set()

@@ -249,3 +249,10 @@ def test_a_damaged_mix_is_refused(tmp_path: Path, damage: Any, message: str) -> 
     with pytest.raises((DataError, Exception), match=message) as caught:
         MixFolder(tmp_path / "mix")
     assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+
+
+def test_a_source_that_is_not_there_leaves_no_folder_behind(tmp_path: Path) -> None:
+    spec = MixSpec("it", (SourceSpec("gone", tmp_path / "gone.json"),), tmp_path)
+    with pytest.raises(DataError, match=r"gone\.json does not exist"):
+        build_mix(spec, tmp_path / "data" / "mixes" / "it")
+    assert not (tmp_path / "data").exists()
