@@ -4,11 +4,12 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import torch
 import uvicorn
 
 from croc_cli.chat.session import prompt_builder
@@ -18,6 +19,7 @@ from croc_cli.console import say
 from croc_cli.errors import UsageError
 from croc_cli.eval.prompts import evaluation_encoder
 from croc_cli.eval.runner import mean_colour
+from croc_cli.launch.devices import count_cores
 from croc_cli.serve.app import ServedModel, Service
 from croc_cli.serve.connection import guarded
 from croc_cli.serve.engine import Engine
@@ -73,6 +75,7 @@ def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -
     """Load one model and start its engine."""
     say(f"loading {folder}")
     quiet_transformers()
+    spare_a_core(os.environ)
     model = load_for_inference(folder, device=usable_device(device))
     limits = settings.limits
     prompts = PromptMaker(
@@ -86,6 +89,15 @@ def open_model(label: str, folder: Path, settings: ServeSettings, device: str) -
     )
     engine = Engine(model, max_batch=limits.batch, max_queue=limits.queue)
     return ServedModel(label, engine, prompts, mean_colour=mean_colour(model.processor))
+
+
+def spare_a_core(environ: Mapping[str, str]) -> None:
+    """Leave one core to the requests, unless OMP_NUM_THREADS says how many threads compute.
+
+    Where threads of a matrix product have to wait for the core that serves requests, all of them wait.
+    """
+    if "OMP_NUM_THREADS" not in environ:
+        torch.set_num_threads(max(1, count_cores() - 1))
 
 
 def model_labels(folders: Sequence[Path], given: Sequence[str]) -> list[str]:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from croc_cli.errors import UsageError
-from croc_cli.serve.run import listen, model_labels
+from croc_cli.launch.devices import count_cores
+from croc_cli.serve.run import listen, model_labels, spare_a_core
 
 
 def test_a_model_is_called_by_the_shortest_end_of_its_path_that_tells_it_apart() -> None:
@@ -60,3 +62,15 @@ def test_a_server_says_where_it_is_and_ends_with_0_on_a_signal(folder: Path, num
 def test_a_host_that_is_no_name_is_refused() -> None:
     with pytest.raises(UsageError, match="cannot listen on a{300}:0: "):
         listen("a" * 300, 0)
+
+
+def test_a_core_is_left_to_requests_unless_the_threads_are_named() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(5)
+        spare_a_core({"OMP_NUM_THREADS": "5"})
+        assert torch.get_num_threads() == 5
+        spare_a_core({})
+        assert torch.get_num_threads() == max(1, count_cores() - 1)
+    finally:
+        torch.set_num_threads(before)
