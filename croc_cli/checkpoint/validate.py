@@ -128,6 +128,11 @@ def _check_processor(processor: LlavaProcessor, config: LlavaConfig, folder: Pat
         ("the tokenizer's size", len(tokenizer), "vocab_size", vocab_size, lambda a, b: a <= b),
         ("patch_size of the processor", processor.patch_size, "patch_size", config.vision_config.patch_size, _same),
     ]
+    extra = processor.num_additional_image_tokens
+    if type(extra) is not int or not 0 <= extra <= 1:
+        raise UsageError(
+            f"{folder}: num_additional_image_tokens of the processor is {extra!r}, expected 0 or 1", hint=DAMAGED
+        )
     size = getattr(processor.image_processor, "crop_size", None) or {}
     if (height := getattr(size, "get", lambda _: None)("height")) is not None:
         expected.append(("crop_size of the processor", height, "image_size", config.vision_config.image_size, _same))

@@ -111,6 +111,13 @@ def test_end_tokens_that_are_none_are_named(folder: Path, value: Any) -> None:
     assert refusal(folder).startswith("/generation_config.json cannot be opened: ")
 
 
+@pytest.mark.parametrize("value", ["1", None, -1, 7, True])
+def test_tokens_of_an_image_that_are_no_number_are_named(folder: Path, value: Any) -> None:
+    file = folder / "processor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_additional_image_tokens": value}))
+    assert "num_additional_image_tokens of the processor is" in refusal(folder)
+
+
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "processor_config.json"])
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b"[" * 50_000])
 def test_a_broken_file_of_the_processor_is_named(folder: Path, file: str, content: bytes) -> None:

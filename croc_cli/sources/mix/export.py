@@ -141,6 +141,17 @@ def _write_json(rows: Iterator[dict[str, Any]], file: Path, *, as_list: bool) ->
         stream.write("\n]\n" if as_list else "\n")
 
 
+def _check_text(row: dict[str, Any]) -> None:
+    """Raise UsageError where a row's id or images hold half a surrogate pair, as names that are not UTF-8 do."""
+    image = row.get("image")
+    for text in (row["id"], *([image] if isinstance(image, str) else image or [])):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(
+                f"row {row['id']!a}: {text!a} is not UTF-8, which parquet needs",
+                hint="a file that ends in .jsonl holds such names",
+            )
+
+
 def _write_parquet(rows: Iterator[dict[str, Any]], file: Path) -> None:
     import pyarrow
     from pyarrow import parquet
@@ -153,6 +164,7 @@ def _write_parquet(rows: Iterator[dict[str, Any]], file: Path) -> None:
         batch: list[dict[str, Any]] = []
         for row in rows:
             image = row.get("image")
+            _check_text(row)
             batch.append({**row, "image": [image] if isinstance(image, str) else image or []})
             if len(batch) == _BATCH_ROWS:
                 writer.write_table(pyarrow.Table.from_pylist(batch, schema))

@@ -98,3 +98,14 @@ def test_exports_of_one_name_in_two_places_keep_their_images(tmp_path: Path) -> 
     for number, name in enumerate(("one", "two")):
         [row] = json.loads((tmp_path / name / "out.json").read_text())
         assert (tmp_path / row["image"]).read_bytes() == encoded(picture(number), "PNG")
+
+
+def test_a_name_that_is_not_utf8_is_named_by_parquet_and_held_by_jsonl(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "images", 1)
+    write_jsonl(tmp_path / "it.jsonl", [image_row(0) | {"id": "p\udce9"}])
+    spec = MixSpec("it", (SourceSpec("it", tmp_path / "it.jsonl", image_root=tmp_path / "images"),), tmp_path)
+    build_mix(spec, tmp_path / "mixes" / "it")
+    with pytest.raises(UsageError, match=r"row 'p.udce9': 'p.udce9' is not UTF-8, which parquet needs"):
+        export_mix(tmp_path / "mixes" / "it", tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+    assert export_mix(tmp_path / "mixes" / "it", tmp_path / "out.jsonl") == 1
