@@ -94,7 +94,7 @@ def _rows(
         row = mix.row(position)
         prefix = prefixes[int(mix.index.source[position])]
         image = row.get("image")
-        if IMAGE_RANGE in row and images is not None and growing is not None:
+        if image is not None and IMAGE_RANGE in row and images is not None and growing is not None:
             names = _take_out(mix, position, row, growing)
             paths = [(images / name).relative_to(mix.data_root).as_posix() for name in names]
             row["image"] = paths if isinstance(image, list) else paths[0]

@@ -1,3 +1,4 @@
+import base64
 import json
 import tarfile
 from pathlib import Path
@@ -109,3 +110,12 @@ def test_a_name_that_is_not_utf8_is_named_by_parquet_and_held_by_jsonl(tmp_path:
         export_mix(tmp_path / "mixes" / "it", tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
     assert export_mix(tmp_path / "mixes" / "it", tmp_path / "out.jsonl") == 1
+
+
+def test_a_text_row_with_a_key_that_croc_uses_is_exported_as_it_is(tmp_path: Path) -> None:
+    embedded = "data:image/png;base64," + base64.b64encode(encoded(picture(1), "PNG")).decode()
+    rows = [{"conversations": turns("What?"), "image_range": ""}, image_row(1) | {"image": embedded}]
+    build_mix(MixSpec("it", (SourceSpec("it", write_jsonl(tmp_path / "it.jsonl", rows)),), tmp_path), tmp_path / "mix")
+    assert export_mix(tmp_path / "mix", tmp_path / "out.json") == 2
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert sorted(row.get("image_range", "none") for row in found) == ["", "none"]
