@@ -241,12 +241,20 @@ def _mean_around(curve: Curve, step: float) -> float:
     return _mean(curve.means[max(0, nearest - half) : nearest + half + 1])
 
 
+def _variance(values: Sequence[float]) -> float:
+    """Return the variance; infinite where the squares of damaged values are too large for a float."""
+    try:
+        return statistics.variance(values)
+    except OverflowError:
+        return math.inf
+
+
 def _fall(curve: Curve) -> tuple[float, float]:
     """Return by what share a curve fell from its first fifth to its last, and the standard error of that."""
     size = _fifth(curve)
     first, last = curve.means[:size], curve.means[-size:]
     start = _mean(first) or 1.0
-    spread = statistics.variance(first) + statistics.variance(last) if size > 1 else math.inf
+    spread = _variance(first) + _variance(last) if size > 1 else math.inf
     return 1 - _mean(last) / start, math.sqrt(spread / size) / abs(start)
 
 

@@ -192,3 +192,7 @@ def test_wrong_limits_are_told_with_what_would_be_right(pair: str) -> None:
         parse_limits([pair])
     assert pair in error.value.message
     assert "padding" in str(error.value.hint)
+
+
+def test_values_whose_squares_are_too_large_are_reported_without_an_error(tmp_path: Path) -> None:
+    found(run_of(tmp_path / "run", lambda row: row.update(caption_loss=1e300 * (1 + row["step"] % 3))))
