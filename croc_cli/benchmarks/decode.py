@@ -139,6 +139,18 @@ def take_number(record: Any, name: Any, where: str) -> int:
     raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected a whole number")
 
 
+def take_id(record: Any, name: Any, where: str) -> str | int:
+    """Return a field that names a question or a picture.
+
+    Raises:
+        BenchmarkDataError: The record has no such field, or it holds neither text nor a whole number.
+    """
+    value = take(record, name, where)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BenchmarkDataError(f"{where}: {name} is {shown(value)}, expected text or a whole number")
+    return value
+
+
 def take_list(record: Any, name: Any, where: str) -> list[Any]:
     """Return a field that holds a list.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take, take_list, take_object, take_text
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, take, take_id, take_list, take_object, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
@@ -36,7 +36,7 @@ class Gqa(Benchmark):
         folder = root / self.folder
         if not self.holds(root, *_FILES) and (rows := read_parquet(folder / _HUB_QUESTIONS, "testdev")) is not None:
             pictures = {
-                take(row, "id", str(folder)): take(row, "image", str(folder))
+                take_id(row, "id", str(folder)): take(row, "image", str(folder))
                 for row in read_parquet(folder / _HUB_IMAGES, "testdev") or ()
             }
             where = f"{folder / _HUB_QUESTIONS}, question "

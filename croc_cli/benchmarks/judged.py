@@ -17,6 +17,7 @@ from croc_cli.benchmarks.decode import (
     read_json,
     read_json_lines,
     take,
+    take_id,
     take_object,
     take_text,
     take_texts,
@@ -102,12 +103,12 @@ class LlavaBench(JudgedBenchmark):
         references_file = self.find(root, "answers_gpt4.jsonl")
         captions = {take(row, "image", where): _caption(row, where) for where, row in read_json_lines(contexts)}
         references = {
-            take(row, "question_id", where): take_text(row, "text", where)
+            take_id(row, "question_id", where): take_text(row, "text", where)
             for where, row in read_json_lines(references_file)
         }
         records = []
         for where, row in read_json_lines(questions):
-            question_id, image = take(row, "question_id", where), take_text(row, "image", where)
+            question_id, image = take_id(row, "question_id", where), take_text(row, "image", where)
             text = take_text(row, "text", where)
             extra = _context(row, captions.get(image, ""), where)
             reference = take(references, question_id, f"{references_file}, answers")
@@ -116,7 +117,7 @@ class LlavaBench(JudgedBenchmark):
         return records
 
     def _hub_record(self, row: Mapping[str, Any], where: str) -> Record:
-        question_id, text = take(row, "question_id", where), take_text(row, "question", where)
+        question_id, text = take_id(row, "question_id", where), take_text(row, "question", where)
         extra = _context(row, _caption(row, where), where)
         reference = take(row, "gpt_answer", where)
         return Record(str(question_id), question_id, text, take(row, "image", where), reference, extra)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_list, take_text, take_texts
+from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_id, take_list, take_text, take_texts
 from croc_cli.benchmarks.files import Picture, read_parquet
 from croc_cli.benchmarks.prompts import OCR_LINE, SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
@@ -41,7 +41,7 @@ class TextVqa(Benchmark):
         if prompts_file.exists() and self.variant != "no-ocr":
             for where, row in read_json_lines(prompts_file):
                 text = take_text(row, "text", where)
-                prompts[_key(take(row, "question_id", where), text)] = text
+                prompts[_key(str(take_id(row, "question_id", where)), text)] = text
         records = []
         for index, row in enumerate(take_list(read_json(file), "data", str(file))):
             where = f"{file}, record {index}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_list, take_text
+from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_id, take_list, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet, text_of
 from croc_cli.benchmarks.prompts import SHORT_ANSWER, UNANSWERABLE
 from croc_cli.benchmarks.score import Headline, Score
@@ -52,7 +52,7 @@ class VizWiz(Benchmark):
     def _read_lines(self, file: Path) -> list[Record]:
         records = []
         for where, row in read_json_lines(file):
-            question_id, image = take(row, "question_id", where), take_text(row, "image", where)
+            question_id, image = take_id(row, "question_id", where), take_text(row, "image", where)
             picture = Picture(image, path=file.parent / "test" / image)
             records.append(
                 Record(

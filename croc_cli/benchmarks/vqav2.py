@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from croc_cli.benchmarks.base import Benchmark, Record
-from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_list, take_number, take_text
+from croc_cli.benchmarks.decode import read_json, read_json_lines, take, take_id, take_list, take_number, take_text
 from croc_cli.benchmarks.files import Picture, read_parquet, text_of
 from croc_cli.benchmarks.prompts import SHORT_ANSWER
 from croc_cli.benchmarks.score import Headline, Score
@@ -75,7 +75,7 @@ class Vqav2(Benchmark):
     def _read_test(self, file: Path) -> list[Record]:
         records = []
         for where, row in read_json_lines(file):
-            question_id = take(row, "question_id", where)
+            question_id = take_id(row, "question_id", where)
             image = take_text(row, "image", where)
             picture = Picture(image, path=file.parent / "test2015" / image)
             records.append(Record(str(question_id), question_id, take_text(row, "text", where), picture))
@@ -84,13 +84,13 @@ class Vqav2(Benchmark):
     def _read_val(self, file: Path) -> list[Record]:
         annotations_file = self.find(file.parent.parent, _VAL_ANNOTATIONS)
         annotations = {
-            take(annotation, "question_id", str(annotations_file)): annotation
+            take_id(annotation, "question_id", str(annotations_file)): annotation
             for annotation in take_list(read_json(annotations_file), "annotations", str(annotations_file))
         }
         records = []
         for index, row in enumerate(take_list(read_json(file), "questions", str(file))):
             where = f"{file}, question {index}"
-            question_id = take(row, "question_id", where)
+            question_id = take_id(row, "question_id", where)
             annotation = annotations.get(question_id, {})
             where = f"{annotations_file}, question {question_id}"
             answers = [take_text(answer, "answer", where) for answer in take_list(annotation, "answers", where)]
@@ -127,10 +127,10 @@ class Vqav2(Benchmark):
         return [{"question_id": question_id, "answer": sent.get(question_id, "")} for question_id in ids or sent]
 
 
-def _all_test_ids(folder: Path) -> list[int]:
+def _all_test_ids(folder: Path) -> list[str | int]:
     """Return the ids of every test2015 question, which the server wants; none where no file tells them."""
     if (file := folder / _ALL_TEST_QUESTIONS).exists():
-        return [take(row, "question_id", where) for where, row in read_json_lines(file)]
+        return [take_id(row, "question_id", where) for where, row in read_json_lines(file)]
     if (file := folder / _OFFICIAL_ALL_TEST_QUESTIONS).exists():
-        return [take(row, "question_id", str(file)) for row in take_list(read_json(file), "questions", str(file))]
+        return [take_id(row, "question_id", str(file)) for row in take_list(read_json(file), "questions", str(file))]
     return []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, read_json_lines
+from croc_cli.benchmarks.decode import BenchmarkDataError, read_json, read_json_lines, take_id
 from croc_cli.benchmarks.registry import benchmarks
 from tests.benchmarks.golden_files import write_files
 from tests.benchmarks.runs import pope_rows, write_pope, write_rows
@@ -77,3 +77,9 @@ def test_files_of_another_form_are_refused_in_one_line(name: str, content: str, 
     except BenchmarkDataError as error:
         said = error.message
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("value", [[[]], {}, None, True, 1.5])
+def test_an_id_that_can_name_nothing_is_told_with_its_place(value: object) -> None:
+    with pytest.raises(BenchmarkDataError, match="question_id is .*, expected text or a whole"):
+        take_id({"question_id": value}, "question_id", "q.json, question 1")
