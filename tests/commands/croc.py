@@ -1,5 +1,6 @@
 """Runs `croc` in this process, with the fake worker in place of the real one."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -33,7 +34,11 @@ def croc_process(*arguments: str, **environment: str) -> Answer:
 
 
 def put_fake_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the fake worker in, without the launcher."""
+    """Put the fake worker in, without the launcher.
+
+    The ablation's module, which commands import when they run, keeps the real class whichever test comes first.
+    """
+    importlib.import_module("croc_cli.pipeline.ablation")
     real = stage_module.StageRequest
 
     def request(**fields: object) -> stage_module.StageRequest:
