@@ -1,5 +1,6 @@
 """How far a run is: one live line on a terminal, a plain line now and then elsewhere; all on stderr."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -262,7 +263,9 @@ def _joined(figures: Sequence[tuple[int, str]], *, most: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration: `42 s`, `3:07`, `1:02:03`, `2 d 03:00:00`."""
+    """Return a duration: `42 s`, `3:07`, `1:02:03`, `2 d 03:00:00`; `?` for one that is not finite."""
+    if not math.isfinite(seconds):
+        return "?"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

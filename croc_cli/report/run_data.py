@@ -11,7 +11,7 @@ from croc_cli.errors import UsageError
 from croc_cli.names import BENCHMARKS, HEALTH_KEYS, METADATA_FILE, STAGES
 from croc_cli.recipe.yaml_file import read_yaml
 from croc_cli.report.metrics_reader import Metrics, read_metrics
-from croc_cli.report.terminal import stage_seconds
+from croc_cli.report.terminal import finite_numbers, stage_seconds
 from croc_cli.run_dir import EARLIER_BENCHMARKS, RunDir, StageDir, damage_of, read_json
 
 FOLDERS = (*STAGES, EARLIER_BENCHMARKS, BENCHMARKS)
@@ -98,7 +98,7 @@ class RunData:
     @property
     def accuracy(self) -> Mapping[str, float]:
         """Share of right answers by question type of the `scenes` benchmark."""
-        return _numbers(self.scenes.get("accuracy"))
+        return finite_numbers(self.scenes.get("accuracy"))
 
     @property
     def mean_accuracy(self) -> float | None:
@@ -229,7 +229,3 @@ def _hint(root: Path) -> str:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _numbers(value: object) -> dict[str, float]:
-    return {str(key): float(number) for key, number in _mapping(value).items() if isinstance(number, float | int)}

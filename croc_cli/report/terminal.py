@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,20 @@ def stage_seconds(stage: StageDir) -> float | None:
         (stage.summary_file, "seconds"),
         (stage.results_file, "seconds"),
     ):
-        value = read_json(record).get(key)
-        if isinstance(value, int | float):
-            return float(value)
+        value = finite_numbers(read_json(record)).get(key)
+        if value is not None:
+            return value
     return None
 
 
-def _numbers(value: object) -> dict[str, float]:
-    """Return the numbers of a mapping; a damaged file may hold anything."""
-    found = value.items() if isinstance(value, Mapping) else ()
-    return {str(key): one for key, one in found if isinstance(one, int | float) and math.isfinite(one)}
+def finite_numbers(value: object) -> dict[str, float]:
+    """Return the finite numbers of a mapping; a damaged file may hold anything."""
+    found = {}
+    for key, one in value.items() if isinstance(value, Mapping) else ():
+        with suppress(OverflowError):  # a whole number that no float can hold
+            if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one):
+                found[str(key)] = one
+    return found
 
 
 def best_of(stage: StageDir) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def best_of(stage: StageDir) -> dict[str, Any]:
 def _best(found: object) -> dict[str, Any]:
     """Return what tells a best step; a damaged file may hold anything."""
     best = _mapping(found)
-    numbers = _numbers(best)
+    numbers = finite_numbers(best)
     if "step" not in numbers or "value" not in numbers:
         return {}
     return {"benchmark": str(best.get("benchmark")), "step": int(numbers["step"]), "value": numbers["value"]}
@@ -114,7 +119,7 @@ def best_words(best: Mapping[str, Any]) -> str:
 
 def health_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return the health figures of a stage as short phrases, and loudly what is wrong (METHOD: health)."""
-    health = _numbers(summary.get("health"))
+    health = finite_numbers(summary.get("health"))
     lines = []
     if (used := health.get("pool_used_share")) is not None:
         window = health.get("pool_window_share")
@@ -135,7 +140,7 @@ def health_lines(summary: Mapping[str, Any]) -> list[str]:
         "truncated_samples": ("sample cut", "samples cut"),
         "dropped_samples": ("sample dropped", "samples dropped"),
     }
-    counts = _numbers(summary.get("counts"))
+    counts = finite_numbers(summary.get("counts"))
     lines += [counted(int(counts[key]), *phrases) for key, phrases in names.items() if counts.get(key)]
     return lines
 

@@ -1,8 +1,10 @@
+import math
 from pathlib import Path
 
 import pytest
 
 from croc_cli.errors import RecipeError, UsageError
+from croc_cli.launch.live import format_seconds
 from croc_cli.report.run_data import read_run
 from tests.report.runs import make_run
 
@@ -75,3 +77,14 @@ def test_results_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     (folder / "benchmarks" / "results.json").write_text('{"benchmarks": {"scenes": {"accuracy": ["no"')
     run = read_run(folder)
     assert run.mean_accuracy is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1" + "0" * 400, "true", '"soon"'])
+def test_a_time_that_is_no_finite_number_is_unknown(tmp_path: Path, value: str) -> None:
+    folder = make_run(tmp_path / "nano", scenes=None)
+    for stage in ("align", "reconstruct", "finetune"):
+        (folder / stage / "launch.json").write_text(f'{{"wall_seconds": {value}}}')
+        (folder / stage / "summary.json").write_text(f'{{"seconds": {value}}}')
+    run = read_run(folder)
+    assert math.isfinite(run.seconds)
+    assert format_seconds(math.nan) == format_seconds(math.inf) == "?"
