@@ -43,6 +43,8 @@ def files_to_push(folder: Path) -> tuple[list[Path], list[str]]:
     for file in sorted(folder.iterdir()):
         if (file not in weights and not any(fnmatch(file.name, pattern) for pattern in _PUSHED)) or file.is_dir():
             left.append(file.name + ("/" if file.is_dir() else ""))
+        elif file.is_symlink() and not file.exists():
+            raise UsageError(f"{file} is a link that leads nowhere", hint="put the file itself there, or take it away")
         elif file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 f"{file} is a link to {file.resolve()}, outside the checkpoint, and is not followed",

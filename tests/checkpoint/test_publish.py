@@ -174,3 +174,11 @@ def test_the_card_lists_the_data_of_the_stages_that_led_to_the_checkpoint_alone(
     other = make_tiny_llava(tmp_path / "other" / "align" / "checkpoints" / "step-00000003")
     CheckpointMetadata(stage="align", start=assembled).write(other)
     assert stages(stage="finetune", start=StartPoint(path=str(other), weights_sha256="ab")) == {"align", "finetune"}
+
+
+def test_a_link_that_leads_to_itself_is_named(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "generation_config.json").symlink_to(folder / "generation_config.json")
+    with pytest.raises(UsageError, match=r"generation_config\.json is a link that leads nowhere"):
+        files_to_push(folder)
